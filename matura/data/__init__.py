@@ -1,0 +1,1 @@
+"""From raw files to documents: readers, extraction, personal data. No torch here."""

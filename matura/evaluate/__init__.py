@@ -1,0 +1,1 @@
+"""Exams: tasks, paired statistics, gates and the report."""

@@ -1,0 +1,1 @@
+"""The one transformer core, its parts as values, and where its weights come from."""

@@ -1,0 +1,1 @@
+"""Maps of names and settings between the core and other projects' checkpoints."""

@@ -1,0 +1,1 @@
+"""One file per stage: a function from artifacts to an artifact."""

@@ -1,0 +1,1 @@
+"""The training loop, objectives, batches, optimizers and exact resumption."""
