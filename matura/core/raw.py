@@ -1,0 +1,113 @@
+"""Raw data from outside: a file or a folder, listed and hashed, so that lineage can end in it."""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matura.core.errors import ArtifactError
+from matura.core.files import canonical_hash, hash_file
+
+LISTED_FILES = (
+    2000  # an artifact lists its raw files one by one up to this many; the id covers all of them anyway
+)
+
+
+@dataclass(frozen=True)
+class RawInput:
+    """A file or a folder of raw data.
+
+    `files` maps each path, relative to `path` and with "/", to {"bytes": int, "sha256": str}, in sorted
+    order; for a single file it is the file's own name. `id` is a hash of names, sizes and contents: moving
+    the folder keeps it.
+    """
+
+    path: Path
+    id: str
+    files: dict[str, dict[str, Any]] = field(hash=False, repr=False)
+
+    kind = "raw"
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files together."""
+        return sum(entry["bytes"] for entry in self.files.values())
+
+    def file(self, name: str) -> Path:
+        """Where the file that `files` lists as `name` is."""
+        return self.path / name if self.path.is_dir() else self.path
+
+
+def raw_input(path: str | os.PathLike[str]) -> RawInput:
+    """List and hash a file or a folder tree.
+
+    `~` is expanded. Hidden files and folders (a name that starts with a dot), broken links and what is not a
+    regular file are left out; links to folders are followed, each folder once, so a loop ends.
+
+    Raises ArtifactError when the path is missing, unreadable, or holds no files.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise ArtifactError(f"There is no file or folder {place}{_nearest(place)}")
+    place = place.resolve()
+    files: dict[str, dict[str, Any]] = {}
+    for name, source in sorted(_walk(place)):
+        try:
+            files[name] = {"bytes": source.stat().st_size, "sha256": hash_file(source)}
+        except OSError as error:
+            raise ArtifactError(
+                f"Cannot read {source}: {error.strerror}. Make it readable, or move it out of the folder."
+            ) from error
+    if not files:
+        raise ArtifactError(f"The folder {place} holds no files (hidden ones do not count).")
+    listing = {name: [entry["bytes"], entry["sha256"]] for name, entry in files.items()}
+    return RawInput(place, canonical_hash(listing), files)
+
+
+def _walk(place: Path) -> Iterator[tuple[str, Path]]:
+    if place.is_file():
+        yield place.name, place
+        return
+    if not place.is_dir():
+        raise ArtifactError(f"{place} is neither a file nor a folder.")
+    seen: set[tuple[int, int]] = set()
+
+    def unreadable(error: OSError) -> None:
+        raise ArtifactError(f"Cannot read the folder {error.filename}: {error.strerror}.") from error
+
+    for directory, folders, names in os.walk(place, followlinks=True, onerror=unreadable):
+        status = os.stat(directory)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            source = Path(directory, name)
+            if not name.startswith(".") and _is_regular(source):
+                yield source.relative_to(place).as_posix(), source
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _nearest(place: Path) -> str:
+    """The end of the message about a missing path: how far it exists, and a name like it."""
+    import difflib
+
+    parent = place.absolute().parent
+    if not parent.is_dir():
+        while not parent.is_dir():
+            parent = parent.parent
+        return f"; it exists only as far as {parent}."
+    try:
+        close = difflib.get_close_matches(place.name, sorted(os.listdir(parent)), n=1)
+    except OSError:
+        close = []
+    return f"; did you mean {parent / close[0]}?" if close else "."

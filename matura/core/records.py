@@ -1,0 +1,234 @@
+"""The records that travel between stages: documents (Parquet) and conversations (JSONL)."""
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from matura.core.errors import FormatError
+from matura.core.files import atomic_write, size_text
+
+if TYPE_CHECKING:
+    import pyarrow
+
+ROWS_IN_GROUP = 1024
+BYTES_IN_GROUP = 32 << 20  # of text; bounds the memory of writing and of reading back
+MAX_GROUP_BYTES = 4 << 30  # a row group of a Parquet file from outside that claims more is refused
+MAX_LINE_BYTES = 32 << 20  # of a JSONL file
+_CONVERSATION_KEYS = ("id", "messages", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text with where it came from. `id` is unique in its file; `source` names the raw file."""
+
+    id: str
+    text: str
+    source: str
+    meta: dict[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages, each {"role": ..., "content": ...}; or plain text, with no messages and the text in `text`."""
+
+    id: str
+    messages: tuple[dict[str, str], ...] = field(hash=False)
+    text: str = ""
+
+
+def write_documents(path: str | os.PathLike[str], documents: Iterable[Document]) -> int:
+    """Write documents as Parquet (columns id, text, source, meta), atomically; returns how many there were.
+
+    The same documents give the same bytes, with the same pyarrow. Raises FormatError for text that is not
+    valid Unicode, ArtifactError when the disk is full.
+    """
+    import pyarrow.parquet
+
+    schema = _document_schema()
+    count = 0
+    with (
+        atomic_write(path) as temporary,
+        pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        for group in _groups(documents):
+            columns = {
+                "id": [document.id for document in group],
+                "text": [document.text for document in group],
+                "source": [document.source for document in group],
+                "meta": [sorted(document.meta.items()) for document in group],
+            }
+            try:
+                table = pyarrow.Table.from_pydict(columns, schema=schema)
+            except UnicodeEncodeError as error:
+                raise FormatError(_bad_unicode(path, group, error)) from error
+            writer.write_table(table, row_group_size=len(group))
+            count += len(group)
+    return count
+
+
+def read_documents(path: str | os.PathLike[str]) -> Iterator[Document]:
+    """The documents of a Parquet file, one row group in memory at a time.
+
+    Raises FormatError when the file is missing, is not Parquet, lacks a column, or claims an absurd size.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    path = Path(path)
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            _check_documents(path, file)
+            for group in range(file.num_row_groups):
+                for row in file.read_row_group(group, columns=["id", "text", "source", "meta"]).to_pylist():
+                    if None in row.values():
+                        raise FormatError(f"{path}: document {row['id']!r} has an empty column.")
+                    yield Document(row["id"], row["text"], row["source"], dict(row["meta"]))
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"Cannot read documents from {path}: {error}") from error
+
+
+def _document_schema() -> "pyarrow.Schema":
+    import pyarrow
+
+    text = pyarrow.string()
+    return pyarrow.schema(
+        [("id", text), ("text", text), ("source", text), ("meta", pyarrow.map_(text, text))]
+    )
+
+
+def _check_documents(path: Path, file: Any) -> None:
+    found, wanted = file.schema_arrow, _document_schema()
+    for column in wanted:
+        if column.name not in found.names:
+            raise FormatError(
+                f"{path} holds no documents: it has no column {column.name!r} "
+                f"(its columns: {', '.join(found.names)})."
+            )
+        if found.field(column.name).type != column.type:
+            raise FormatError(
+                f"{path}: column {column.name!r} is {found.field(column.name).type}, expected {column.type}."
+            )
+    for group in range(file.num_row_groups):
+        claimed = file.metadata.row_group(group).total_byte_size
+        if claimed > MAX_GROUP_BYTES:
+            raise FormatError(
+                f"{path}: row group {group} unpacks to {size_text(claimed)} "
+                f"(at most {size_text(MAX_GROUP_BYTES)})."
+            )
+
+
+def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    group: list[Document] = []
+    size = 0
+    for document in documents:
+        group.append(document)
+        size += len(document.text)
+        if len(group) == ROWS_IN_GROUP or size >= BYTES_IN_GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _bad_unicode(path: str | os.PathLike[str], group: list[Document], error: UnicodeEncodeError) -> str:
+    for document in group:
+        texts = (document.id, document.text, document.source, *document.meta, *document.meta.values())
+        for text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                name = f"document {document.id!r} from {document.source!r}"
+                return f"{Path(path).name}: {name} is not valid Unicode: {error}"
+    return f"{Path(path).name}: a document is not valid Unicode: {error}"
+
+
+def write_conversations(path: str | os.PathLike[str], rows: Iterable[Conversation]) -> int:
+    """Write conversations as JSONL, atomically; returns how many there were. Raises as
+    :func:`write_documents`.
+    """
+    count = 0
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        for row in rows:
+            if row.messages and row.text:
+                raise FormatError(f"{Path(path).name}: conversation {row.id!r} has both messages and text.")
+            content: dict[str, Any] = {"id": row.id}
+            content |= {"messages": list(row.messages)} if row.messages else {"text": row.text}
+            try:
+                line = json.dumps(content, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                raise FormatError(
+                    f"{Path(path).name}: conversation {row.id!r} is not valid Unicode: {error}"
+                ) from error
+            file.write(line + b"\n")
+            count += 1
+    return count
+
+
+def read_conversations(path: str | os.PathLike[str]) -> Iterator[Conversation]:
+    """The conversations of a JSONL file, in order. Empty lines are skipped; a row without an id gets
+    "line-N".
+
+    Raises FormatError, naming file and line, for anything that is not a conversation.
+    """
+    path = Path(path)
+    try:
+        file = open(path, "rb")  # noqa: SIM115  (closed below; a failure to open has its own message)
+    except OSError as error:
+        raise FormatError(f"Cannot read conversations from {path}: {error.strerror}.") from error
+    with file:
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            where = f"{path}:{number}"
+            if len(line) > MAX_LINE_BYTES:
+                raise FormatError(f"{where}: the line is longer than {size_text(MAX_LINE_BYTES)}.")
+            if line.strip():
+                yield _conversation(line, where, default_id=f"line-{number}")
+
+
+def _conversation(line: bytes, where: str, default_id: str) -> Conversation:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{where}: not valid JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise FormatError(
+            f'{where}: expected an object such as {{"messages": [...]}}, found {type(row).__name__}.'
+        )
+    for key in row:
+        if key not in _CONVERSATION_KEYS:
+            close = difflib.get_close_matches(key, _CONVERSATION_KEYS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(_CONVERSATION_KEYS)}."
+            raise FormatError(f"{where}: unknown key {key!r}; {hint}")
+    identity, text, messages = row.get("id", default_id), row.get("text", ""), row.get("messages", [])
+    if not isinstance(identity, str) or not isinstance(text, str):
+        raise FormatError(f"{where}: 'id' and 'text' must be text.")
+    if not isinstance(messages, list):
+        raise FormatError(f"{where}: 'messages' must be a list, found {type(messages).__name__}.")
+    if (messages and text) or not (messages or "text" in row):
+        raise FormatError(
+            f"{where}: expected either 'messages' or 'text', found {'both' if text else 'neither'}."
+        )
+    for index, message in enumerate(messages):
+        _check_message(message, f"{where}: messages[{index}]")
+    return Conversation(identity, tuple(messages), text)
+
+
+def _check_message(message: Any, where: str) -> None:
+    if not isinstance(message, dict):
+        raise FormatError(
+            f"{where} must be an object with 'role' and 'content', found {type(message).__name__}."
+        )
+    for key in ("role", "content"):
+        if key not in message:
+            close = difflib.get_close_matches(key, list(message), n=1, cutoff=0.5)
+            raise FormatError(f"{where} has no {key!r}" + (f"; did you mean {close[0]!r}?" if close else "."))
+    for key, value in message.items():
+        if not isinstance(value, str):
+            raise FormatError(f"{where}.{key} must be text, found {type(value).__name__}.")
+    if not message["role"]:
+        raise FormatError(f"{where}.role is empty.")
