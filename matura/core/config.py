@@ -33,7 +33,7 @@ class Config(pydantic.BaseModel):
 
 
 class Input:
-    """Marks a setting as an input: a reference to an artifact of one of `kinds`; a path if the kind is "raw"."""
+    """Marks a setting as an input: a reference to an artifact of one of `kinds`, or for "raw" a path."""
 
     def __init__(self, *kinds: str) -> None:
         if not kinds:

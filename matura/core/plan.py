@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from matura.core.files import size_text
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -25,14 +27,14 @@ class Planned:
 
 
 def table(rows: Sequence[Planned]) -> str:
-    """The plan as text: a line for each stage and the totals (time and disk add up, memory is the largest)."""
+    """The plan as text: a line for each stage, then the totals (of memory: the largest)."""
     cells = [("stage", "action", "time", "memory", "disk", "why")]
     for row in rows:
         cost = row.estimate
         costs = (
             ("-", "-", "-")
             if row.action == "reuse"
-            else (duration(cost.seconds), size(cost.memory_bytes), size(cost.disk_bytes))
+            else (duration(cost.seconds), size_text(cost.memory_bytes), size_text(cost.disk_bytes))
         )
         why = f"{row.why} ({cost.note})" if cost.note and row.action != "reuse" else row.why
         cells.append((row.name, row.action, *costs, why))
@@ -42,8 +44,8 @@ def table(rows: Sequence[Planned]) -> str:
             "total",
             f"{len(work)} of {len(rows)}",
             duration(sum(e.seconds for e in work)),
-            size(max((e.memory_bytes for e in work), default=0)),
-            size(sum(e.disk_bytes for e in work)),
+            size_text(max((e.memory_bytes for e in work), default=0)),
+            size_text(sum(e.disk_bytes for e in work)),
             "" if work else "everything is reused",
         )
     )
@@ -66,16 +68,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(count: float) -> str:
-    """Bytes for people, in powers of 1000: '0', '512 B', '1.3 GB'."""
-    if not count:
-        return "0"
-    unit = "B"
-    for bigger in ("kB", "MB", "GB", "TB", "PB"):
-        if count < 1000:
-            break
-        count /= 1000
-        unit = bigger
-    return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"

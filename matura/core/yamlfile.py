@@ -1,7 +1,7 @@
 """Reading YAML that a person wrote: bounded before it is parsed, plain data only, values with lines.
 
-The scalars follow YAML 1.2 (the core schema): `no`, `on` and `2024-01-01` are text, `1e-3` is a number. PyYAML
-alone follows 1.1, where they are a boolean, a boolean, a date and text.
+The scalars follow YAML 1.2 (the core schema): `no`, `on` and `2024-01-01` are text, `1e-3` is a number.
+PyYAML alone follows 1.1, where they are a boolean, a boolean, a date and text.
 """
 
 import re

@@ -1,0 +1,300 @@
+"""The recipe: named stages in a YAML file, checked as a whole before anything runs.
+
+    stages:
+      documents: {stage: curate, path: ~/notes}
+      tuned:     {stage: finetune, model: smollm2-135m-instruct, corpus: $documents}
+      exam:      {stage: evaluate, model: $tuned, after: documents}
+
+`$name` is the output of another stage; `after` (a name or a list) only orders.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matura.core import config as configs
+from matura.core import yamlfile
+from matura.core.config import Config, did_you_mean
+from matura.core.errors import ConfigError
+
+Modules = Mapping[str, Any]  # kind of stage -> its module: KIND, VERSION, Config, run, estimate
+Place = tuple[str | int, ...]
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_ABOUT_NAMES = "must be letters, digits, '-' and '_' (at most 64), starting with a letter or a digit"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a recipe, checked."""
+
+    name: str
+    kind: str
+    module: Any
+    config: Config
+    uses: dict[str, str]  # input setting -> the stage whose output it is
+    outside: dict[str, str]  # input setting -> reference or path from outside the recipe
+    after: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The stages that must be finished before this one."""
+        return tuple(dict.fromkeys((*self.uses.values(), *self.after)))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Checked stages in the order they run: as in the file, each as early as its needs allow."""
+
+    name: str
+    steps: tuple[Step, ...]
+    description: str = ""
+
+
+@dataclass
+class _Problems:
+    """What is wrong, with the line of the file each problem stands on."""
+
+    where: str
+    lines: Mapping[Place, int] = field(default_factory=dict)
+    given: set[Place] = field(default_factory=set)  # set on the command line
+    found: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, place: Place, message: str) -> None:
+        named = place[1:] if place[:1] == ("stages",) and len(place) > 1 else place
+        text = f"{configs.dotted(named)}: {message}" if named else message
+        for length in range(len(place), -1, -1):
+            if place[:length] in self.given:
+                self.found.append((0, f"on the command line: {text}"))
+                return
+            if place[:length] in self.lines:
+                line = self.lines[place[:length]]
+                self.found.append((line, f"{self.where}:{line}: {text}"))
+                return
+        self.found.append((0, f"{self.where}: {text}" if self.where else text))
+
+    def stop_if_any(self) -> None:
+        if self.found:
+            messages = [message for _, message in sorted(self.found, key=lambda item: item[0])]
+            heading = self.where or "the settings"
+            raise ConfigError(messages[0] if len(messages) == 1 else configs.listing(heading, messages))
+
+
+def load(path: Path, modules: Modules, overrides: Iterable[str] = (), name: str | None = None) -> Recipe:
+    """Read and check a recipe file; `overrides` are `stage.key=value`. ConfigError tells all problems."""
+    document = yamlfile.read(path)
+    problems = _Problems(str(path), document.lines)
+    problems.found += [(line, f"{path}:{line}: {message}") for line, message in document.problems]
+    values = document.values
+    if not isinstance(values, dict):
+        problems.add((), "expected a mapping with the key 'stages'")
+        problems.stop_if_any()
+    for key in values.keys() - {"name", "description", "stages"}:
+        problems.add((key,), f"unknown key{did_you_mean(key, ['name', 'description', 'stages'])}")
+    stages = values.get("stages")
+    if not isinstance(stages, dict) or not stages:
+        problems.add(("stages",), "expected a mapping of at least one stage: name: {stage: KIND, ...}")
+        problems.stop_if_any()
+    for assignment in overrides:
+        stages = _override(stages, assignment, problems)
+    title = name or values.get("name", path.stem)
+    description = values.get("description") or ""
+    if not isinstance(title, str) or not NAME.fullmatch(title):
+        problems.add(("name",), f"{title!r} {_ABOUT_NAMES}")
+    if not isinstance(description, str):
+        problems.add(("description",), "expected text")
+    steps = _check_stages(stages, modules, problems)
+    problems.stop_if_any()
+    return Recipe(title, _ordered(steps), description)
+
+
+def single(kind: str, assignments: Iterable[str], modules: Modules, name: str = "adhoc") -> Recipe:
+    """A recipe of one stage, named after its kind, from `key=value` settings."""
+    problems = _Problems("")
+    if not NAME.fullmatch(name):
+        problems.add(("name",), f"{name!r} {_ABOUT_NAMES}")
+    stages: dict[str, Any] = {kind: {}}
+    for assignment in assignments:
+        try:
+            stages[kind] = configs.set_dotted(stages[kind], assignment)
+        except ConfigError as error:
+            problems.found.append((0, str(error)))
+    stages[kind]["stage"] = kind
+    steps = _check_stages(stages, modules, problems)
+    problems.stop_if_any()
+    return Recipe(name, tuple(steps.values()))
+
+
+def schema(modules: Modules) -> dict[str, Any]:
+    """The JSON Schema of a recipe, for editors: each stage is told apart by its `stage`."""
+    definitions: dict[str, Any] = {}
+    for kind, module in modules.items():
+        one = configs.schema(module.Config)
+        definitions.update(one.pop("$defs", {}))
+        one["properties"]["stage"] = {
+            "const": kind,
+            "description": (module.__doc__ or kind).strip().split("\n")[0],
+        }
+        one["properties"]["after"] = {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            "description": "Stages that must be finished first, without being an input.",
+        }
+        one["required"] = ["stage", *one.get("required", [])]
+        definitions[f"stage-{kind}"] = one
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Matura recipe",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["stages"],
+        "properties": {
+            "name": {"type": "string", "pattern": f"^{NAME.pattern}$"},
+            "description": {"type": "string"},
+            "stages": {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": {"pattern": f"^{NAME.pattern}$"},
+                "additionalProperties": {"oneOf": [{"$ref": f"#/$defs/stage-{kind}"} for kind in modules]},
+            },
+        },
+        "$defs": definitions,
+    }
+
+
+def _override(stages: dict[str, Any], assignment: str, problems: _Problems) -> dict[str, Any]:
+    """`stages` with one `stage.key=value` set; what is wrong with the assignment itself becomes a problem."""
+    name, dot, rest = assignment.partition(".")
+    if not dot or "=" in name or "=" not in rest:
+        wrong = f"'{assignment}': expected stage.key=value, for example {next(iter(stages))}.key=value"
+        problems.found.append((0, wrong))
+    elif name not in stages:
+        problems.found.append((0, f"'{assignment}': unknown stage '{name}'{did_you_mean(name, stages)}"))
+    elif isinstance(stages[name], dict):
+        try:
+            stages = {**stages, name: configs.set_dotted(stages[name], rest)}
+            problems.given.add(("stages", name, *rest.partition("=")[0].strip().split(".")))
+        except ConfigError as error:
+            problems.found.append((0, str(error)))
+    return stages
+
+
+def _check_stages(stages: dict[str, Any], modules: Modules, problems: _Problems) -> dict[str, Step]:
+    """Check every stage alone, then how they refer to each other."""
+    steps: dict[str, Step] = {}
+    edges: dict[str, list[str]] = {}
+    for name, raw in stages.items():
+        place = ("stages", name)
+        if not NAME.fullmatch(name):
+            problems.add(place, f"the name {_ABOUT_NAMES}")
+        if not isinstance(raw, dict):
+            problems.add(place, f"expected settings, {{stage: KIND, ...}}, got {raw!r}")
+            continue
+        after = _after(raw, stages, place, problems)
+        module = _module(raw.get("stage"), modules, place, problems)
+        settings = {key: value for key, value in raw.items() if key not in ("stage", "after")}
+        kinds = configs.input_kinds(module.Config) if module else {}
+        uses = {}
+        for key, value in settings.items():
+            if isinstance(value, str) and value.startswith("$"):
+                if module and key not in module.Config.model_fields:
+                    continue  # reported as unknown below
+                uses[key] = value[1:]
+                if module and key not in kinds and value[1:] in stages:
+                    problems.add((*place, key), f"is not an input{_inputs_text(kinds)}")
+                elif module is None or key in kinds:
+                    _check_use((*place, key), value[1:], kinds.get(key), stages, modules, problems)
+        edges[name] = [*uses.values(), *after]
+        if module:
+            config, wrong = configs.check(module.Config, settings)
+            for problem in wrong:
+                problems.add((*place, *problem.place), problem.message)
+            if config is not None:
+                steps[name] = _step(name, raw["stage"], module, config, after)
+    cycle = _cycle(edges)
+    if cycle:
+        problems.add(("stages", cycle[0]), f"the stages wait for each other: {' -> '.join(cycle)}")
+    return steps
+
+
+def _step(name: str, kind: str, module: Any, config: Config, after: tuple[str, ...]) -> Step:
+    given = configs.inputs_of(config)
+    uses = {key: text[1:] for key, text in given.items() if text.startswith("$")}
+    outside = {key: os.path.expanduser(text) for key, text in given.items() if key not in uses}
+    return Step(name, kind, module, config.model_copy(update=outside), uses, outside, after)
+
+
+def _after(raw: dict[str, Any], stages: dict[str, Any], place: Place, problems: _Problems) -> tuple[str, ...]:
+    value = raw.get("after")
+    names = [] if value is None else value if isinstance(value, list) else [value]
+    good = []
+    for name in names:
+        if not isinstance(name, str):
+            problems.add((*place, "after"), f"expected the name of a stage or a list of names, got {name!r}")
+        elif name.removeprefix("$") not in stages:
+            problems.add((*place, "after"), f"there is no stage '{name}'{did_you_mean(name, stages)}")
+        else:
+            good.append(name.removeprefix("$"))
+    return tuple(good)
+
+
+def _module(kind: Any, modules: Modules, place: Place, problems: _Problems) -> Any:
+    if kind is None:
+        problems.add(place, f"has no 'stage'; add one of: {', '.join(sorted(modules))}")
+    elif not isinstance(kind, str) or kind not in modules:
+        problems.add((*place, "stage"), f"unknown kind of stage {kind!r}{did_you_mean(str(kind), modules)}")
+    else:
+        return modules[kind]
+    return None
+
+
+def _check_use(
+    place: Place,
+    name: str,
+    kinds: tuple[str, ...] | None,
+    stages: dict[str, Any],
+    modules: Modules,
+    problems: _Problems,
+) -> None:
+    """Is `$name` a stage, and does it make what is wanted here? `kinds` is None when that is not known."""
+    if name not in stages:
+        problems.add(place, f"there is no stage '{name}'{did_you_mean(name, stages)}")
+        return
+    made_by = stages[name].get("stage") if isinstance(stages[name], dict) else None
+    if kinds is None or not isinstance(made_by, str) or made_by not in modules:
+        return
+    made = modules[made_by].KIND
+    if made not in kinds:
+        wanted = " or ".join("path" if kind == "raw" else kind for kind in kinds)
+        problems.add(place, f"expected a {wanted}, but ${name} makes a {made}")
+
+
+def _inputs_text(kinds: Mapping[str, Any]) -> str:
+    return f"; the inputs of this stage are: {', '.join(kinds)}" if kinds else "; this stage has no inputs"
+
+
+def _cycle(edges: Mapping[str, list[str]]) -> list[str]:
+    """A cycle as [a, b, a], or nothing."""
+    left = dict(edges)
+    while free := [name for name, needs in left.items() if not any(need in left for need in needs)]:
+        for name in free:
+            del left[name]
+    if not left:
+        return []
+    path = [next(iter(left))]  # whatever is left waits for something that is left
+    while True:
+        need = next(need for need in edges[path[-1]] if need in left)
+        if need in path:
+            return [*path[path.index(need) :], need]
+        path.append(need)
+
+
+def _ordered(steps: dict[str, Step]) -> tuple[Step, ...]:
+    """File order, except that a stage waits for its needs. The stages hold no cycle."""
+    order: dict[str, Step] = {}
+    while len(order) < len(steps):
+        ready = next(s for s in steps.values() if s.name not in order and set(s.needs) <= order.keys())
+        order[ready.name] = ready
+    return tuple(order.values())
