@@ -89,7 +89,7 @@ class Artifact:
 
     @property
     def inputs(self) -> dict[str, dict[str, Any]]:
-        """Per input name: kind, path and id (raw inputs also: bytes, count, and files unless there are many)."""
+        """Per input name: kind, path and id (raw inputs also: bytes, count, and files if not too many)."""
         return dict(self.record["inputs"])
 
     def file(self, name: str) -> Path:

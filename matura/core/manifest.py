@@ -58,8 +58,8 @@ def _why_not_an_artifact(place: Path) -> str:
         return f"{place} is a file; an artifact is a directory with {RECORD}."
     if (place / DRAFT).is_file():
         return (
-            f"{place} was interrupted before it was finished. Run the same command again: it goes on from the "
-            "last checkpoint. Or remove what is left with `matura gc`."
+            f"{place} was interrupted before it was finished. Run the same command again: it goes on from "
+            "the last checkpoint. Or remove what is left with `matura gc`."
         )
     return f"{place} is not an artifact: it has no {RECORD}."
 
@@ -90,7 +90,7 @@ def _record_problem(record: dict[str, Any]) -> str | None:
 
 
 def read_draft(directory: Path) -> dict[str, Any] | None:
-    """The request of the interrupted draft in `directory`, None when it is empty. Raises when it is not ours."""
+    """The interrupted draft's request in `directory`, None when it is empty. Raises when it is not ours."""
     if all(is_temporary(entry.name) for entry in directory.iterdir()):
         return None
     try:
@@ -148,7 +148,7 @@ def resolved(config: Any) -> dict[str, Any]:
 
 
 def _without_inputs(config: dict[str, Any], inputs: Iterable[str]) -> dict[str, Any]:
-    """The settings without those that name an input (dotted for nested ones): their paths change no result."""
+    """The settings without those that name an input (dotted when nested): their paths change no result."""
     stripped = dict(config)
     for name in inputs:
         head, _, rest = name.partition(".")

@@ -20,7 +20,7 @@ PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
 
 class MetricsLog:
-    """One JSON object per line: `step` and the numbers logged with it. The file appears with the first row."""
+    """One JSON object per line: `step` and the numbers logged with it. The first row makes the file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

@@ -1,10 +1,7 @@
 """Which code, on which machine: what an artifact records so that its making can be repeated."""
 
 import functools
-import importlib.metadata
 import os
-import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,6 +37,8 @@ def code_version() -> dict[str, Any]:
 
 
 def _git(directory: Path, *arguments: str) -> str | None:
+    import subprocess
+
     try:
         result = subprocess.run(
             ["git", "-C", str(directory), *arguments],
@@ -58,6 +57,8 @@ def environment() -> dict[str, Any]:
     """Python, platform, processor, thread count and package versions. Never imports torch: reads its
     metadata.
     """
+    import platform
+
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -92,11 +93,15 @@ def cpu_model() -> str:
                     return value.strip()
     except OSError:
         pass
+    import platform
+
     return platform.processor() or platform.machine()
 
 
 @functools.cache
 def _package_version(name: str) -> str | None:
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -33,7 +33,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages, each {"role": ..., "content": ...}; or plain text, with no messages and the text in `text`."""
+    """Messages, each {"role": ..., "content": ...}; or plain text: no messages, and the text in `text`."""
 
     id: str
     messages: tuple[dict[str, str], ...] = field(hash=False)

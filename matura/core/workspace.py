@@ -1,0 +1,231 @@
+"""The workspace: the directory where models, runs and downloads live, one process at a time.
+
+models/<name>/                     models that were pulled or made under a name
+runs/<recipe>/<stage>-<key12>/     what the stages of a recipe made
+runs/<recipe>/run.json             the latest run: which directory holds which stage
+downloads/                         raw files of models, as they came
+lock                               held by the process at work
+"""
+
+import contextlib
+import datetime
+import difflib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from matura.core.artifact import Artifact, load
+from matura.core.errors import ArtifactError, FormatError, MaturaError
+from matura.core.files import free_bytes, read_json, size_text, write_json
+from matura.core.manifest import DRAFT, RECORD
+
+VARIABLE = "MATURA_WORKSPACE"
+RUN = "run.json"
+MAX_RUN_BYTES = 4 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_POLL_SECONDS = 0.2
+
+
+class Workspace:
+    """A workspace at `root`: given, or from the variable MATURA_WORKSPACE, or ./workspace. Made when first
+    needed.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        chosen = root if root is not None else os.environ.get(VARIABLE) or "workspace"
+        self.root = Path(os.path.abspath(Path(chosen).expanduser()))
+
+    @property
+    def models(self) -> Path:
+        """Where models with a name are."""
+        return self.root / "models"
+
+    @property
+    def runs(self) -> Path:
+        """Where runs of recipes are."""
+        return self.root / "runs"
+
+    @property
+    def downloads(self) -> Path:
+        """Where raw files of models are."""
+        return self.root / "downloads"
+
+    def model(self, name: str) -> Path:
+        """The directory of the model `name`. Raises MaturaError for what cannot be a name."""
+        return self.models / _checked(name, "a model")
+
+    def stage(self, recipe: str, stage: str, key: str) -> Path:
+        """The directory for one stage of a recipe; `key` is from :func:`matura.core.artifact.key`."""
+        return self.runs / _checked(recipe, "a recipe") / f"{_checked(stage, 'a stage')}-{key[:12]}"
+
+    def write_run(self, recipe: str, stages: Mapping[str, Path]) -> None:
+        """Record which directory holds which stage of the latest run, finished or not.
+
+        Written before the first stage starts, so that `matura gc` knows what an interrupted run still needs.
+        """
+        directory = self.runs / _checked(recipe, "a recipe")
+        directory.mkdir(parents=True, exist_ok=True)
+        # A stage reused from another recipe lies elsewhere; a relative path keeps the workspace movable.
+        entries = {name: Path(os.path.relpath(path, directory)).as_posix() for name, path in stages.items()}
+        write_json(directory / RUN, {"schema": 1, "updated": _now(), "stages": entries})
+
+    def read_run(self, recipe: str) -> dict[str, Path]:
+        """The stages of the latest run of a recipe and their directories; empty when it never ran.
+
+        Raises ArtifactError when run.json is broken.
+        """
+        directory = self.runs / _checked(recipe, "a recipe")
+        path = directory / RUN
+        try:
+            stages = read_json(path, limit=MAX_RUN_BYTES, what="the record of a run").get("stages")
+        except FileNotFoundError:
+            return {}
+        except (FormatError, OSError) as error:
+            raise ArtifactError(
+                f"{error} Delete it and run the recipe again: what is finished is reused."
+            ) from error
+        if not isinstance(stages, dict) or not all(isinstance(value, str) for value in stages.values()):
+            raise ArtifactError(f"{path} has no table of stages. Delete it and run the recipe again.")
+        return {name: Path(os.path.normpath(directory / value)) for name, value in stages.items()}
+
+    def recipes(self) -> list[str]:
+        """The recipes that have a recorded run."""
+        return sorted(path.parent.name for path in self.runs.glob(f"*/{RUN}"))
+
+    def artifacts(self) -> list[Path]:
+        """Every directory of models/ and runs/ that holds a finished artifact."""
+        return self._holding(RECORD)
+
+    def drafts(self) -> list[Path]:
+        """Every directory of models/ and runs/ that holds an artifact that was interrupted."""
+        return [path for path in self._holding(DRAFT) if not (path / RECORD).is_file()]
+
+    def _holding(self, name: str) -> list[Path]:
+        places = [*self.models.glob(f"*/{name}"), *self.runs.glob(f"*/*/{name}")]
+        return sorted(path.parent for path in places if not path.parent.name.startswith("."))
+
+    def find(self, reference: str) -> Artifact:
+        """The artifact that a person means: a path, recipe/stage of the latest run, or the name of a model.
+
+        Raises ArtifactError, with the nearest known names, when there is none.
+        """
+        path = Path(reference).expanduser()
+        if path.is_dir() or path.is_file():
+            explicit = reference.startswith((".", "~", os.sep)) or path.is_absolute()
+            if explicit or (path / RECORD).is_file() or path.name == RECORD:
+                return load(path)
+        recipe, slash, stage = reference.rstrip("/").partition("/")
+        if slash and _NAME.fullmatch(recipe):
+            stages = self.read_run(recipe)
+            if stage in stages:
+                return self._stage_artifact(reference, stages[stage])
+        elif _NAME.fullmatch(reference) and (self.models / reference).is_dir():
+            return load(self.models / reference)
+        if path.is_dir():
+            return load(path)  # says what the directory lacks
+        raise ArtifactError(self._not_found(reference))
+
+    def _stage_artifact(self, reference: str, directory: Path) -> Artifact:
+        if not directory.exists():
+            raise ArtifactError(
+                f"The stage {reference} was planned but has not run yet. Run the recipe again to make it."
+            )
+        return load(directory)
+
+    def _not_found(self, reference: str) -> str:
+        known = sorted(path.parent.name for path in self.models.glob(f"*/{RECORD}"))
+        for recipe in self.recipes():
+            with contextlib.suppress(ArtifactError):
+                known += [f"{recipe}/{stage}" for stage in self.read_run(recipe)]
+        close = difflib.get_close_matches(reference, known, n=1)
+        if close:
+            return f"There is no artifact {reference!r}; did you mean {close[0]}?"
+        listed = ", ".join(known) if known else "nothing yet"
+        return f"There is no artifact {reference!r}. The workspace {self.root} has: {listed}."
+
+    def check_disk(self, bytes_needed: int, what: str) -> None:
+        """Raise ArtifactError when less than `bytes_needed` is free; `what` completes "... needs about"."""
+        free = free_bytes(self.root)
+        if free < bytes_needed:
+            raise ArtifactError(
+                f"{what} needs about {size_text(bytes_needed)} of disk, but only {size_text(free)} is free "
+                f"at {self.root}. Free some space (`matura gc` lists what can go) or choose another place "
+                f"with --workspace or {VARIABLE}."
+            )
+
+    @contextlib.contextmanager
+    def lock(self, wait: bool = False) -> Iterator[None]:
+        """Hold the workspace for the block. It is free again when the process ends, however it ends.
+
+        `wait` waits for another process to finish; without it, raises MaturaError that names the holder. Not
+        to be taken twice by one process.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        # Never removed: a waiting process would go on to lock a file that is not there for the next one.
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._acquire(descriptor, wait)
+            _write_holder(descriptor, {"pid": os.getpid(), "command": _command(), "since": _now()})
+            yield
+            os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)
+
+    def _acquire(self, descriptor: int, wait: bool) -> None:
+        import fcntl
+
+        announced = False
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                holder = _holder_text(self.root / "lock")
+            if not wait:
+                raise MaturaError(
+                    f"The workspace {self.root} is in use by {holder}. Wait until it ends, or use another "
+                    f"workspace (--workspace or {VARIABLE})."
+                )
+            if not announced:
+                print(f"Waiting for the workspace {self.root}, in use by {holder} ...", file=sys.stderr)
+                announced = True
+            time.sleep(_POLL_SECONDS)
+
+
+def _checked(name: str, what: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise MaturaError(
+            f"{name!r} cannot be the name of {what}: use letters, digits, '.', '_' and '-', "
+            "starting with a letter or digit."
+        )
+    return name
+
+
+def _write_holder(descriptor: int, holder: dict[str, Any]) -> None:
+    content = json.dumps(holder).encode("ascii")
+    # Who holds it is a courtesy: a full disk must not keep anybody from working.
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, content, 0)
+
+
+def _holder_text(path: Path) -> str:
+    try:
+        holder = read_json(path, limit=1 << 16, what="a lock")
+        return f"process {holder['pid']} ({holder['command']}) since {holder['since']}"
+    except (FormatError, OSError, KeyError):
+        return "another process"
+
+
+def _command() -> str:
+    words = [os.path.basename(sys.argv[0]) if sys.argv else "", *sys.argv[1:]]
+    return " ".join(words)[:200].strip() or "python"
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
