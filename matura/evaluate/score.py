@@ -1,0 +1,264 @@
+"""What an exam asks of a model: log-probabilities of choices, bits of documents, divergence from a parent.
+
+Conventions, the same for every model, so that figures compare:
+
+- Text is encoded without special tokens. A context and its continuation are encoded together and cut where
+the context ends; spaces at the end of the context belong to the continuation (as lm-evaluation-harness does),
+so no token boundary is forced that the model never saw. - A document is preceded by one token, BOS (or,
+without one, EOS), and its first token is scored too. Documents never share a window. A document longer than
+the window is cut into windows that score every token once; the last one looks back as far as the window
+allows. - Bytes are UTF-8 bytes of the text itself, so models with different tokenizers compare.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from matura.core.records import Conversation
+from matura.evaluate.tasks import Item
+
+Row = tuple[Sequence[int], Sequence[int]]
+Advance = Callable[[int], None]
+WINDOW = 1024
+
+
+class Tokenizer(Protocol):
+    """What is used of `matura.tokenizer.tokenizer.Tokenizer`."""
+
+    @property
+    def bos_id(self) -> int | None: ...
+    @property
+    def eos_id(self) -> int | None: ...
+    def encode(self, text: str) -> list[int]: ...
+
+
+class Rendered(Protocol):
+    @property
+    def ids(self) -> Sequence[int]: ...
+    @property
+    def mask(self) -> Sequence[int]: ...
+
+
+class Format(Protocol):
+    """What is used of `matura.tokenizer.conversation.Format`."""
+
+    def render(self, messages: Any) -> Rendered: ...
+
+
+class Scorer(Protocol):
+    """`matura.model.logprobs.continuation_logprobs`: natural logs for each token of each continuation."""
+
+    def __call__(
+        self, model: Any, rows: Sequence[Row], *, advance: Advance | None = None
+    ) -> list[list[float]]: ...
+
+
+class Divergence(Protocol):
+    """`matura.model.logprobs.continuation_kl`: nats for each token of each continuation."""
+
+    def __call__(
+        self, parent: Any, child: Any, rows: Sequence[Row], *, advance: Advance | None = None
+    ) -> list[list[float]]: ...
+
+
+@dataclass(frozen=True)
+class Bits:
+    """One document: `bits` = -log2 of its probability, over `bytes` and `tokens`."""
+
+    bits: float
+    bytes: int
+    tokens: int
+
+
+def first_token(tokenizer: Tokenizer) -> int:
+    """The token before a document: BOS, without one EOS. Raises ValueError when the tokenizer has neither."""
+    for token in (tokenizer.bos_id, tokenizer.eos_id):
+        if token is not None:
+            return token
+    raise ValueError("the tokenizer has neither BOS nor EOS: no document can be scored from its first token")
+
+
+def pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Ids of the context (never empty: `first_token` stands for no text) and of the continuation."""
+    stripped = context.rstrip(" ")
+    continuation = context[len(stripped) :] + continuation
+    if not stripped:
+        return [first_token(tokenizer)], tokenizer.encode(continuation)
+    whole = tokenizer.encode(stripped + continuation)
+    cut = len(tokenizer.encode(stripped))
+    # A merge across the boundary may leave no token to either side; then the boundary is forced.
+    if not 0 < cut < len(whole):
+        return tokenizer.encode(stripped), tokenizer.encode(continuation)
+    return whole[:cut], whole[cut:]
+
+
+def choice_rows(tokenizer: Tokenizer, items: Sequence[Item], window: int = WINDOW) -> list[Row]:
+    """All choices of all items, in order; a context that does not fit the window loses its beginning."""
+    rows: list[Row] = []
+    for item in items:
+        for choice in item.choices:
+            context, continuation = pair(tokenizer, item.context, " " + choice)
+            continuation = continuation[-(window - 1) :]
+            rows.append((context[-(window - len(continuation)) :], continuation))
+    return rows
+
+
+def choices(
+    model: Any,
+    tokenizer: Tokenizer,
+    items: Sequence[Item],
+    *,
+    window: int = WINDOW,
+    advance: Advance | None = None,
+    logprobs: Scorer | None = None,
+) -> list[list[tuple[float, int]]]:
+    """For each item, for each choice: (sum of natural-log probabilities, bytes of the continuation).
+
+    The bytes are those of `" " + choice`: of what is scored.
+    """
+    rows = choice_rows(tokenizer, items, window)
+    sums = iter([math.fsum(row) for row in (logprobs or _logprobs())(model, rows, advance=advance)])
+    return [[(next(sums), len(f" {choice}".encode())) for choice in item.choices] for item in items]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How one model answered one item. `norm`: the choice with the best log-probability per character."""
+
+    right: bool
+    right_norm: bool
+    gold_bits: float
+    gold_bytes: int
+
+
+def answer(item: Item, scored: Sequence[tuple[float, int]]) -> Answer:
+    """Accuracy as lm-evaluation-harness counts it (`acc`, `acc_norm`), and the bits of the right answer.
+
+    Of equal choices the first one counts as the model's. A choice's characters do not count the space before
+    it.
+    """
+    best = max(range(len(scored)), key=lambda i: scored[i][0])
+    best_norm = max(range(len(scored)), key=lambda i: scored[i][0] / max(1, len(item.choices[i])))
+    logprob, size = scored[item.gold]
+    return Answer(best == item.gold, best_norm == item.gold, -logprob / math.log(2), size)
+
+
+def windows(ids: Sequence[int], first: int, window: int = WINDOW) -> list[Row]:
+    """Rows that score every token of a document once, with at most `window` tokens of input each."""
+    rows: list[Row] = []
+    for start in range(0, len(ids), window):
+        end = min(start + window, len(ids))
+        # The input is context + continuation without its last token: `window` tokens at most.
+        context = [first] if start == 0 else list(ids[max(0, end - window - 1) : start])
+        rows.append((context, list(ids[start:end])))
+    return rows
+
+
+def documents(
+    model: Any,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    window: int = WINDOW,
+    advance: Advance | None = None,
+    logprobs: Scorer | None = None,
+) -> list[Bits]:
+    """Bits, bytes and tokens of each text, each on its own. Together: sum bits / sum bytes."""
+    encoded = [tokenizer.encode(text) for text in texts]
+    cut = [windows(ids, first_token(tokenizer), window) for ids in encoded]
+    rows = [row for one in cut for row in one]
+    scored = iter((logprobs or _logprobs())(model, rows, advance=advance))
+    return [
+        Bits(
+            -math.fsum(x for _ in one for x in next(scored)) / math.log(2),
+            len(text.encode()),
+            len(ids),
+        )
+        for text, ids, one in zip(texts, encoded, cut, strict=True)
+    ]
+
+
+def clip(tokenizer: Tokenizer, text: str, tokens: int) -> str:
+    """The longest beginning of `text`, ending before a space or line break, of at most `tokens` tokens.
+
+    Cutting text rather than ids keeps bytes and tokens of the same thing, for whatever model reads it. Text
+    without spaces is cut between characters.
+    """
+    text = text[: tokens * 16]  # longer pieces than 16 characters a token are no prose
+    if len(tokenizer.encode(text)) <= tokens:
+        return text.rstrip()
+    low, high = 0, len(text)  # text[:low] fits, text[:high] does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = len(tokenizer.encode(text[:middle])) <= tokens
+        low, high = (middle, high) if fits else (low, middle)
+    inside = text[:low]
+    if text[low : low + 1].isspace():
+        return inside.rstrip()
+    words = inside.rsplit(None, 1)
+    return (words[0] if len(words) == 2 and words[0].strip() else inside).rstrip()
+
+
+def conversation_rows(
+    tokenizer: Tokenizer, format: Format, conversations: Iterable[Conversation], window: int = WINDOW
+) -> list[list[Row]]:
+    """For each conversation, one row for every stretch of tokens a model would have to write (the mask).
+
+    Plain text is one document. Of what is longer than the window, the beginning counts.
+    """
+    return [
+        _masked_rows(format.render(one.messages), window)
+        if one.messages
+        else windows(tokenizer.encode(one.text)[:window], first_token(tokenizer), window)
+        for one in conversations
+    ]
+
+
+def _masked_rows(rendered: Rendered, window: int) -> list[Row]:
+    ids, mask = list(rendered.ids)[:window], list(rendered.mask)[:window]
+    rows: list[Row] = []
+    start = None
+    for i, wanted in enumerate([*mask, 0]):
+        if wanted and start is None:
+            start = max(i, 1)  # nothing stands before the first token: it cannot be scored
+        elif not wanted and start is not None:
+            if i > start:
+                rows.append((ids[:start], ids[start:i]))
+            start = None
+    return rows
+
+
+def kl(
+    parent: Any,
+    child: Any,
+    tokenizer: Tokenizer,
+    format: Format,
+    conversations: Sequence[Conversation],
+    *,
+    window: int = WINDOW,
+    advance: Advance | None = None,
+    divergence: Divergence | None = None,
+) -> list[tuple[float, int]]:
+    """For each conversation: (sum of KL(parent || child) in nats, tokens), at the positions of the answers.
+
+    Both models must read the same tokens. Conversations without an answer give (0.0, 0).
+    """
+    rows = conversation_rows(tokenizer, format, conversations, window)
+    scored = iter((divergence or _kl())(parent, child, [row for one in rows for row in one], advance=advance))
+    values = [[x for _ in one for x in next(scored)] for one in rows]
+    return [(math.fsum(one), len(one)) for one in values]
+
+
+def _logprobs() -> Scorer:
+    from matura.model.logprobs import continuation_logprobs
+
+    return continuation_logprobs
+
+
+def _kl() -> Divergence:
+    from matura.model.logprobs import continuation_kl
+
+    return continuation_kl

@@ -1,0 +1,197 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from matura.core.records import Conversation
+from matura.evaluate import score
+from matura.evaluate.score import Bits, Item, answer, choices, clip, documents, first_token, kl, pair, windows
+
+
+class Words:
+    """Tokens are words with the space before them: "a b" -> ["a", " b"]; an id is a number for each."""
+
+    bos_id: int | None = 0
+    eos_id: int | None = 1
+
+    def __init__(self):
+        self.known = {}
+
+    def encode(self, text):
+        words, start = [], 0
+        for i in range(1, len(text) + 1):
+            if i == len(text) or (text[i] == " " and text[i - 1] != " "):
+                words.append(text[start:i])
+                start = i
+        return [2 + self.known.setdefault(word, len(self.known)) for word in words]
+
+    def text(self, ids):
+        back = {2 + n: word for word, n in self.known.items()}
+        return "".join(back[i] for i in ids)
+
+
+class Letters:
+    bos_id: int | None = None
+    eos_id: int | None = 7
+
+    def encode(self, text):
+        return [ord(c) for c in text]
+
+
+def halves(model, rows, *, advance=None):
+    """A model that gives every token probability 1/2."""
+    return [[math.log(0.5)] * len(continuation) for _, continuation in rows]
+
+
+def test_a_pair_is_cut_where_the_context_ends():
+    words = Words()
+    context, continuation = pair(words, "one two", " three four")
+    assert words.text(context) == "one two"
+    assert words.text(continuation) == " three four"
+
+
+def test_spaces_at_the_end_of_a_context_go_to_the_continuation():
+    words = Words()
+    context, continuation = pair(words, "one two  ", "three")
+    assert words.text(context) == "one two"
+    assert words.text(continuation) == "  three"
+
+
+def test_an_empty_context_is_the_first_token():
+    assert pair(Words(), "", "one")[0] == [0]
+    assert pair(Letters(), "  ", "x") == ([7], [ord(" "), ord(" "), ord("x")])
+
+
+def test_a_merge_over_the_whole_boundary_still_leaves_a_continuation():
+    merged = SimpleNamespace(bos_id=0, eos_id=1, encode=lambda text: [5] if text == "ab" else [6])
+    assert pair(merged, "a", "b") == ([6], [6])
+
+
+def test_first_token_falls_back_to_the_end_token_and_never_guesses():
+    assert first_token(Words()) == 0
+    assert first_token(Letters()) == 7
+    with pytest.raises(ValueError, match="neither"):
+        first_token(SimpleNamespace(bos_id=None, eos_id=None))
+
+
+ITEM = Item("q", "one two", ("x", "yy z", "é"), 1, "t")
+
+
+def test_choices_come_back_per_item_with_bytes_of_what_was_scored():
+    scored = choices(None, Words(), [ITEM, ITEM], logprobs=halves)
+    one = [(math.log(0.5), 2), (2 * math.log(0.5), 5), (math.log(0.5), 3)]
+    assert scored == [one, one]
+
+
+def test_a_context_too_long_for_the_window_loses_its_beginning():
+    words = Words()
+    rows = score.choice_rows(words, [ITEM], window=3)
+    assert [words.text(context) for context, _ in rows] == ["one two", " two", "one two"]
+    assert all(len(context) + len(continuation) <= 3 for context, continuation in rows)
+    assert all(context for context, _ in score.choice_rows(words, [ITEM], window=2))
+
+
+def test_an_answer_is_the_best_choice_by_sum_and_by_character():
+    result = answer(ITEM, [(-1.0, 2), (-2.0, 5), (-9.0, 3)])
+    assert (result.right, result.right_norm) == (False, True)  # -1/1 against -2/4
+    assert result.gold_bits == pytest.approx(2.0 / math.log(2))
+    assert result.gold_bytes == 5
+
+
+def test_of_equal_choices_the_first_is_the_answer():
+    item = Item("q", "c", ("a", "b"), 1, "t")
+    assert not answer(item, [(-1.0, 2), (-1.0, 2)]).right
+
+
+def test_documents_count_every_token_once_whatever_the_window():
+    text = "a b c d e f g"
+    for window in (1, 2, 3, 7, 100):
+        (result,) = documents(None, Words(), [text], window=window, logprobs=halves)
+        assert result == Bits(pytest.approx(7.0), len(text), 7)
+
+
+def test_windows_look_back_as_far_as_they_may():
+    assert windows([1, 2, 3, 4, 5, 6, 7], 0, window=3) == [
+        ([0], [1, 2, 3]),
+        ([3], [4, 5, 6]),
+        ([4, 5, 6], [7]),  # the last window's input is 4, 5, 6: as long as the others
+    ]
+    assert windows([], 0) == []
+
+
+def test_documents_are_scored_on_their_own():
+    seen = []
+
+    def spy(model, rows, *, advance=None):
+        seen.extend(rows)
+        return halves(model, rows)
+
+    documents(None, Words(), ["a b", "", "c"], logprobs=spy)
+    assert [context for context, _ in seen] == [[0], [0]]
+
+
+def test_bytes_are_of_the_text():
+    assert documents(None, Letters(), ["né"], logprobs=halves)[0] == Bits(pytest.approx(2.0), 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "expected"),
+    [
+        ("one two three", 2, "one two"),
+        ("one two three", 3, "one two three"),
+        ("one two three ", 9, "one two three"),
+        ("", 5, ""),
+    ],
+)
+def test_clip_keeps_whole_words(text, tokens, expected):
+    assert clip(Words(), text, tokens) == expected
+
+
+def test_clip_of_letters_ends_before_the_word_that_does_not_fit():
+    assert clip(Letters(), "one two three", 9) == "one two"
+    assert clip(Letters(), "onetwothree", 5) == "onetw"
+    assert len(Letters().encode(clip(Letters(), "x " * 10_000, 100))) <= 100
+
+
+class Marked:
+    """Every token of an assistant's message is one to write."""
+
+    def render(self, messages):
+        ids, mask = [], []
+        for message in messages:
+            part = Letters().encode(message["content"])
+            ids += [1, *part]
+            mask += [0, *[int(message["role"] == "assistant")] * len(part)]
+        return SimpleNamespace(ids=ids, mask=mask)
+
+
+def talk(*contents):
+    roles = ("user", "assistant") * len(contents)
+    return Conversation("c", tuple({"role": r, "content": c} for r, c in zip(roles, contents, strict=False)))
+
+
+def test_divergence_is_taken_where_the_model_would_write():
+    seen = []
+
+    def spy(parent, child, rows, *, advance=None):
+        seen.extend(rows)
+        return [[0.25] * len(continuation) for _, continuation in rows]
+
+    conversations = [talk("ab", "cd", "e", "f"), Conversation("plain", (), "xy"), talk("only a question")]
+    assert kl(None, None, Letters(), Marked(), conversations, divergence=spy) == [
+        (0.75, 3),
+        (0.5, 2),
+        (0.0, 0),
+    ]
+    a, b, c, d, e, f = (ord(x) for x in "abcdef")
+    assert seen == [
+        ([1, a, b, 1], [c, d]),
+        ([1, a, b, 1, c, d, 1, e, 1], [f]),
+        ([7], [ord("x"), ord("y")]),
+    ]
+
+
+def test_divergence_never_scores_what_nothing_stands_before():
+    row = SimpleNamespace(ids=[3, 4, 5], mask=[1, 1, 0])
+    assert score._masked_rows(row, 100) == [([3], [4])]
+    assert score._masked_rows(SimpleNamespace(ids=[3], mask=[1]), 100) == []
