@@ -1,0 +1,5 @@
+"""`python -m matura` is the command `matura`."""
+
+from matura.cli import main
+
+main()

@@ -1,0 +1,111 @@
+"""Running and planning recipes from the terminal: what is printed while stages work, and at the end."""
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from matura.core import planning
+from matura.core.artifact import Artifact
+from matura.core.plan import duration, table
+from matura.core.recipe import Recipe
+from matura.core.run import Event, run
+from matura.core.workspace import Workspace
+
+COLOURS = {
+    "reused": "cyan",
+    "made": "green",
+    "running": "bold",
+    "resuming": "bold yellow",
+    "damaged": "yellow",
+    "gate failed": "bold red",
+}
+
+
+def execute(
+    recipe: Recipe, workspace: Workspace, *, wait: bool, keep_others: bool, again: Sequence[str]
+) -> None:
+    """Run `recipe` and say what happened. `again` is the command that goes on after Ctrl-C."""
+    width = max(len(step.name) for step in recipe.steps)
+    finished: list[Event] = []
+
+    def show(event: Event) -> None:
+        _say(event, width)
+        if event.made:
+            finished.append(event)
+
+    with _interruptible(again):
+        run(recipe, workspace, pull, show=show, wait=wait, keep_others=keep_others)
+    _close(recipe, workspace, finished)
+
+
+def show_plan(recipe: Recipe, workspace: Workspace) -> None:
+    """Print what `execute` would do, and why; nothing is changed."""
+    print(table(planning.plan(recipe, workspace)))
+
+
+def pull(reference: str, workspace: Workspace) -> Artifact:
+    """Bring a model into the workspace."""
+    from matura import api
+
+    found = api.pull(reference, workspace)
+    assert isinstance(found, Artifact)
+    return found
+
+
+def _say(event: Event, width: int) -> None:
+    columns = [event.stage.ljust(width), event.status.ljust(8)]
+    if event.made:
+        columns += [event.made.id[:6], duration(event.seconds)]
+    if event.detail:
+        columns.append(event.detail)
+    line = "  ".join(columns)
+    if not sys.stdout.isatty():
+        print(line, flush=True)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    text = Text(line)
+    start = len(columns[0]) + 2
+    text.stylize(COLOURS.get(event.status, ""), start, start + len(event.status))
+    Console(highlight=False, soft_wrap=True).print(text)
+
+
+def _close(recipe: Recipe, workspace: Workspace, finished: list[Event]) -> None:
+    """Where the reports are, and what to do next."""
+    if all(event.status == "reused" for event in finished):
+        seconds = sum(event.seconds for event in finished)
+        what = f"all {len(finished)} stages were reused" if len(finished) > 1 else "the stage was reused"
+        print(f"Nothing had changed: {what} ({duration(seconds)}).")
+    models = []
+    for event in finished:
+        made = event.made
+        if made and (made.path / "report.html").is_file():
+            print(f"Report: {_short(made.path / 'report.html')}")
+        if made and made.kind == "model":
+            models.append(event.stage)
+    if models:
+        chosen = [] if workspace.root == Workspace().root else ["--workspace", str(workspace.root)]
+        print(f"Talk to it: {shlex.join(['matura', 'chat', f'{recipe.name}/{models[-1]}', *chosen])}")
+
+
+def _short(path: Path) -> str:
+    """A path as seen from here when that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)
+
+
+@contextlib.contextmanager
+def _interruptible(again: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(
+            f"\nStopped. Finished stages and the last checkpoint are saved; to go on: {shlex.join(again)}",
+            file=sys.stderr,
+            flush=True,
+        )
+        raise SystemExit(130) from None

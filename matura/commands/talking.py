@@ -1,0 +1,80 @@
+"""`matura generate` and `matura chat`: a model's words on the terminal, as they come."""
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+HELP = """/reset  forget the conversation and start again
+/help   this list
+/exit   leave (or Ctrl-D); Ctrl-C cuts an answer short"""
+
+
+def generate(reference: str, prompt: str, sampling: dict[str, Any]) -> None:
+    """Print the continuation of `prompt` as it is sampled; "-" reads the prompt from stdin."""
+    from matura import api
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+    try:
+        _print(api.load(reference).stream(text, **sampling))
+    except KeyboardInterrupt:
+        print()
+        raise SystemExit(130) from None
+
+
+def chat(reference: str, system: str | None, sampling: dict[str, Any]) -> None:
+    """A conversation of many turns: lines from stdin, answers streamed to stdout."""
+    from matura import api
+
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 (line editing and history for input())
+
+    model = api.load(reference)
+    opening = [{"role": "system", "content": system}] if system else []
+    messages = list(opening)
+    if sys.stdin.isatty():
+        print(f"{reference}. /help lists the commands, Ctrl-D leaves.")
+    for line in _lines():
+        match line:
+            case "":
+                continue
+            case "/exit" | "/quit":
+                return
+            case "/help":
+                print(HELP)
+            case "/reset":
+                messages = list(opening)
+                print("The conversation starts again.")
+            case _ if line.startswith("/") and " " not in line and line[1:].isalpha():
+                print(f"Unknown command {line}.\n{HELP}")
+            case _:
+                asked = [*messages, {"role": "user", "content": line}]
+                answer = _print(model.chat_stream(asked, **sampling))
+                messages = [*asked, {"role": "assistant", "content": answer}]
+
+
+def _lines() -> Iterator[str]:
+    """Lines a person types, until Ctrl-D; Ctrl-C only gives up the line."""
+    prompt = "> " if sys.stdin.isatty() else ""
+    while True:
+        try:
+            yield input(prompt).strip()
+        except KeyboardInterrupt:
+            print("\n(Ctrl-D leaves)")
+        except EOFError:
+            if prompt:
+                print()
+            return
+
+
+def _print(pieces: Iterable[str]) -> str:
+    """Print pieces as they come and return the whole; in a terminal Ctrl-C keeps what has come."""
+    said: list[str] = []
+    try:
+        for piece in pieces:
+            said.append(piece)
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        print(" [cut]", end="")
+    print(flush=True)
+    return "".join(said)

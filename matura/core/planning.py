@@ -1,0 +1,182 @@
+"""What a run would do with each stage and why, found out without running, pulling or writing anything."""
+
+import json
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matura.core import artifact, resolve
+from matura.core.artifact import Artifact
+from matura.core.config import input_kinds, settings_of
+from matura.core.errors import ArtifactError, FormatError
+from matura.core.files import read_json
+from matura.core.manifest import DRAFT, MAX_RECORD_BYTES, RECORD
+from matura.core.metrics import MetricsLog
+from matura.core.plan import Estimate, Planned
+from matura.core.recipe import Recipe, Step
+from matura.core.resolve import Resolved
+from matura.core.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a stage's output was asked for, read from a finished or an interrupted directory."""
+
+    stage: str
+    version: int
+    config: dict[str, Any]
+    inputs: dict[str, dict[str, Any]]
+
+
+def plan(recipe: Recipe, workspace: Workspace) -> list[Planned]:
+    """One row for each stage, in running order. Raises what would stop the run before its first stage."""
+    previous = workspace.read_run(recipe.name)
+    made: dict[str, Artifact] = {}
+    rows = []
+    for step in recipe.steps:
+        inputs: dict[str, Resolved | None] = {
+            setting: resolve.known(step, setting, workspace) for setting in step.outside
+        }
+        inputs |= {setting: made.get(name) for setting, name in step.uses.items()}
+        row = _row(step, inputs, workspace, recipe, previous.get(step.name))
+        if row.action == "reuse":
+            made[step.name] = artifact.load(directory(workspace, recipe, step, _ids(inputs)))
+        rows.append(row)
+    return rows
+
+
+def directory(workspace: Workspace, recipe: Recipe, step: Step, ids: Mapping[str, str]) -> Path:
+    """Where a stage's output belongs: its name and the hash of all that decides its result."""
+    key = artifact.key(step.kind, step.module.VERSION, step.config, ids)
+    return workspace.stage(recipe.name, step.name, key)
+
+
+def reason(step: Step, ids: Mapping[str, str], before: Made | None) -> str:
+    """Why a stage runs: what differs from how it was asked for before. `ids` lacks inputs not made yet."""
+    if before is None:
+        return "never run"
+    if before.stage != step.kind:
+        return f"was {before.stage}, is now {step.kind}"
+    reasons = []
+    if before.version != step.module.VERSION:
+        reasons.append(f"stage version {before.version} -> {step.module.VERSION}")
+    names = {*before.inputs, *input_kinds(step.module.Config)}
+    changes = _changes(_flat(before.config, names), _flat(settings_of(step.config)))
+    if changes:
+        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+        reasons.append(f"config changed: {', '.join(changes[:3])}{more}")
+    wanted = {**step.outside, **step.uses}
+    for setting, text in wanted.items():
+        name = step.uses.get(setting, setting)
+        if setting not in before.inputs:
+            reasons.append(f"input {name} added")
+        elif setting in ids and before.inputs[setting]["id"] != ids[setting]:
+            was = before.config.get(setting)
+            moved = was != text and setting in step.outside
+            reasons.append(f"input {name} changed" + (f": {was} -> {text}" if moved else ""))
+    reasons += [f"input {setting} removed" for setting in before.inputs if setting not in wanted]
+    return "; ".join(reasons)
+
+
+def made_in(place: Path) -> Made | None:
+    """How the output in a directory was asked for; None when there is none."""
+    for name, version in ((RECORD, "stage_version"), (DRAFT, "version")):
+        try:
+            record = read_json(place / name, limit=MAX_RECORD_BYTES, what="a record")
+            inputs = {key: dict(entry) for key, entry in record["inputs"].items() if "id" in entry}
+            return Made(str(record["stage"]), int(record[version]), dict(record["config"]), inputs)
+        except (OSError, FormatError, KeyError, TypeError, ValueError, AttributeError):
+            continue
+    return None
+
+
+def _row(
+    step: Step,
+    inputs: dict[str, Resolved | None],
+    workspace: Workspace,
+    recipe: Recipe,
+    latest: Path | None,
+) -> Planned:
+    before = made_in(latest) if latest else None
+    ids = _ids(inputs)
+    waiting = [_awaited(step, setting) for setting, value in inputs.items() if value is None]
+    cost = estimate(step, inputs)
+    if waiting:
+        known = reason(step, ids, before) if before else "never run"
+        return Planned(step.name, "run", "; ".join([part for part in (known, *waiting) if part]), cost)
+    place = directory(workspace, recipe, step, ids)
+    try:
+        done = artifact.load(place)
+        artifact.check_files(done)
+    except ArtifactError as error:
+        if (place / RECORD).exists():
+            return Planned(step.name, "run", f"its output is damaged: {_first_line(error)}", cost)
+        if (place / DRAFT).exists():
+            return Planned(step.name, "resume", interrupted(place), cost)
+        return Planned(step.name, "run", reason(step, ids, before) or "its output is gone", cost)
+    gate = done.summary.get("gate")
+    failed = isinstance(gate, dict) and gate.get("passed") is False
+    return Planned(
+        step.name, "reuse", "unchanged; its gate failed, the recipe stops here" if failed else "unchanged"
+    )
+
+
+def interrupted(place: Path) -> str:
+    """How far an interrupted draft came, as its metrics tell."""
+    try:
+        rows = MetricsLog(place / "metrics.jsonl").rows()
+    except (FormatError, OSError):
+        rows = []
+    return f"interrupted at step {rows[-1]['step']}" if rows else "interrupted"
+
+
+def estimate(step: Step, inputs: Mapping[str, Resolved | None]) -> Estimate:
+    """What the stage expects to need; nothing when it does not say."""
+    make = getattr(step.module, "estimate", None)
+    return make(step.config, dict(inputs)) if make else Estimate()
+
+
+def _awaited(step: Step, setting: str) -> str:
+    if setting in step.uses:
+        return f"{step.uses[setting]} runs first"
+    verb = "fetched" if resolve.is_raw(step, setting) else "pulled"
+    return f"{step.outside[setting]} is {verb} first"
+
+
+def _ids(inputs: Mapping[str, Resolved | None]) -> dict[str, str]:
+    return {setting: value.id for setting, value in inputs.items() if value is not None}
+
+
+def _flat(settings: Mapping[str, Any], leave_out: Container[str] = ()) -> dict[str, Any]:
+    """Settings with groups written a.b, without the names to leave out."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name in leave_out:
+            continue
+        if isinstance(value, dict) and value:
+            flat |= {f"{name}.{inner}": deep for inner, deep in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    missing = object()
+    return [
+        f"{name} {_shown(before, name)} -> {_shown(now, name)}"
+        for name in dict.fromkeys((*now, *before))
+        if before.get(name, missing) != now.get(name, missing)
+    ]
+
+
+def _shown(settings: Mapping[str, Any], name: str) -> str:
+    if name not in settings:
+        return "unset"
+    text = json.dumps(settings[name], ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines()]
+    return lines[1] if len(lines) > 1 else lines[0]

@@ -1,0 +1,200 @@
+"""Running a recipe: what is finished is reused, what changed runs with all that depends on it, what was
+interrupted goes on.
+"""
+
+import datetime
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matura.core import artifact, planning, resolve
+from matura.core.artifact import Artifact
+from matura.core.errors import ArtifactError, GateFailed
+from matura.core.files import write_json
+from matura.core.manifest import RECORD
+from matura.core.recipe import Recipe, Step
+from matura.core.resolve import Pull, Resolved
+from matura.core.workspace import RUN, Workspace
+
+DISK_MARGIN = 1.2  # an estimate is no measurement
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something to tell while a recipe runs.
+
+    `status` is running, resuming or damaged: more follows; or made, reused or "gate failed": the stage is
+    finished, `made` and `seconds` are set.
+    """
+
+    stage: str
+    status: str
+    detail: str = ""
+    made: Artifact | None = None
+    seconds: float = 0.0
+
+
+Show = Callable[[Event], None]
+
+
+def run(
+    recipe: Recipe,
+    workspace: Workspace,
+    pull: Pull,
+    *,
+    show: Show = lambda event: None,
+    wait: bool = False,
+    keep_others: bool = False,
+) -> dict[str, Artifact]:
+    """Run a checked recipe and return what each stage made, in running order.
+
+    `pull(reference, workspace)` fetches a model that the workspace lacks, while the workspace is locked. With
+    `wait`, a lock held by another process is waited for; else it is an error. With `keep_others`, `run.json`
+    keeps the stages that this recipe does not name.
+
+    After every stage `run.json` says where its output is. Raises GateFailed when a stage's own verdict is no,
+    and whatever a stage raises; what was finished stays, what was interrupted goes on next time.
+    """
+    with workspace.lock(wait):
+        outside = resolve.outside(recipe, workspace, pull)
+        journal = _Journal(workspace, recipe, keep_others)
+        made: dict[str, Artifact] = {}
+        for step in recipe.steps:
+            inputs = {setting: outside[step.name, setting] for setting in step.outside}
+            inputs |= {setting: made[name] for setting, name in step.uses.items()}
+            made[step.name] = _stage(recipe, step, inputs, workspace, journal, show)
+        return made
+
+
+def _stage(
+    recipe: Recipe,
+    step: Step,
+    inputs: dict[str, Resolved],
+    workspace: Workspace,
+    journal: "_Journal",
+    show: Show,
+) -> Artifact:
+    """Reuse a stage's output or make it; raises GateFailed when the stage judged and said no."""
+    began = time.monotonic()
+    ids = {setting: value.id for setting, value in inputs.items()}
+    place = planning.directory(workspace, recipe, step, ids)
+    made = _finished(place, step, show)
+    status = "reused" if made else "made"
+    if made is None:
+        made = _make(step, inputs, place, workspace, journal, show)
+    seconds = time.monotonic() - began
+    gate = made.summary.get("gate")
+    failed = isinstance(gate, Mapping) and gate.get("passed") is False
+    journal.note(step, place, "gate failed" if failed else status, seconds, made.id)
+    show(
+        Event(
+            step.name, "gate failed" if failed else status, str(made.summary.get("line", "")), made, seconds
+        )
+    )
+    if failed:
+        assert isinstance(gate, Mapping)
+        raise GateFailed(_gate_message(step, made, gate))
+    return made
+
+
+def _finished(place: Path, step: Step, show: Show) -> Artifact | None:
+    """The output of an earlier run, if it is whole. A damaged one is moved aside, never removed."""
+    if not (place / RECORD).exists():
+        return None
+    try:
+        made = artifact.load(place)
+        artifact.check_files(made)
+    except ArtifactError as error:
+        aside = place.with_name(f"{place.name}.damaged-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}")
+        place.rename(aside)
+        show(Event(step.name, "damaged", f"made again; the old one is now {aside}. {error}"))
+        return None
+    return made
+
+
+def _make(
+    step: Step,
+    inputs: dict[str, Resolved],
+    place: Path,
+    workspace: Workspace,
+    journal: "_Journal",
+    show: Show,
+) -> Artifact:
+    began = time.monotonic()
+    before = journal.made(step)
+    ids = {setting: value.id for setting, value in inputs.items()}
+    how_far = planning.interrupted(place)
+    estimate = planning.estimate(step, inputs)
+    workspace.check_disk(int(estimate.disk_bytes * DISK_MARGIN), f"the stage {step.name}")
+    draft = artifact.begin(
+        place,
+        kind=step.module.KIND,
+        stage=step.kind,
+        version=step.module.VERSION,
+        config=step.config,
+        inputs=inputs,
+    )
+    resumed = draft.request["resumed"] > 0
+    why = how_far if resumed else planning.reason(step, ids, before)
+    journal.note(step, place, "running", 0.0)
+    show(Event(step.name, "resuming" if resumed else "running", why))
+    try:
+        made = step.module.run(step.config, inputs, draft)
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        journal.note(step, place, status, time.monotonic() - began)
+        raise
+    assert isinstance(made, Artifact)
+    return made
+
+
+def _gate_message(step: Step, made: Artifact, gate: Mapping[str, Any]) -> str:
+    reasons = [str(reason) for reason in gate.get("reasons", [])] or ["it gave no reason"]
+    lines = [f"{step.name}: the gate did not pass, the recipe stops here.", *(f"  {r}" for r in reasons)]
+    report = next((name for name in ("report.html", "report.json") if (made.path / name).is_file()), None)
+    lines.append(f"Report: {made.path / report}" if report else f"Details: {made.path / RECORD}")
+    lines.append("Everything made so far is kept.")
+    return "\n".join(lines)
+
+
+class _Journal:
+    """`runs/<recipe>/run.json`: where the latest output of each stage is, rewritten whenever that changes."""
+
+    def __init__(self, workspace: Workspace, recipe: Recipe, keep_others: bool) -> None:
+        self.folder = workspace.runs / recipe.name
+        self.name = recipe.name
+        kept = {step.name for step in recipe.steps}
+        before = workspace.read_run(recipe.name)
+        self.stages = {name: place for name, place in before.items() if keep_others or name in kept}
+        self.progress: dict[str, dict[str, Any]] = {}
+
+    def made(self, step: Step) -> planning.Made | None:
+        """How the stage's latest output was asked for."""
+        latest = self.stages.get(step.name)
+        return planning.made_in(latest) if latest else None
+
+    def note(self, step: Step, place: Path, status: str, seconds: float, id: str = "") -> None:
+        """Write down what became of a stage."""
+        self.stages[step.name] = place
+        self.progress[step.name] = {
+            "status": status,
+            "reused": status == "reused",
+            "seconds": round(seconds, 3),
+            "id": id,
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        record = {
+            "schema": 1,
+            "recipe": self.name,
+            "updated": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            # Relative, so that the workspace may be moved; read by Workspace.read_run.
+            "stages": {
+                name: Path(os.path.relpath(latest, self.folder)).as_posix()
+                for name, latest in self.stages.items()
+            },
+            "progress": self.progress,
+        }
+        write_json(self.folder / RUN, record)
