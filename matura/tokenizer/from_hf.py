@@ -1,0 +1,155 @@
+"""The tokenizer and the chat settings of a model's folder in the Hugging Face layout.
+
+Read are tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja,
+generation_config.json and config.json: only their data, never code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, processors
+
+from matura.core.errors import FormatError
+from matura.core.files import read_json
+from matura.tokenizer.tokenizer import FILE, MAX_FILE_BYTES, Roles, Tokenizer, TokenizerFiles, parse
+
+MAX_TEMPLATE_BYTES = 1 << 20
+_ROLES = ("bos", "eos", "pad", "unk")
+_GENERATION: dict[str, type | tuple[type, ...]] = {
+    "do_sample": bool,
+    "temperature": (int, float),
+    "top_k": int,
+    "top_p": (int, float),
+    "min_p": (int, float),
+    "typical_p": (int, float),
+    "repetition_penalty": (int, float),
+    "max_new_tokens": int,
+}
+
+
+def from_hf(folder: str | Path) -> Tokenizer:
+    """The tokenizer of a Hugging Face folder. Raises FormatError when a file is missing or broken."""
+    return tokenizer_files(folder).tokenizer
+
+
+def tokenizer_files(folder: str | Path) -> TokenizerFiles:
+    """Tokenizer, chat template, stop tokens and generation defaults of a Hugging Face folder.
+
+    Raises FormatError when a file is missing or broken.
+    """
+    folder = Path(folder)
+    config = _json(folder / "tokenizer_config.json")
+    roles = _roles(config, _json(folder / "special_tokens_map.json"), folder)
+    backend = _backend(folder)
+    _mark_special(backend, config)
+    _begin(backend, config, roles)
+    tokenizer = Tokenizer(backend, roles)
+    generation = _json(folder / "generation_config.json")
+    stops = _stop_ids(generation, folder) or _stop_ids(_json(folder / "config.json"), folder)
+    if not stops and tokenizer.eos_id is not None:
+        stops = (tokenizer.eos_id,)
+    defaults = {
+        name: generation[name]
+        for name, kind in _GENERATION.items()
+        if isinstance(generation.get(name), kind) and (kind is bool or type(generation[name]) is not bool)
+    }
+    return TokenizerFiles(tokenizer, _template(folder, config), stops, defaults)
+
+
+def _backend(folder: Path) -> tokenizers.Tokenizer:
+    path = folder / FILE
+    if not path.is_file():
+        raise FormatError(
+            f"{folder}: no {FILE}. Models that come with vocab.json or tokenizer.model only must be saved once "
+            "with a 'fast' tokenizer to have it."
+        )
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise FormatError(f"{path}: larger than {MAX_FILE_BYTES} bytes.")
+        return parse(path.read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: cannot be read: {error}.") from error
+
+
+def _roles(config: Mapping[str, Any], special_map: Mapping[str, Any], folder: Path) -> Roles:
+    """Begin, end, padding and unknown tokens; tokenizer_config.json goes before special_tokens_map.json."""
+    found: dict[str, str | None] = {}
+    for role in _ROLES:
+        key = f"{role}_token"
+        value = config[key] if key in config else special_map.get(key)
+        if isinstance(value, dict):
+            value = value.get("content")
+        if value is not None and not isinstance(value, str):
+            raise FormatError(f"{folder / 'tokenizer_config.json'}: {key!r} must be a text, not {value!r}.")
+        found[role] = value
+    return Roles(**found)
+
+
+def _mark_special(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
+    """Tokens that only tokenizer_config.json calls special become special."""
+    added = config.get("added_tokens_decoder")
+    values = list(added.values()) if isinstance(added, dict) else []
+    names = [value.get("content") for value in values if isinstance(value, dict) and value.get("special")]
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        extra = config.get(key)
+        extra = list(extra.values()) if isinstance(extra, dict) else extra
+        for value in extra if isinstance(extra, list) else []:
+            names.append(value.get("content") if isinstance(value, dict) else value)
+    known = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+    backend.add_special_tokens(
+        [
+            AddedToken(name, normalized=False, special=True)
+            for name in names
+            if isinstance(name, str) and name not in known and backend.token_to_id(name) is not None
+        ]
+    )
+
+
+def _begin(backend: tokenizers.Tokenizer, config: Mapping[str, Any], roles: Roles) -> None:
+    """tokenizer_config.json may ask for a begin token that tokenizer.json does not add by itself."""
+    id = None if roles.bos is None else backend.token_to_id(roles.bos)
+    if config.get("add_bos_token") is not True or id is None or backend.post_processor is not None:
+        return
+    backend.post_processor = processors.TemplateProcessing(
+        single=[f"{roles.bos}:0", "$A:0"], special_tokens=[(roles.bos, id)]
+    )
+
+
+def _stop_ids(values: Mapping[str, Any], folder: Path) -> tuple[int, ...]:
+    ids = values.get("eos_token_id")
+    ids = [] if ids is None else ids if isinstance(ids, list) else [ids]
+    if not all(type(id) is int and id >= 0 for id in ids):
+        raise FormatError(f"{folder}: 'eos_token_id' must be one or several token ids, not {ids!r}.")
+    return tuple(dict.fromkeys(ids))
+
+
+def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        if path.stat().st_size > MAX_TEMPLATE_BYTES:
+            raise FormatError(f"{path}: larger than {MAX_TEMPLATE_BYTES} bytes: not a chat template.")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FormatError(f"{path}: cannot be read: {error}.") from error
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several templates by name
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default")
+    if template is not None and not isinstance(template, str):
+        raise FormatError(f"{folder / 'tokenizer_config.json'}: 'chat_template' must be a text.")
+    return template
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty when there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        return read_json(path, limit=64 << 20, what="a part of a Hugging Face model")
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror or error}.") from error
