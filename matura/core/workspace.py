@@ -15,14 +15,15 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from matura.core.artifact import Artifact, load
-from matura.core.errors import ArtifactError, FormatError, MaturaError
-from matura.core.files import free_bytes, read_json, size_text, write_json
+from matura.core.errors import ArtifactError, FormatError, MaturaError, ModelNotFound
+from matura.core.files import free_bytes, read_json, size_text
 from matura.core.manifest import DRAFT, RECORD
+from matura.core.references import model_name, parse
 
 VARIABLE = "MATURA_WORKSPACE"
 RUN = "run.json"
@@ -63,17 +64,6 @@ class Workspace:
         """The directory for one stage of a recipe; `key` is from :func:`matura.core.artifact.key`."""
         return self.runs / _checked(recipe, "a recipe") / f"{_checked(stage, 'a stage')}-{key[:12]}"
 
-    def write_run(self, recipe: str, stages: Mapping[str, Path]) -> None:
-        """Record which directory holds which stage of the latest run, finished or not.
-
-        Written before the first stage starts, so that `matura gc` knows what an interrupted run still needs.
-        """
-        directory = self.runs / _checked(recipe, "a recipe")
-        directory.mkdir(parents=True, exist_ok=True)
-        # A stage reused from another recipe lies elsewhere; a relative path keeps the workspace movable.
-        entries = {name: Path(os.path.relpath(path, directory)).as_posix() for name, path in stages.items()}
-        write_json(directory / RUN, {"schema": 1, "updated": _now(), "stages": entries})
-
     def read_run(self, recipe: str) -> dict[str, Path]:
         """The stages of the latest run of a recipe and their directories; empty when it never ran.
 
@@ -83,15 +73,18 @@ class Workspace:
         path = directory / RUN
         try:
             stages = read_json(path, limit=MAX_RUN_BYTES, what="the record of a run").get("stages")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (FormatError, OSError) as error:
             raise ArtifactError(
                 f"{error} Delete it and run the recipe again: what is finished is reused."
             ) from error
-        if not isinstance(stages, dict) or not all(isinstance(value, str) for value in stages.values()):
-            raise ArtifactError(f"{path} has no table of stages. Delete it and run the recipe again.")
-        return {name: Path(os.path.normpath(directory / value)) for name, value in stages.items()}
+        found = {}
+        for name, entry in stages.items() if isinstance(stages, dict) else [("", None)]:
+            if not isinstance(entry, dict) or not isinstance(entry.get("dir"), str):
+                raise ArtifactError(f"{path} has no table of stages. Delete it and run the recipe again.")
+            found[name] = Path(os.path.normpath(directory / entry["dir"]))
+        return found
 
     def recipes(self) -> list[str]:
         """The recipes that have a recorded run."""
@@ -110,25 +103,24 @@ class Workspace:
         return sorted(path.parent for path in places if not path.parent.name.startswith("."))
 
     def find(self, reference: str) -> Artifact:
-        """The artifact that a person means: a path, recipe/stage of the latest run, or the name of a model.
+        """The artifact that a person means: a path, recipe/stage of the latest run, or a model in models/.
 
-        Raises ArtifactError, with the nearest known names, when there is none.
+        A model is named by its directory, or by the reference it was pulled from. Raises ModelNotFound, with
+        the nearest known names, when there is no such artifact (there may be raw files of a model at that
+        path), ArtifactError when there is one but it was interrupted or is damaged.
         """
         path = Path(reference).expanduser()
-        if path.is_dir() or path.is_file():
-            explicit = reference.startswith((".", "~", os.sep)) or path.is_absolute()
-            if explicit or (path / RECORD).is_file() or path.name == RECORD:
-                return load(path)
+        if (path / RECORD).exists() or (path / DRAFT).exists() or path.name == RECORD:
+            return load(path)
         recipe, slash, stage = reference.rstrip("/").partition("/")
         if slash and _NAME.fullmatch(recipe):
             stages = self.read_run(recipe)
             if stage in stages:
                 return self._stage_artifact(reference, stages[stage])
-        elif _NAME.fullmatch(reference) and (self.models / reference).is_dir():
-            return load(self.models / reference)
-        if path.is_dir():
-            return load(path)  # says what the directory lacks
-        raise ArtifactError(self._not_found(reference))
+        name = model_name(parse(reference))
+        if (self.models / name).is_dir():
+            return load(self.models / name)
+        raise ModelNotFound(self._not_found(reference, path))
 
     def _stage_artifact(self, reference: str, directory: Path) -> Artifact:
         if not directory.exists():
@@ -137,7 +129,9 @@ class Workspace:
             )
         return load(directory)
 
-    def _not_found(self, reference: str) -> str:
+    def _not_found(self, reference: str, path: Path) -> str:
+        if path.exists():
+            return f"{path} is not an artifact: it has no {RECORD}."
         known = sorted(path.parent.name for path in self.models.glob(f"*/{RECORD}"))
         for recipe in self.recipes():
             with contextlib.suppress(ArtifactError):
