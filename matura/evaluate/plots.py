@@ -1,0 +1,123 @@
+"""The pictures of a report, as inline SVG that takes the page's own text colour and font."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+BETTER, WORSE, NEUTRAL, SECOND = "#2a9d6f", "#d1495b", "#8a93a3", "#3b82c4"
+INK = "#010203"  # stands for the page's text colour: replaced by currentColor
+WIDTH = 7.2  # inches; the SVG scales to the page
+SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
+    "svg.hashsalt": "matura",  # the same plot gives the same bytes
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "legend.frameon": False,
+}
+
+
+def _svg(height: float, draw: Callable[[Any], None], title: str) -> str:
+    """One figure with one axes. `title` is what a screen reader says."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        draw(figure.add_subplot())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r"font: ([0-9.]+px)[^;\"]*", r"font: \1 inherit; font-family: inherit; font-size: \1", text)
+    text = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", text.replace("\n", " "), count=1)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+
+
+def gains(bars: Sequence[Mapping[str, Any]]) -> str:
+    """Horizontal bars with intervals, in percent: `name`, `gain`, `low`, `high` (shares)."""
+
+    def draw(axes: Any) -> None:
+        for row, bar in enumerate(reversed(bars)):
+            gain, low, high = (100 * bar[key] for key in ("gain", "low", "high"))
+            axes.barh(row, gain, height=0.55, color=_colour(low, high))
+            axes.plot([low, high], [row, row], color=INK, linewidth=1.2)
+            axes.plot([low, high], [row, row], "|", color=INK, markersize=8)
+            axes.annotate(
+                f"{gain:+.1f}%", (max(high, gain, 0), row), (6, 0), textcoords="offset points", va="center"
+            )
+        axes.set_yticks(range(len(bars)), [bar["name"] for bar in reversed(bars)])
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.margins(x=0.12)
+        axes.set_xlabel("fewer bits per byte than the parent, % (whiskers: interval)")
+
+    return _svg(0.55 + 0.42 * len(bars), draw, "Gain by kind of text")
+
+
+def per_document(documents: Sequence[Mapping[str, Any]], most: int = 40) -> str:
+    """A bar for each held-out document: `gain` (a share), sorted; of too many the extremes are kept."""
+    ordered = sorted(documents, key=lambda one: -one["gain"])
+    if len(ordered) > most:
+        ordered = ordered[: most // 2] + ordered[-(most // 2) :]
+
+    def draw(axes: Any) -> None:
+        values = [100 * one["gain"] for one in reversed(ordered)]
+        axes.barh(range(len(values)), values, height=0.7, color=[BETTER if v > 0 else WORSE for v in values])
+        axes.set_yticks(range(len(values)), [_short(one["name"]) for one in reversed(ordered)], fontsize=7)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_ylim(-0.6, len(values) - 0.4)
+        axes.set_xlabel("fewer bits per byte than the parent, %")
+
+    return _svg(0.6 + 0.17 * len(ordered), draw, "Gain of each held-out document")
+
+
+def curve(
+    series: Mapping[str, Sequence[tuple[float, float]]], ylabel: str, smooth: Sequence[str] = ()
+) -> str:
+    """Lines over steps. A series named in `smooth` is drawn pale, with its running mean over it."""
+    colours = [SECOND, BETTER, WORSE, NEUTRAL]
+
+    def draw(axes: Any) -> None:
+        for index, (name, points) in enumerate(series.items()):
+            colour = colours[index % len(colours)]
+            xs, ys = [x for x, _ in points], [y for _, y in points]
+            if name in smooth and len(ys) > 10:
+                axes.plot(xs, ys, color=colour, alpha=0.3, linewidth=0.8)
+                ys = _running_mean(ys)
+            marker = "o" if len(xs) <= 30 else ""
+            axes.plot(xs, ys, color=colour, linewidth=1.6, marker=marker, markersize=3, label=name)
+        axes.set_xlabel("optimizer step")
+        axes.set_ylabel(ylabel)
+        axes.grid(axis="y", alpha=0.2, linewidth=0.5)
+        if len(series) > 1:
+            axes.legend()
+
+    return _svg(2.4, draw, f"{ylabel} over training steps")
+
+
+def _running_mean(values: Sequence[float]) -> list[float]:
+    span = max(3, len(values) // 12)
+    return [
+        sum(values[max(0, i - span + 1) : i + 1]) / len(values[max(0, i - span + 1) : i + 1])
+        for i in range(len(values))
+    ]
+
+
+def _colour(low: float, high: float) -> str:
+    return BETTER if low > 0 else WORSE if high < 0 else NEUTRAL
+
+
+def _short(name: str, most: int = 46) -> str:
+    # A dollar sign would start a formula.
+    name = name if len(name) <= most else "…" + name[-most + 1 :]
+    return name.replace("$", r"\$")

@@ -1,0 +1,200 @@
+"""One self-contained HTML page about an exam: verdict, figures, plots, samples, where it all came from.
+
+Nothing is loaded from anywhere, there is no script, and every text from outside is escaped: the page works
+offline and is safe to pass on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matura.evaluate import plots
+
+TEMPLATE = "report.html"
+MAX_TEXT = 4000  # characters shown of one sample answer
+MAX_ROWS = 60  # lines of a table of settings or counts
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a report tells besides the exam's results; everything may be missing.
+
+    `training`: rows of the fine-tuning's metrics.jsonl. `curation`: the corpus's report.json. `lineage`:
+    nested nodes as `core.lineage.tree` makes them. `costs`: a mapping for each stage, with `stage` and
+    `seconds`.
+    """
+
+    training: Sequence[Mapping[str, Any]] = ()
+    curation: Mapping[str, Any] | None = None
+    lineage: Mapping[str, Any] | None = None
+    costs: Sequence[Mapping[str, Any]] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+
+def render(results: Mapping[str, Any], context: Context) -> str:
+    """The page. `results` is what an evaluation writes to results.json."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["seconds"] = _seconds
+    metrics = [_row(one) for one in results["metrics"]]
+    return environment.get_template(TEMPLATE).render(
+        results=results,
+        gated=[row for row in metrics if row["gated"]],
+        others=[row for row in metrics if not row["gated"]],
+        plots=list(_plots(results, context.training)),
+        samples=[{key: _cut(text) for key, text in sample.items()} for sample in results["samples"]],
+        curation=table(context.curation or {}),
+        lineage=context.lineage,
+        costs=context.costs,
+        total_seconds=sum(float(cost["seconds"]) for cost in context.costs),
+        settings=table(context.settings),
+        environment=table(context.environment),
+    )
+
+
+def _row(one: Mapping[str, Any]) -> dict[str, Any]:
+    """One metric as text: figures in its own unit, the difference and its interval as child minus parent."""
+    show = _unit(one["name"])
+    low, high = one["low"], one["high"]
+    if one["better"] == "lower":  # the interval is of the gain; the table shows the difference
+        low, high = -high, -low
+    return {
+        "name": one["name"],
+        "label": label(one["name"]),
+        "parent": show(one["parent"]),
+        "child": show(one["child"]),
+        "difference": show(one["difference"], True),
+        "relative": f"{one['relative_gain']:+.1%}" if one["relative_gain"] is not None else "",
+        "interval": f"{show(low, True)} … {show(high, True)}",
+        "level": f"{100 * one['level']:.3g}%",
+        "margin": show(one["margin"]) if one["margin"] else "–",
+        "verdict": one["verdict"],
+        "why": one["why"],
+        "items": one["items"],
+        "better": one["better"],
+        "gated": one["gated"],
+        "chance": f"chance {one['chance']:.0%}" if one["chance"] is not None else "",
+    }
+
+
+def _unit(name: str) -> Any:
+    def bits(value: float, signed: bool = False) -> str:
+        return f"{value:+.4f}" if signed else f"{value:.4f}"
+
+    def share(value: float, signed: bool = False) -> str:
+        return f"{100 * value:+.1f}%" if signed else f"{100 * value:.1f}%"
+
+    return bits if _in_bits(name) else share
+
+
+_LABELS = {
+    "domain.bpb": "your documents, held out",
+    "control.bpb": "unrelated prose (control)",
+    "general.gold_bpb": "general ability: bits of the right answers",
+    "general.acc": "general ability: share of right answers",
+}
+_TASKS = {"hellaswag": "HellaSwag", "arc_easy": "ARC-Easy", "piqa": "PIQA"}
+
+
+def label(name: str) -> str:
+    """A metric's name for people."""
+    if " > " in name:
+        return "gain on your documents beyond the control's"
+    task, _, figure = name.partition(".")
+    words = {"acc": "right", "acc_norm": "right, by length", "gold_bpb": "bits of the right answers"}
+    return _LABELS.get(name, f"{_TASKS.get(task, task)}: {words.get(figure, figure)}")
+
+
+def _plots(results: Mapping[str, Any], training: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
+    """Title, what it says, and SVG of each plot there is data for."""
+    bars = [_bar(one) for one in results["metrics"] if _in_bits(one["name"])]
+    if bars:
+        about = "How many percent fewer bits per byte the child needs. To the right is better."
+        yield {"title": "What was learned, what was kept", "about": about, "svg": plots.gains(bars)}
+    documents = [
+        {"name": one["name"], "gain": 1 - one["child_bits"] / one["parent_bits"]}
+        for one in results["documents"]
+        if one["parent_bits"] > 0
+    ]
+    if documents:
+        about = "Held-out documents: none of them was trained on."
+        yield {"title": "Gain of each document", "about": about, "svg": plots.per_document(documents)}
+    for name, about, series, smooth in _curves(training):
+        yield {"title": name, "about": about, "svg": plots.curve(series, name.lower(), smooth)}
+
+
+def _in_bits(name: str) -> bool:
+    return name.endswith("bpb") and " > " not in name
+
+
+def _bar(one: Mapping[str, Any]) -> dict[str, Any]:
+    scale = one["parent"] or 1.0
+    return {
+        "name": label(one["name"]),
+        "gain": one["gain"] / scale,
+        "low": one["low"] / scale,
+        "high": one["high"] / scale,
+    }
+
+
+Series = dict[str, list[tuple[float, float]]]
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, Series, list[str]]]:
+    """The training curves that a run logged: losses together, and what measures forgetting together."""
+    found: Series = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step" and isinstance(value, int | float) and math.isfinite(value):
+                found.setdefault(name, []).append((float(row["step"]), float(value)))
+    forgetting = {name: line for name, line in found.items() if _measures_forgetting(name)}
+    losses = {name: line for name, line in found.items() if name.endswith("loss") and name not in forgetting}
+    if any(len(line) > 1 for line in losses.values()):
+        about = "Nats per trained token; pale: each step, dark: running mean."
+        yield "Training loss", about, losses, [name for name in losses if len(losses[name]) > 30]
+    if forgetting:
+        about = "Measured during training, against the parent."
+        yield "Forgetting meter", about, forgetting, []
+
+
+def _measures_forgetting(name: str) -> bool:
+    return any(word in name.lower() for word in ("forget", "kl", "general", "parent"))
+
+
+def table(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings or counts as rows (a.b.c, text); long lists by their length and first entries."""
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            rows += table(value, f"{name}.")
+        elif isinstance(value, list | tuple) and len(str(value)) > 120:
+            shown = "; ".join(str(x) for x in value[:3])[:240]
+            rows.append((name, f"{len(value)}: {shown} …"))
+        else:
+            rows.append((name, "–" if value is None or value in ("", [], (), {}) else str(value)[:400]))
+    if len(rows) > MAX_ROWS and not prefix:
+        return [*rows[:MAX_ROWS], ("…", f"{len(rows) - MAX_ROWS} more")]
+    return rows
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + " …"
+
+
+def _seconds(value: float) -> str:
+    if value < 90:
+        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+    return f"{int(value) // 60} min {int(value) % 60:02d} s"
