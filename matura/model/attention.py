@@ -1,0 +1,129 @@
+"""Attention: who may look at whom, and the weighted sum.
+
+Shape suffixes: B batch, T query tokens, S key tokens, D width, H query heads, G key/value heads, K head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Several sequences end to end in one row (B = 1); none sees another."""
+
+    lengths: tuple[int, ...]
+
+    def positions(self, device: torch.device | None = None) -> Tensor:
+        """Position of every token in its own sequence, [1, T]."""
+        return torch.cat([torch.arange(n, device=device) for n in self.lengths])[None]
+
+    def same_sequence(self, device: torch.device | None = None) -> Tensor:
+        """[T, S], True where query and key belong to one sequence."""
+        label_T = torch.repeat_interleave(
+            torch.arange(len(self.lengths), device=device), torch.tensor(self.lengths, device=device)
+        )
+        return label_T[:, None] == label_T[None, :]
+
+
+Mask = Packed | Tensor | None
+"""`Packed`, or a boolean [B, S] that is True at real (not padding) keys, or None: every key is real."""
+
+
+def allowed(T: int, S: int, *, causal: bool, mask: Mask, device: torch.device | None = None) -> Tensor | None:
+    """Boolean [B or 1, 1, T, S], True where a query may look; None when it may look everywhere.
+
+    The queries are the last T of the S positions, so a causal query t sees keys up to S - T + t.
+    """
+    allow: Tensor | None = None
+    if causal and T > 1:
+        allow = torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)[None, None]
+    if isinstance(mask, Packed):
+        same = mask.same_sequence(device)[None, None]
+        allow = same if allow is None else allow & same
+    elif mask is not None:
+        keys = mask[:, None, None, :]
+        allow = keys if allow is None else allow & keys
+    return allow
+
+
+def attend_reference(
+    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, *, causal: bool, mask: Mask = None
+) -> tuple[Tensor, Tensor]:
+    """Softmax attention as written in arXiv:1706.03762, section 3.2.1; returns (output, weights [B, H, T, S]).
+
+    A query with no allowed key (padding on the left) gets weights of zero.
+    """
+    groups = q_BHTK.shape[1] // k_BGSK.shape[1]
+    k_BHSK, v_BHSK = k_BGSK.repeat_interleave(groups, 1), v_BGSK.repeat_interleave(groups, 1)
+    scores_BHTS = q_BHTK @ k_BHSK.transpose(-1, -2) * q_BHTK.shape[-1] ** -0.5
+    allow = allowed(q_BHTK.shape[2], k_BGSK.shape[2], causal=causal, mask=mask, device=q_BHTK.device)
+    if allow is not None:
+        scores_BHTS = scores_BHTS.masked_fill(~allow, float("-inf"))
+    weights_BHTS = torch.softmax(scores_BHTS, -1).nan_to_num(0.0)
+    return weights_BHTS @ v_BHSK, weights_BHTS
+
+
+def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, *, causal: bool, mask: Mask = None) -> Tensor:
+    """The same through PyTorch's fused kernels; [B, H, T, K].
+
+    Packed rows run one kernel per sequence on a CPU (nothing is computed across sequences) and one masked
+    kernel on an accelerator (no launch per sequence).
+    """
+    T, S = q_BHTK.shape[2], k_BGSK.shape[2]
+    if isinstance(mask, Packed) and q_BHTK.device.type == "cpu":
+        return _attend_packed(q_BHTK, k_BGSK, v_BGSK, causal=causal, lengths=mask.lengths)
+    if T == 1 and not isinstance(mask, Packed):
+        return _attend_one_query(q_BHTK, k_BGSK, v_BGSK, mask)
+    if causal and mask is None and T == S:
+        return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, is_causal=True, enable_gqa=True)
+    allow = allowed(T, S, causal=causal, mask=mask, device=q_BHTK.device)
+    out_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=allow, enable_gqa=True)
+    # A left-padded query sees nothing: kernels may answer NaN there, the reference answers zero.
+    return out_BHTK if mask is None else torch.where(_sees_any(allow), out_BHTK, 0.0)
+
+
+def _sees_any(allow: Tensor | None) -> Tensor:
+    assert allow is not None
+    return allow.any(-1, keepdim=True)
+
+
+def _attend_packed(
+    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, *, causal: bool, lengths: tuple[int, ...]
+) -> Tensor:
+    """One kernel per run of neighbours of equal length, which become rows of one batch."""
+    runs: list[list[int]] = []
+    for length in lengths:
+        if runs and runs[-1][0] == length:
+            runs[-1][1] += 1
+        else:
+            runs.append([length, 1])
+    sizes = [length * count for length, count in runs]
+    pieces = zip(*(x.split(sizes, dim=2) for x in (q_BHTK, k_BGSK, v_BGSK)), runs, strict=True)
+    outs = []
+    for *qkv, (length, _) in pieces:
+        rows = [x.unflatten(2, (-1, length)).squeeze(0).transpose(0, 1) for x in qkv]  # [count, H, length, K]
+        out = F.scaled_dot_product_attention(*rows, is_causal=causal, enable_gqa=True)
+        outs.append(out.transpose(0, 1).flatten(1, 2)[None])
+    return torch.cat(outs, dim=2)
+
+
+def _attend_one_query(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Tensor | None) -> Tensor:
+    """Decoding: the heads that share a key/value head become the rows of one small matrix product."""
+    B, H, _, K = q_BHTK.shape
+    G = k_BGSK.shape[1]
+    scores_BGRS = q_BHTK.view(B, G, H // G, K) @ k_BGSK.transpose(-1, -2) * K**-0.5
+    if mask is not None:
+        scores_BGRS = scores_BGRS.masked_fill(~mask[:, None, None, :], float("-inf"))
+    return (torch.softmax(scores_BGRS, -1) @ v_BGSK).view(B, H, 1, K)
+
+
+def spans(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(start, end) of every sequence in a packed row."""
+    ends = list(accumulate(lengths))
+    return list(zip([0, *ends[:-1]], ends, strict=True))

@@ -1,0 +1,121 @@
+"""Norms and MLPs: one module per kind of value in `model/config.py`.
+
+Eager PyTorch makes one pass over memory per operation. The two operations that every layer repeats, RMSNorm and
+the SwiGLU gate, are written as autograd functions with as few passes as they need; the formula stands beside each
+and a test says they agree.
+
+Shape suffixes: N any leading dimensions, D width, F hidden width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from matura.model import config as c
+
+
+def rms_norm_reference(x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight (arXiv:1910.07467, equation 4)."""
+    return x_ND * torch.rsqrt(x_ND.pow(2).mean(-1, keepdim=True) + eps) * weight_D
+
+
+class _RMSNormFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:  # type: ignore[no-untyped-def, override]
+        norm_N1 = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True)
+        scale_N1 = norm_N1.square_().div_(x_ND.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x_ND, weight_D, scale_N1)
+        return (x_ND * scale_N1).mul_(weight_D)
+
+    @staticmethod
+    def backward(ctx, grad_ND: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[no-untyped-def, override]
+        x_ND, weight_D, scale_N1 = ctx.saved_tensors
+        need_x, need_weight, _ = ctx.needs_input_grad
+        dx_ND = dweight_D = None
+        if need_weight:
+            dweight_D = (grad_ND * x_ND).mul_(scale_N1).flatten(0, -2).sum(0)
+        if need_x:
+            dx_ND = grad_ND * weight_D
+            dot_N1 = torch.linalg.vecdot(dx_ND, x_ND)[..., None]
+            dot_N1.mul_(scale_N1.pow(3)).div_(-x_ND.shape[-1])
+            dx_ND.mul_(scale_N1).addcmul_(x_ND, dot_N1)
+        return dx_ND, dweight_D, None
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm without mean or bias; computed in at least float32."""
+
+    def __init__(self, width: int, config: c.RMSNorm) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = config.eps
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        if x_ND.dtype in (torch.bfloat16, torch.float16):
+            return rms_norm_reference(x_ND.float(), self.weight.float(), self.eps).to(x_ND.dtype)
+        return _RMSNormFunction.apply(x_ND, self.weight, self.eps)  # type: ignore[no-any-return]
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm with the settings of the config value."""
+
+    def __init__(self, width: int, config: c.LayerNorm) -> None:
+        super().__init__(width, eps=config.eps, bias=config.bias)
+
+
+def swiglu_reference(gate_NF: Tensor, up_NF: Tensor) -> Tensor:
+    """silu(gate) * up (arXiv:2002.05202, equation 6)."""
+    return F.silu(gate_NF) * up_NF
+
+
+class _SwiGLUFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gate_NF: Tensor, up_NF: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+        ctx.save_for_backward(gate_NF, up_NF)
+        return F.silu(gate_NF).mul_(up_NF)
+
+    @staticmethod
+    def backward(ctx, grad_NF: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def, override]
+        gate_NF, up_NF = ctx.saved_tensors
+        d_up_NF = F.silu(gate_NF).mul_(grad_NF)
+        d_gate_NF = torch.ops.aten.silu_backward(grad_NF * up_NF, gate_NF)
+        return d_gate_NF, d_up_NF
+
+
+class SwiGLU(nn.Module):
+    """Gated MLP of the Llama family; three projections without biases."""
+
+    def __init__(self, width: int, config: c.SwiGLU) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, config.hidden, bias=False)
+        self.up = nn.Linear(width, config.hidden, bias=False)
+        self.down = nn.Linear(config.hidden, width, bias=False)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        hidden_NF: Tensor = _SwiGLUFunction.apply(self.gate(x_ND), self.up(x_ND))
+        return self.down(hidden_NF)  # type: ignore[no-any-return]
+
+
+class GELU(nn.Module):
+    """Two projections with biases around a GELU, as in GPT-2 and BERT."""
+
+    def __init__(self, width: int, config: c.GELU) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, config.hidden)
+        self.down = nn.Linear(config.hidden, width)
+        self.approximate = "tanh" if config.approximate else "none"
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x_ND), approximate=self.approximate))  # type: ignore[no-any-return]
+
+
+def build_norm(width: int, config: c.Norm) -> nn.Module:
+    """The module for a norm value."""
+    return RMSNorm(width, config) if isinstance(config, c.RMSNorm) else LayerNorm(width, config)
+
+
+def build_mlp(width: int, config: c.MLP) -> nn.Module:
+    """The module for an MLP value."""
+    return SwiGLU(width, config) if isinstance(config, c.SwiGLU) else GELU(width, config)

@@ -1,0 +1,1 @@
+"""Parameter-efficient methods as swaps of leaves: (module, config) -> module."""

@@ -1,0 +1,137 @@
+"""LoRA: a trained low-rank update beside every frozen linear layer (arXiv:2106.09685).
+
+    y = x (W + s B A)^T        A [R, I], B [O, R], s = alpha / R  (rsLoRA: alpha / sqrt(R), arXiv:2312.03732)
+
+A training step adds s B A to W first and then multiplies once, forward and backward. Adding costs 2 R O I FLOPs once
+a step, where the usual y = x W^T + s (x A^T) B^T costs two thin products and an addition over every token. The two are
+equal in exact arithmetic; `LoraLinear.forward_reference` is the second, and a test compares them.
+
+Shape suffixes: N any leading dimensions (tokens), I inputs, O outputs, R rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from matura.core.config import Config
+from matura.core.errors import ConfigError
+
+ALL_LINEAR = ("q", "k", "v", "o", "gate", "up", "down")
+
+
+class LoraConfig(Config):
+    """Which layers get an update, and how large it may be."""
+
+    rank: int = Field(8, ge=1, description="Rank R of the update")
+    alpha: float = Field(16.0, gt=0, description="Scale of the update: alpha / rank")
+    targets: tuple[str, ...] = Field(ALL_LINEAR, description="Last names of the linear layers that get one")
+    rank_stabilized: bool = Field(False, description="Scale by alpha / sqrt(rank) instead (rsLoRA)")
+
+    @property
+    def scale(self) -> float:
+        """The factor s."""
+        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
+
+
+class _UpdatedLinear(torch.autograd.Function):
+    """x (W + s B A)^T with gradients for x, A and B only; the sum is rebuilt in backward instead of kept."""
+
+    @staticmethod
+    def forward(ctx, x_NI: Tensor, weight_OI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:  # type: ignore[no-untyped-def, override]
+        ctx.save_for_backward(x_NI, weight_OI, a_RI, b_OR)
+        ctx.scale = scale
+        return F.linear(x_NI, torch.addmm(weight_OI, b_OR, a_RI, alpha=scale))
+
+    @staticmethod
+    def backward(ctx, grad_NO: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:  # type: ignore[no-untyped-def, override]
+        x_NI, weight_OI, a_RI, b_OR = ctx.saved_tensors
+        flat_x_NI, flat_grad_NO = x_NI.flatten(0, -2), grad_NO.flatten(0, -2)
+        # The rank stays the first dimension of every thin product: the other orders are up to 3 times slower.
+        da_RI = ((b_OR * ctx.scale).T @ flat_grad_NO.T) @ flat_x_NI
+        db_OR = ((flat_x_NI @ (a_RI * ctx.scale).T).T @ flat_grad_NO).T
+        dx_NI = None
+        if ctx.needs_input_grad[0]:
+            dx_NI = grad_NO @ torch.addmm(weight_OI, b_OR, a_RI, alpha=ctx.scale)
+        return dx_NI, None, da_RI, db_OR, None
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer with a trained update. B starts at zero, so the model starts as its parent."""
+
+    def __init__(self, base: nn.Linear, config: LoraConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.scale = config.scale
+        weight = base.weight
+        a_RI = torch.empty(config.rank, base.in_features, dtype=torch.float32)
+        bound = 1 / math.sqrt(base.in_features)  # kaiming_uniform(a=sqrt(5)), as the reference implementation
+        a_RI.uniform_(-bound, bound, generator=generator)
+        self.a = nn.Parameter(a_RI.to(weight.device, weight.dtype))
+        self.b = nn.Parameter(torch.zeros(base.out_features, config.rank, dtype=weight.dtype, device=weight.device))
+
+    def forward(self, x_NI: Tensor) -> Tensor:
+        y_NO = _UpdatedLinear.apply(x_NI, self.base.weight, self.a, self.b, self.scale)
+        return y_NO if self.base.bias is None else y_NO + self.base.bias  # type: ignore[no-any-return]
+
+    def forward_reference(self, x_NI: Tensor) -> Tensor:
+        """x W^T + s (x A^T) B^T, as in the paper."""
+        return self.base(x_NI) + self.scale * (x_NI @ self.a.T) @ self.b.T  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The plain linear layer with the update added into a copy of its weight."""
+        bias = self.base.bias is not None
+        linear = nn.Linear(self.base.in_features, self.base.out_features, bias, device="meta")
+        linear.weight = nn.Parameter(torch.addmm(self.base.weight, self.b, self.a, alpha=self.scale))
+        if bias:
+            linear.bias = self.base.bias
+        return linear
+
+
+def apply_lora(model: nn.Module, config: LoraConfig, seed: int = 0) -> nn.Module:
+    """Freeze `model` and put an update beside every target layer; the same seed gives the same start.
+
+    Raises ConfigError when a target names no linear layer of the model.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    linear_names = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    if unknown := [t for t in config.targets if t not in linear_names]:
+        raise ConfigError(
+            f"lora.targets: no linear layer is called {', '.join(map(repr, unknown))}; "
+            f"this model has {', '.join(sorted(linear_names))}"
+        )
+    model.requires_grad_(False)
+    for parent, name, child in list(_leaves(model, nn.Linear)):
+        if name in config.targets:
+            setattr(parent, name, LoraLinear(child, config, generator))
+    return model
+
+
+def merge_lora(model: nn.Module) -> nn.Module:
+    """Replace every LoRA layer by the plain layer it equals."""
+    for parent, name, child in list(_leaves(model, LoraLinear)):
+        setattr(parent, name, child.merged())
+    return model
+
+
+def lora_state(model: nn.Module) -> dict[str, Tensor]:
+    """The trained tensors only: `<layer>.a` and `<layer>.b`."""
+    return {
+        f"{name}.{part}": getattr(module, part).detach()
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLinear)
+        for part in ("a", "b")
+    }
+
+
+def _leaves(model: nn.Module, kind: type) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    for path, module in model.named_modules():
+        if isinstance(module, kind):
+            parent, _, name = path.rpartition(".")
+            yield model.get_submodule(parent), name, module

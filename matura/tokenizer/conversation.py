@@ -1,0 +1,257 @@
+"""Conversations to token ids: the one renderer that training, exams and chat share.
+
+The model's own Jinja template says how a conversation is written. Two rules make the ids trustworthy:
+
+- *Boundaries are real.* The ids of a conversation are put together turn by turn: what `prompt` gives before an answer
+  is, id for id, what training sees before that answer. A template that writes earlier turns differently once later
+  ones exist breaks this and is refused with the row shown.
+- *Content is text.* A message that contains `<|im_end|>` keeps those ten characters; only the template writes markup.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import re
+
+from matura.core.errors import FormatError, MaturaError
+from matura.core.files import read_json, write_json
+from matura.tokenizer import tokenizer as tokenizers
+from matura.tokenizer.tokenizer import Tokenizer, TokenizerFiles
+
+FILE = "conversation.json"
+MAX_TEMPLATE_CHARACTERS = 200_000
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Token ids, and for each whether it is an assistant's own (trained) token: the answers with their stop token."""
+
+    ids: list[int]
+    mask: list[bool]
+
+
+class Format:
+    """A tokenizer with its chat template and stop tokens: how this model writes conversations.
+
+    `stop_ids` end an answer in every template this model knows; `generation` holds the file's sampling defaults.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: str | None,
+        stop_ids: Sequence[int],
+        generation: Mapping[str, Any] | None = None,
+    ) -> None:
+        if template is not None and len(template) > MAX_TEMPLATE_CHARACTERS:
+            raise FormatError(
+                f"the chat template has {len(template)} characters, more than {MAX_TEMPLATE_CHARACTERS}"
+            )
+        self.tokenizer = tokenizer
+        self.template = template
+        self.stop_ids = tuple(stop_ids)
+        self.generation = dict(generation or {})
+        self._compiled = None if template is None else _compile(template)
+        names = (tokenizer.token(id) for id in tokenizer.special_ids)
+        self._special = tuple(sorted((name for name in names if name), key=lambda name: (-len(name), name)))
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of the conversation so far, ready for the assistant's next answer."""
+        return self._turns(messages, generation_prompt=True).ids
+
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        """Ids of a whole conversation with the mask of what an assistant said.
+
+        Raises MaturaError, with the conversation shown, when the template does not extend the prompt by the answer,
+        or when an answer does not end in a stop token (a model trained on it would never stop).
+        """
+        return self._turns(messages, generation_prompt=False)
+
+    def _turns(self, messages: Sequence[Message], *, generation_prompt: bool) -> Rendered:
+        if self._compiled is None:
+            raise MaturaError("this model has no chat template; use it for plain text (`matura generate`)")
+        _check_messages(messages)
+        guard = _Guard(messages, self._special)
+        ids: list[int] = []
+        mask: list[bool] = []
+        done = ""  # template text that `ids` already covers
+
+        def extend(text: str, *, answer: bool) -> None:
+            nonlocal done
+            if not text.startswith(done):
+                raise MaturaError(_broken_prefix(messages, done, text, guard))
+            new = self._encode(text[len(done) :], guard)
+            ids.extend(new)
+            mask.extend(self._answer_mask(messages, new) if answer else [False] * len(new))
+            done = text
+
+        for i, message in enumerate(messages):
+            if message["role"] == "assistant":
+                extend(self._text(guard.messages[:i], generation_prompt=True), answer=False)
+                extend(self._text(guard.messages[: i + 1], generation_prompt=False), answer=True)
+        extend(self._text(guard.messages, generation_prompt=generation_prompt), answer=False)
+        return Rendered(ids, mask)
+
+    def _answer_mask(self, messages: Sequence[Message], ids: list[int]) -> list[bool]:
+        """True up to and including the last stop token; what the template writes after it is never generated."""
+        last = max((i for i, id in enumerate(ids) if id in self.stop_ids), default=None)
+        if last is None:
+            raise MaturaError(
+                "the chat template ends an answer without a stop token, so a model trained on it would never stop. "
+                f"Stop tokens: {[self.tokenizer.token(id) for id in self.stop_ids]}. Conversation: {_shown(messages)}"
+            )
+        return [i <= last for i in range(len(ids))]
+
+    def _text(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:
+        import jinja2
+
+        assert self._compiled is not None
+        roles = self.tokenizer.roles
+        try:
+            return self._compiled.render(
+                messages=messages,
+                add_generation_prompt=generation_prompt,
+                bos_token=roles.bos or "",
+                eos_token=roles.eos or "",
+                pad_token=roles.pad or "",
+                unk_token=roles.unk or "",
+                tools=None,
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
+            raise MaturaError(
+                f"the chat template cannot write this conversation: {error}. {_shown(messages)}"
+            ) from error
+
+    def _encode(self, text: str, guard: _Guard) -> list[int]:
+        if not guard.escapes:
+            return self.tokenizer.encode_markup(text)
+        ids: list[int] = []
+        for piece in re.split(f"({'|'.join(map(re.escape, self._special))})", text):
+            if piece in self._special:
+                ids.append(self.tokenizer.id(piece))
+            elif piece:
+                ids += self.tokenizer.encode(guard.restore(piece))
+        return ids
+
+    def save(self, folder: str | Path) -> None:
+        """Write tokenizer.json, conversation.json and generation.json; `load` needs nothing else."""
+        self.tokenizer.save(folder)
+        settings = {
+            "template": self.template,
+            "stop_tokens": [self.tokenizer.token(id) for id in self.stop_ids],
+            "tokenizer_settings": self.tokenizer.settings(),
+        }
+        write_json(Path(folder) / FILE, settings)
+        write_json(Path(folder) / "generation.json", self.generation)
+
+
+def from_files(files: TokenizerFiles) -> Format:
+    """The format that a checkpoint of another project describes."""
+    return Format(files.tokenizer, files.chat_template, files.stop_ids, files.generation)
+
+
+def load(folder: str | Path) -> Format:
+    """The format of a model artifact. Raises FormatError naming the file that is missing or broken."""
+    folder = Path(folder)
+    stored = read_json(folder / FILE, limit=64 << 20, what="a conversation format")
+    generation = read_json(folder / "generation.json", limit=1 << 20, what="generation defaults")
+    tokenizer = tokenizers.load(folder, stored.get("tokenizer_settings"))
+    template, stop = stored.get("template"), stored.get("stop_tokens", [])
+    if not (template is None or isinstance(template, str)) or not isinstance(stop, list):
+        raise FormatError(f"{folder / FILE}: expected a text `template` and a list `stop_tokens`")
+    return Format(tokenizer, template, [tokenizer.id(token) for token in stop], generation)
+
+
+class _Guard:
+    """Messages whose special-looking text is replaced by stand-ins that no template knows, and the way back.
+
+    A beginning of a special token at the very end of a content counts too: the template's next characters could
+    complete it.
+    """
+
+    def __init__(self, messages: Sequence[Message], special: Sequence[str]) -> None:
+        contents = [str(message.get("content") or "") for message in messages]
+        nonce = 0
+        while any(f"\ue000{nonce:x}." in content for content in contents):
+            nonce += 1
+        self.escapes: dict[str, str] = {}
+        self._nonce, self._special = nonce, special
+        self._pattern = re.compile("|".join(map(re.escape, special))) if special else None
+        self.messages = [
+            {**message, "content": self._escape(content)}
+            for message, content in zip(messages, contents, strict=True)
+        ]
+
+    def _escape(self, content: str) -> str:
+        if self._pattern is None:
+            return content
+        content = self._pattern.sub(lambda match: self._stand_in(match[0]), content)
+        opening = max((_overlap(content, token) for token in self._special), default=0)
+        return content[: len(content) - opening] + self._stand_in(content[-opening:]) if opening else content
+
+    def _stand_in(self, text: str) -> str:
+        name = f"\ue000{self._nonce:x}.{len(self.escapes)}\ue001"
+        self.escapes[name] = text
+        return name
+
+    def restore(self, text: str) -> str:
+        for name, original in self.escapes.items():
+            text = text.replace(name, original)
+        return text
+
+
+def _overlap(content: str, token: str) -> int:
+    """Length of the longest proper beginning of `token` that `content` ends with."""
+    return next(
+        (n for n in range(min(len(token) - 1, len(content)), 0, -1) if content.endswith(token[:n])), 0
+    )
+
+
+def _compile(template: str) -> Any:
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals["raise_exception"] = refuse
+    environment.filters["tojson"] = lambda value, **kw: json.dumps(value, ensure_ascii=False, **kw)
+    try:
+        return environment.from_string(template)
+    except jinja2.TemplateError as error:
+        raise FormatError(f"the chat template is not valid Jinja: {error}") from error
+
+
+def _check_messages(messages: Sequence[Message]) -> None:
+    if not messages:
+        raise MaturaError("a conversation needs at least one message")
+    for i, message in enumerate(messages):
+        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+            raise MaturaError(
+                f"message {i}: expected text in `role` and `content`, got {dict(message)!r:.200}"
+            )
+
+
+def _broken_prefix(messages: Sequence[Message], done: str, text: str, guard: _Guard) -> str:
+    same = next(
+        (i for i, (a, b) in enumerate(zip(done, text, strict=False)) if a != b), min(len(done), len(text))
+    )
+    return (
+        "the chat template rewrites earlier turns, so what is trained would differ from what is served: after "
+        f"{guard.restore(done[max(0, same - 40) : same])!r} it first wrote {guard.restore(done[same : same + 40])!r} "
+        f"and then {guard.restore(text[same : same + 40])!r}. Conversation: {_shown(messages)}"
+    )
+
+
+def _shown(messages: Sequence[Message]) -> str:
+    text = json.dumps([dict(message) for message in messages], ensure_ascii=False, default=str)
+    return text if len(text) <= 400 else f"{text[:400]}..."
