@@ -36,7 +36,7 @@ def drop_duplicates(documents: Sequence[Document]) -> tuple[list[Document], list
 
 
 def split(documents: Sequence[Document], heldout: int, seed: int = 0) -> Split:
-    """Hold out `heldout` documents, at most a third of all.
+    """Hold out `heldout` documents, at most a third of all and of all text.
 
     The order is sha256 of the seed and a document's id: it depends neither on where the document stands nor
     on the others, so adding files moves few documents across. Copies (see `fingerprint`) stay together.
@@ -53,13 +53,16 @@ def split(documents: Sequence[Document], heldout: int, seed: int = 0) -> Split:
             "exam. Add files, or cut a long one into chapters."
         )
     room = min(heldout, len(documents) // 3)
+    text_room = sum(len(document.text) for document in documents) // 3
     chosen: set[str] = set()
     for key in sorted(groups, key=lambda key: _rank(seed, min(document.id for document in groups[key]))):
-        if len(groups[key]) <= room:
+        size = sum(len(document.text) for document in groups[key])
+        if len(groups[key]) <= room and size <= text_room:
             chosen.add(key)
             room -= len(groups[key])
-    if not chosen:  # every group has more copies than were asked for
-        chosen.add(min(groups, key=lambda key: (len(groups[key]), key)))
+            text_room -= size
+    if not chosen:  # every text has more copies than were asked for, or fills more than the third
+        chosen.add(min(groups, key=lambda key: (len(groups[key]), len(groups[key][0].text), key)))
     sides = [(document, fingerprint(document.text) in chosen) for document in documents]
     return Split(tuple(d for d, out in sides if not out), tuple(d for d, out in sides if out))
 

@@ -55,7 +55,9 @@ class Config(config.Config):
         "mask",
         description="E-mails, phones, cards, keys: mask them, only report them, or drop their documents.",
     )
-    heldout: int = Field(12, ge=1, description="Documents held out for the exam, at most a third of all.")
+    heldout: int = Field(
+        12, ge=1, description="Documents held out for the exam: at most a third of all, and of the text."
+    )
     seed: int = Field(0, description="Another seed holds out other documents.")
 
     @field_validator("path")

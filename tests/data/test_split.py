@@ -6,7 +6,7 @@ from matura.data.split import drop_duplicates, fingerprint, split
 
 
 def documents(count: int) -> list[Document]:
-    return [Document(f"id{i}", f"text number {i}", f"{i}.md") for i in range(count)]
+    return [Document(f"id{i}", f"text number {i:03}", f"{i}.md") for i in range(count)]
 
 
 def ids(side: tuple[Document, ...]) -> list[str]:
@@ -40,6 +40,14 @@ def test_a_new_file_moves_at_most_one_document_across() -> None:
 @pytest.mark.parametrize(("count", "heldout"), [(3, 1), (4, 1), (9, 3), (30, 10), (36, 12), (100, 12)])
 def test_never_more_than_a_third_is_held_out(count: int, heldout: int) -> None:
     assert len(split(documents(count), 12).heldout) == heldout
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_never_more_than_a_third_of_the_text_is_held_out(seed: int) -> None:
+    made = [Document(f"id{i}", f"{i} " + "word " * 4**i, "a") for i in range(9)]
+    result = split(made, 3, seed)
+    assert 1 <= len(result.heldout) <= 3
+    assert 3 * sum(len(d.text) for d in result.heldout) <= sum(len(d.text) for d in made)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
