@@ -1,4 +1,4 @@
-"""The command line: a verb for each stage and some around them. What a verb needs is imported when it runs."""
+"""The command line: a verb for each stage, and others. What a verb needs is imported when it runs."""
 
 import importlib
 import json

@@ -301,7 +301,7 @@ def _message(item: dict[str, Any], step: _Step, unknown: bool) -> str:
     wanted = item["msg"].removeprefix("Input should be ").replace("a valid ", "a ")
     for formal, plain in _PLAIN_WORDS:
         wanted = wanted.replace(formal, plain)
-    wanted = wanted.partition(", unable to parse")[0]
+    wanted = wanted.partition(", unable to ")[0]
     message = f"expected {wanted[:1].lower()}{wanted[1:]}, got {given}"
     if item["type"] == "literal_error" and isinstance(item.get("input"), str):
         choices = [v for m in step.members if get_origin(m) is Literal for v in get_args(m)]

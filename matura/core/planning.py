@@ -14,6 +14,7 @@ from matura.core.files import read_json
 from matura.core.manifest import DRAFT, MAX_RECORD_BYTES, RECORD
 from matura.core.metrics import MetricsLog
 from matura.core.plan import Estimate, Planned
+from matura.core.raw import RawInput
 from matura.core.recipe import Recipe, Step
 from matura.core.resolve import Resolved
 from matura.core.workspace import Workspace
@@ -32,14 +33,18 @@ class Made:
 def plan(recipe: Recipe, workspace: Workspace) -> list[Planned]:
     """One row for each stage, in running order. Raises what would stop the run before its first stage."""
     previous = workspace.read_run(recipe.name)
+    outside = resolve.outside(recipe, workspace, look_only=True)
     made: dict[str, Artifact] = {}
     rows = []
     for step in recipe.steps:
+        latest = previous.get(step.name)
+        before = made_in(latest) if latest else None
         inputs: dict[str, Resolved | None] = {
-            setting: resolve.known(step, setting, workspace) for setting in step.outside
+            setting: outside[step.name, setting] or _as_before(setting, text, before)
+            for setting, text in step.outside.items()
         }
         inputs |= {setting: made.get(name) for setting, name in step.uses.items()}
-        row = _row(step, inputs, workspace, recipe, previous.get(step.name))
+        row = _row(step, inputs, workspace, recipe, before)
         if row.action == "reuse":
             made[step.name] = artifact.load(directory(workspace, recipe, step, _ids(inputs)))
         rows.append(row)
@@ -96,9 +101,8 @@ def _row(
     inputs: dict[str, Resolved | None],
     workspace: Workspace,
     recipe: Recipe,
-    latest: Path | None,
+    before: Made | None,
 ) -> Planned:
-    before = made_in(latest) if latest else None
     ids = _ids(inputs)
     waiting = [_awaited(step, setting) for setting, value in inputs.items() if value is None]
     cost = estimate(step, inputs)
@@ -137,10 +141,18 @@ def estimate(step: Step, inputs: Mapping[str, Resolved | None]) -> Estimate:
     return make(step.config, dict(inputs)) if make else Estimate()
 
 
+def _as_before(setting: str, text: str, before: Made | None) -> RawInput | None:
+    """Raw data that a stage fetches by itself, taken to be what the same words named in the latest run."""
+    entry = before.inputs.get(setting) if before else None
+    if before is None or entry is None or entry.get("kind") != "raw" or before.config.get(setting) != text:
+        return None
+    return RawInput(Path(entry["path"]), entry["id"], entry.get("files", {}))
+
+
 def _awaited(step: Step, setting: str) -> str:
     if setting in step.uses:
         return f"{step.uses[setting]} runs first"
-    verb = "fetched" if resolve.is_raw(step, setting) else "pulled"
+    verb = "fetched" if "raw" in input_kinds(step.module.Config)[setting] else "pulled"
     return f"{step.outside[setting]} is {verb} first"
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from matura.core import config as configs
+from matura.core import references
 from matura.core.artifact import Artifact
-from matura.core.errors import ArtifactError, ConfigError, FormatError, MaturaError
+from matura.core.errors import ConfigError, FormatError, MaturaError, ModelNotFound
 from matura.core.files import canonical_hash, read_json, write_json
 from matura.core.raw import RawInput, raw_input
 from matura.core.recipe import Recipe, Step
@@ -21,60 +22,43 @@ SETTLED_SECONDS = 2.0  # a file younger than this may change again within one ti
 MAX_CACHE_BYTES = 256 << 20
 
 
-def outside(recipe: Recipe, workspace: Workspace, pull: Pull) -> dict[tuple[str, str], Resolved]:
-    """Everything a recipe takes from outside, by (stage, setting): found, hashed, or pulled.
+def outside(
+    recipe: Recipe, workspace: Workspace, *, look_only: bool
+) -> dict[tuple[str, str], Resolved | None]:
+    """Everything a recipe takes from outside, by (stage, setting): found here or hashed; None must be brought.
 
-    This comes before the first stage, so that a wrong path in the last one does not cost hours. What is on
-    this machine is looked at first; all that is wrong with it is raised at once.
+    All that is wrong is raised at once, before the first stage: a wrong path in the last one must not cost hours.
+    With `look_only` nothing is written, and raw data that a stage would have to fetch is None too.
     """
-    found: dict[tuple[str, str], Resolved] = {}
-    absent: list[tuple[Step, str, str]] = []
+    found: dict[tuple[str, str], Resolved | None] = {}
     problems: list[MaturaError] = []
     for step in recipe.steps:
-        for setting, text in step.outside.items():
+        for setting in step.outside:
             try:
-                value = _raw(step, setting, workspace, keep=True) if is_raw(step, setting) else None
-                found[step.name, setting] = value or present(step, setting, workspace)
-            except ArtifactError as error:
-                if _can_be_pulled(step, setting):
-                    absent.append((step, setting, text))
+                if "raw" in _kinds(step, setting):
+                    found[step.name, setting] = _raw(step, setting, workspace, look_only)
                 else:
-                    problems.append(_placed(step, setting, error))
+                    found[step.name, setting] = _artifact(step, setting, workspace)
             except MaturaError as error:
                 problems.append(_placed(step, setting, error))
     if len(problems) == 1:
         raise problems[0]
     if problems:
         raise ConfigError(configs.listing(recipe.name, [str(problem) for problem in problems]))
-    pulled: dict[str, Artifact] = {}
-    for step, setting, text in absent:
-        if text not in pulled:
-            pulled[text] = pull(text, workspace)
-        found[step.name, setting] = _right_kind(step, setting, pulled[text])
     return found
 
 
-def known(step: Step, setting: str, workspace: Workspace) -> Resolved | None:
-    """Like `outside` for one setting, but nothing is fetched or written: None for what is not here."""
-    if is_raw(step, setting):
-        fetched = hasattr(step.module, "raw_input") and not os.path.exists(step.outside[setting])
-        return None if fetched else _raw(step, setting, workspace, keep=False)
-    try:
-        return present(step, setting, workspace)
-    except ArtifactError as error:
-        if _can_be_pulled(step, setting):
-            return None
-        raise _placed(step, setting, error) from None
-
-
-def is_raw(step: Step, setting: str) -> bool:
-    """Whether a setting takes a path to raw data."""
-    return "raw" in _kinds(step, setting)
-
-
-def present(step: Step, setting: str, workspace: Workspace) -> Artifact:
-    """The artifact of this workspace that a setting names, of a kind that fits."""
-    return _right_kind(step, setting, workspace.find(step.outside[setting]))
+def bring(recipe: Recipe, workspace: Workspace, pull: Pull) -> dict[tuple[str, str], Resolved]:
+    """Like `outside`, and pull the models that are missing, each once."""
+    found: dict[tuple[str, str], Resolved] = {}
+    pulled: dict[str, Artifact] = {}
+    steps = {step.name: step for step in recipe.steps}
+    for (name, setting), value in outside(recipe, workspace, look_only=False).items():
+        text = steps[name].outside[setting]
+        if value is None and text not in pulled:
+            pulled[text] = pull(text, workspace)
+        found[name, setting] = value or _right_kind(steps[name], setting, pulled[text])
+    return found
 
 
 def remembered_raw_input(path: Path, workspace: Workspace, keep: bool = True) -> RawInput:
@@ -98,11 +82,34 @@ def remembered_raw_input(path: Path, workspace: Workspace, keep: bool = True) ->
     return made
 
 
-def _raw(step: Step, setting: str, workspace: Workspace, keep: bool) -> RawInput:
+def _raw(step: Step, setting: str, workspace: Workspace, look_only: bool) -> RawInput | None:
     """Raw data as the stage reads its setting: by its own `raw_input(config, setting)`, else as a path."""
     own = getattr(step.module, "raw_input", None)
+    if own and look_only and not os.path.exists(step.outside[setting]):
+        return None
     value: Any = own(step.config, setting) if own else Path(step.outside[setting])
-    return value if isinstance(value, RawInput) else remembered_raw_input(Path(value), workspace, keep)
+    return (
+        value if isinstance(value, RawInput) else remembered_raw_input(Path(value), workspace, not look_only)
+    )
+
+
+def _artifact(step: Step, setting: str, workspace: Workspace) -> Artifact | None:
+    """The artifact of the workspace that a setting names; None for a model that can be pulled."""
+    try:
+        return _right_kind(step, setting, workspace.find(step.outside[setting]))
+    except ModelNotFound:
+        if "model" not in _kinds(step, setting):
+            raise
+        reference = references.parse(step.outside[setting])
+        match reference:
+            case references.NameReference(name=name) if "/" not in name:
+                references.fetch(reference, workspace)  # fetches nothing: its error knows the nearest alias
+                raise
+            case references.NameReference():
+                raise
+            case references.PathReference(path=path) if not path.exists():
+                raise
+        return None
 
 
 def _listing(path: Path) -> tuple[list[Any], float]:
@@ -131,12 +138,6 @@ def _listing(path: Path) -> tuple[list[Any], float]:
 
 def _kinds(step: Step, setting: str) -> tuple[str, ...]:
     return configs.input_kinds(step.module.Config)[setting]
-
-
-def _can_be_pulled(step: Step, setting: str) -> bool:
-    """Whether what is not in the workspace may be a model from elsewhere: hf:..., pypi:... or an alias."""
-    text = step.outside[setting]
-    return "model" in _kinds(step, setting) and (":" in text or "/" not in text) and not os.path.exists(text)
 
 
 def _right_kind(step: Step, setting: str, found: Artifact) -> Artifact:

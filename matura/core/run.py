@@ -59,7 +59,7 @@ def run(
     and whatever a stage raises; what was finished stays, what was interrupted goes on next time.
     """
     with workspace.lock(wait):
-        outside = resolve.outside(recipe, workspace, pull)
+        outside = resolve.bring(recipe, workspace, pull)
         journal = _Journal(workspace, recipe, keep_others)
         made: dict[str, Artifact] = {}
         for step in recipe.steps:
@@ -161,40 +161,37 @@ def _gate_message(step: Step, made: Artifact, gate: Mapping[str, Any]) -> str:
 
 
 class _Journal:
-    """`runs/<recipe>/run.json`: where the latest output of each stage is, rewritten whenever that changes."""
+    """`runs/<recipe>/run.json`: where the latest output of each stage is, rewritten whenever that changes.
+
+    Workspace.read_run reads it. The directories are relative, so that a workspace can be moved.
+    """
 
     def __init__(self, workspace: Workspace, recipe: Recipe, keep_others: bool) -> None:
         self.folder = workspace.runs / recipe.name
         self.name = recipe.name
-        kept = {step.name for step in recipe.steps}
-        before = workspace.read_run(recipe.name)
-        self.stages = {name: place for name, place in before.items() if keep_others or name in kept}
-        self.progress: dict[str, dict[str, Any]] = {}
+        self.latest = workspace.read_run(recipe.name)
+        named = {step.name for step in recipe.steps}
+        self.stages: dict[str, dict[str, Any]] = {
+            stage: {"dir": Path(os.path.relpath(place, self.folder)).as_posix(), "status": "earlier run"}
+            for stage, place in self.latest.items()
+            if keep_others or stage in named
+        }
 
     def made(self, step: Step) -> planning.Made | None:
         """How the stage's latest output was asked for."""
-        latest = self.stages.get(step.name)
+        latest = self.latest.get(step.name)
         return planning.made_in(latest) if latest else None
 
     def note(self, step: Step, place: Path, status: str, seconds: float, id: str = "") -> None:
         """Write down what became of a stage."""
-        self.stages[step.name] = place
-        self.progress[step.name] = {
+        self.stages[step.name] = {
+            "dir": Path(os.path.relpath(place, self.folder)).as_posix(),
             "status": status,
             "reused": status == "reused",
             "seconds": round(seconds, 3),
             "id": id,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        record = {
-            "schema": 1,
-            "recipe": self.name,
-            "updated": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            # Relative, so that the workspace may be moved; read by Workspace.read_run.
-            "stages": {
-                name: Path(os.path.relpath(latest, self.folder)).as_posix()
-                for name, latest in self.stages.items()
-            },
-            "progress": self.progress,
-        }
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        record = {"schema": 1, "recipe": self.name, "updated": now, "stages": self.stages}
         write_json(self.folder / RUN, record)
