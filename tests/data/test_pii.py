@@ -86,6 +86,7 @@ def test_what_is_personal_is_found_and_masked_exactly(
         "ABCD1234EFGH5678IJKL",
         "sk-toggleable__content-arrow and sk-estimator-doc-link-wrapper",
         "AKIA is a prefix; ghp_short; xoxb",
+        "y + 390625000*p*r**2 (+390625000*x) and 5 +497125000 * q",
         "RFC 2822, +1, -1 +2 -3 +100000, a+1234567890b",
         "12-345-6789 123-4567 555-1234",
         "f(x) = 123-456-7890",
