@@ -99,8 +99,9 @@ def run_recipe(
     if plan:
         running.show_plan(checked, place)
         return
-    again = ["matura", "run", str(recipe), *(overrides or ()), *_options(name=name, workspace=workspace)]
-    running.execute(checked, place, wait=wait, keep_others=False, again=again)
+    options = _options(workspace=workspace)
+    again = ["matura", "run", str(recipe), *(overrides or ()), *_options(name=name), *options]
+    running.execute(checked, place, wait=wait, keep_others=False, again=again, options=options)
 
 
 def _stage_command(kind: str) -> Callable[..., None]:
@@ -123,8 +124,9 @@ def _stage_command(kind: str) -> Callable[..., None]:
         if plan:
             running.show_plan(checked, place)
             return
-        again = ["matura", kind, *(settings or ()), *_options(name=name, workspace=workspace)]
-        running.execute(checked, place, wait=wait, keep_others=True, again=again)
+        options = _options(workspace=workspace)
+        again = ["matura", kind, *(settings or ()), *_options(name=name), *options]
+        running.execute(checked, place, wait=wait, keep_others=True, again=again, options=options)
 
     return stage
 

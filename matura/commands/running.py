@@ -25,9 +25,18 @@ COLOURS = {
 
 
 def execute(
-    recipe: Recipe, workspace: Workspace, *, wait: bool, keep_others: bool, again: Sequence[str]
+    recipe: Recipe,
+    workspace: Workspace,
+    *,
+    wait: bool,
+    keep_others: bool,
+    again: Sequence[str],
+    options: Sequence[str],
 ) -> None:
-    """Run `recipe` and say what happened. `again` is the command that goes on after Ctrl-C."""
+    """Run `recipe` and say what happened.
+
+    `again` is the command that goes on after Ctrl-C, `options` are for every command that is suggested.
+    """
     width = max(len(step.name) for step in recipe.steps)
     finished: list[Event] = []
 
@@ -38,7 +47,7 @@ def execute(
 
     with _interruptible(again):
         run(recipe, workspace, pull, show=show, wait=wait, keep_others=keep_others)
-    _close(recipe, workspace, finished)
+    _close(recipe, finished, options)
 
 
 def show_plan(recipe: Recipe, workspace: Workspace) -> None:
@@ -50,8 +59,7 @@ def pull(reference: str, workspace: Workspace) -> Artifact:
     """Bring a model into the workspace."""
     from matura import api
 
-    found = api.pull(reference, workspace)
-    assert isinstance(found, Artifact)
+    found: Artifact = api.pull(reference, workspace)
     return found
 
 
@@ -74,7 +82,7 @@ def _say(event: Event, width: int) -> None:
     Console(highlight=False, soft_wrap=True).print(text)
 
 
-def _close(recipe: Recipe, workspace: Workspace, finished: list[Event]) -> None:
+def _close(recipe: Recipe, finished: list[Event], options: Sequence[str]) -> None:
     """Where the reports are, and what to do next."""
     if all(event.status == "reused" for event in finished):
         seconds = sum(event.seconds for event in finished)
@@ -88,8 +96,7 @@ def _close(recipe: Recipe, workspace: Workspace, finished: list[Event]) -> None:
         if made and made.kind == "model":
             models.append(event.stage)
     if models:
-        chosen = [] if workspace.root == Workspace().root else ["--workspace", str(workspace.root)]
-        print(f"Talk to it: {shlex.join(['matura', 'chat', f'{recipe.name}/{models[-1]}', *chosen])}")
+        print(f"Talk to it: {shlex.join(['matura', 'chat', f'{recipe.name}/{models[-1]}', *options])}")
 
 
 def _short(path: Path) -> str:

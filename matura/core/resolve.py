@@ -25,10 +25,10 @@ MAX_CACHE_BYTES = 256 << 20
 def outside(
     recipe: Recipe, workspace: Workspace, *, look_only: bool
 ) -> dict[tuple[str, str], Resolved | None]:
-    """Everything a recipe takes from outside, by (stage, setting): found here or hashed; None must be brought.
+    """Everything a recipe takes from outside, by (stage, setting): found or hashed; None is a model to pull.
 
-    All that is wrong is raised at once, before the first stage: a wrong path in the last one must not cost hours.
-    With `look_only` nothing is written, and raw data that a stage would have to fetch is None too.
+    All that is wrong is raised at once, before the first stage: a wrong path in the last one must not cost
+    hours. With `look_only` nothing is written, and raw data that a stage would have to fetch is None too.
     """
     found: dict[tuple[str, str], Resolved | None] = {}
     problems: list[MaturaError] = []

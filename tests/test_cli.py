@@ -1,0 +1,317 @@
+"""The command line: verbs, messages, exit codes; stages and models are small stand-ins."""
+
+import builtins
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import ModuleType
+
+import pytest
+
+import matura
+from matura import cli
+from matura.core.workspace import Workspace
+from tests.core.fake_stages import make_model, make_stages
+
+RECIPE = """\
+stages:
+  documents: {stage: curate, path: DOCS}
+  tuned: {stage: finetune, model: base, corpus: $documents}
+  exam: {stage: evaluate, model: $tuned, parent: base}
+"""
+
+
+class Shell:
+    """Calls `matura` in this process and keeps what it printed."""
+
+    def __init__(self, capsys, monkeypatch):
+        self.capsys, self.monkeypatch = capsys, monkeypatch
+
+    def __call__(self, *words: str) -> tuple[int, str, str]:
+        self.monkeypatch.setattr(sys, "argv", ["matura", *words])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as left:
+            code = left.code or 0
+        printed = self.capsys.readouterr()
+        return code, printed.out, printed.err
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    made = make_stages()
+    for kind, module in made.items():
+        monkeypatch.setitem(sys.modules, f"fake_{kind}", module)
+    monkeypatch.setattr(cli, "STAGES", {kind: f"fake_{kind}" for kind in made})
+    return made
+
+
+@pytest.fixture
+def matura_(capsys, monkeypatch, tmp_path, stages):
+    monkeypatch.setenv("MATURA_WORKSPACE", str(tmp_path / "workspace"))
+    monkeypatch.delenv("MATURA_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text("first")
+    (tmp_path / "adapt.yaml").write_text(RECIPE.replace("DOCS", str(tmp_path / "docs")))
+    make_model(Workspace(), "base")
+    return Shell(capsys, monkeypatch)
+
+
+def test_version_and_help(matura_):
+    assert matura_("--version") == (0, f"matura {matura.__version__}\n", "")
+    code, out, _ = matura_("--help")
+    assert code == 0
+    for verb in ("run", "curate", "finetune", "schema", "show", "lineage", "gc", "pull", "generate", "chat"):
+        assert f"  {verb} " in out
+
+
+def test_an_unknown_verb(matura_):
+    code, _, err = matura_("finetun", "steps=3")
+    assert code == 2
+    assert "Did you mean 'finetune'?" in err
+
+
+def test_run_then_run_again(matura_):
+    code, out, _ = matura_("run", "adapt.yaml")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].split() == ["documents", "running", "never", "run"]
+    assert lines[1].split()[:2] == ["documents", "made"]
+    assert lines[-2] == f"Report: {os.path.relpath(Workspace().find('adapt/exam').path)}/report.html"
+    assert lines[-1] == "Talk to it: matura chat adapt/tuned"
+    code, out, _ = matura_("run", "adapt.yaml")
+    lines = out.splitlines()
+    assert [line.split()[1] for line in lines[:3]] == ["reused"] * 3
+    assert lines[3].startswith("Nothing had changed: all 3 stages were reused")
+    assert lines[-1] == "Talk to it: matura chat adapt/tuned"
+
+
+def test_plan_changes_nothing(matura_, stages):
+    code, out, _ = matura_("run", "adapt.yaml", "tuned.steps=9", "--plan")
+    assert code == 0
+    assert "never run" in out
+    assert "3 of 3" in out
+    assert not Workspace().runs.exists()
+    assert stages["curate"].calls == []
+
+
+def test_a_wrong_recipe_is_one_message(matura_, monkeypatch):
+    code, out, err = matura_("run", "adapt.yaml", "tuned.stepps=9", "exm.x=1")
+    assert (code, out) == (1, "")
+    assert err.startswith("matura: adapt.yaml: 2 problems\n")
+    assert "did you mean 'steps'?" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("MATURA_DEBUG", "1")
+    with pytest.raises(matura.core.errors.ConfigError):
+        matura_("run", "adapt.yaml", "tuned.stepps=9")
+
+
+def test_a_missing_recipe(matura_):
+    assert matura_("run", "nowhere.yaml") == (1, "", "matura: nowhere.yaml: there is no such file\n")
+
+
+def test_a_gate_stops_with_its_reason(matura_, stages):
+    code, out, err = matura_("run", "adapt.yaml", "exam.passes=false")
+    assert code == 1
+    assert "exam       gate failed" in out
+    assert "accuracy regressed: -9.0 points" in err
+    assert "report.html" in err
+
+
+def test_ctrl_c_says_how_to_go_on(matura_, stages):
+    stages["finetune"].kill_at = 3
+    code, _, err = matura_("run", "adapt.yaml", "tuned.steps=5", "--name", "mine")
+    assert code == 130
+    assert err.strip().endswith("to go on: matura run adapt.yaml tuned.steps=5 --name mine")
+    stages["finetune"].kill_at = 0
+    code, out, _ = matura_("run", "adapt.yaml", "tuned.steps=5", "--name", "mine")
+    assert code == 0
+    assert "tuned      resuming  interrupted at step 2" in out
+    assert stages["finetune"].worked == [1, 2, 3, 4, 5]
+
+
+def test_one_stage_by_itself(matura_, stages):
+    assert matura_("curate", "path=docs")[0] == 0
+    assert matura_("finetune", "model=base", "corpus=adhoc/curate", "--plan")[0] == 0
+    code, out, _ = matura_("finetune", "model=base", "corpus=adhoc/curate")
+    assert code == 0
+    assert out.splitlines()[-1] == "Talk to it: matura chat adhoc/finetune"
+    assert Workspace().find("adhoc/curate").kind == "corpus"  # still known after the second verb
+    code, out, _ = matura_("curate", "path=docs")
+    assert "the stage was reused" in out
+
+
+def test_one_stage_with_wrong_settings(matura_):
+    code, _, err = matura_("finetune", "model=base", "corpus=x", "step=3", "method=lorra")
+    assert code == 1
+    assert "finetune.step: unknown setting; did you mean 'steps'?" in err
+    assert "did you mean 'lora'?" in err
+
+
+def test_help_of_a_stage_lists_its_settings(matura_):
+    code, out, _ = matura_("finetune", "--help")
+    assert code == 0
+    assert out.startswith("Usage: matura finetune [KEY=VALUE]...")
+    assert "  optim.lr  (number; default 0.001)\n      Peak learning rate." in out
+    assert "  corpus  (corpus or conversations; required)" in out
+
+
+def test_schema_is_json(matura_):
+    code, out, _ = matura_("schema")
+    assert code == 0
+    assert len(json.loads(out)["properties"]["stages"]["additionalProperties"]["oneOf"]) == 5
+
+
+def test_show_and_lineage(matura_):
+    matura_("run", "adapt.yaml")
+    assert "a tuned model" in matura_("show", "adapt/tuned")[1]
+    assert json.loads(matura_("show", "adapt/tuned", "--json")[1])["stage"] == "finetune"
+    drawn = matura_("lineage", "adapt/exam")[1]
+    assert str(Workspace().find("adapt/documents").inputs["path"]["path"]) in drawn
+    code, _, err = matura_("show", "adapt/tund")
+    assert code == 1
+    assert "did you mean adapt/tuned?" in err
+
+
+def test_gc_lists_and_removes_only_what_no_run_needs(matura_):
+    matura_("run", "adapt.yaml")
+    old = Workspace().find("adapt/tuned").path
+    matura_("run", "adapt.yaml", "tuned.steps=9")
+    code, out, _ = matura_("gc")
+    assert code == 0
+    assert old.name in out
+    assert old.exists()
+    assert "Freed" in matura_("gc", "--remove")[1]
+    assert not old.exists()
+    assert matura_("gc")[1] == "Nothing can go: the latest runs need it all.\n"
+    assert "all 3 stages were reused" in matura_("run", "adapt.yaml", "tuned.steps=9")[1]
+
+
+def test_another_workspace(matura_, tmp_path):
+    other = tmp_path / "other place"
+    make_model(Workspace(other), "base")
+    code, out, _ = matura_("run", "adapt.yaml", "--workspace", str(other))
+    assert code == 0
+    assert (other / "runs" / "adapt" / "run.json").exists()
+    assert out.splitlines()[-1] == f"Talk to it: matura chat adapt/tuned --workspace '{other}'"
+
+
+def test_a_busy_workspace_is_named(matura_):
+    with Workspace().lock():
+        code, _, err = matura_("run", "adapt.yaml")
+    assert code == 1
+    assert "in use" in err
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """A stand-in for `matura.api` whose model repeats what it is asked, and records how."""
+    asked = []
+
+    class Echo:
+        def stream(self, prompt, **sampling):
+            asked.append((prompt, sampling))
+            yield from ("go", "es on")
+
+        def chat_stream(self, messages, **sampling):
+            asked.append(([dict(message) for message in messages], sampling))
+            for word in ("you said ", messages[-1]["content"]):
+                if word == "interrupt":
+                    raise KeyboardInterrupt
+                yield word
+
+    api = ModuleType("matura.api")
+    api.load = lambda reference: Echo()
+    api.pull = lambda reference, workspace: make_model(workspace, reference)
+    monkeypatch.setitem(sys.modules, "matura.api", api)
+    monkeypatch.setattr(matura, "api", api, raising=False)
+    return asked
+
+
+def test_generate_passes_only_what_was_given(matura_, model):
+    code, out, _ = matura_("generate", "base", "It", "--temperature", "0.5", "--stop", "a", "--stop", "b")
+    assert (code, out) == (0, "goes on\n")
+    assert model == [("It", {"temperature": 0.5, "stop": ["a", "b"]})]
+    assert matura_("generate", "base", "It", "--top-p", "3")[0] == 2
+
+
+def type_lines(monkeypatch, *lines):
+    rest = iter(lines)
+
+    def read(prompt=""):
+        line = next(rest, EOFError)
+        if isinstance(line, type):
+            raise line
+        return line
+
+    monkeypatch.setattr(builtins, "input", read)
+
+
+def test_chat_of_many_turns(matura_, model, monkeypatch):
+    type_lines(monkeypatch, "hello", "", "again", "/reset", "new", "/exit", "never")
+    code, out, _ = matura_("chat", "base", "--system", "Be brief.", "--seed", "3")
+    assert code == 0
+    assert out == "you said hello\nyou said again\nThe conversation starts again.\nyou said new\n"
+    assert [[message["content"] for message in messages] for messages, _ in model] == [
+        ["Be brief.", "hello"],
+        ["Be brief.", "hello", "you said hello", "again"],
+        ["Be brief.", "new"],
+    ]
+    assert model[0][1] == {"seed": 3}
+
+
+def test_chat_survives_ctrl_c_and_leaves_with_ctrl_d(matura_, model, monkeypatch):
+    type_lines(monkeypatch, "interrupt", KeyboardInterrupt, "/help", "/nonsense", "on")
+    code, out, _ = matura_("chat", "base")
+    assert code == 0
+    assert out.startswith("you said  [cut]\n")
+    assert "Unknown command /nonsense." in out
+    assert [message["content"] for message in model[-1][0]] == ["interrupt", "you said ", "on"]
+
+
+def test_pull_prints_where_the_model_is(matura_, model):
+    assert matura_("pull", "thing") == (0, f"{Workspace().model('thing')}\n", "")
+
+
+def test_a_real_interrupt_exits_130_and_a_rerun_goes_on(tmp_path):
+    """The same, with a real signal to a real process."""
+    script = tmp_path / "go.py"
+    script.write_text(
+        "import sys, time\nfrom matura import cli\nfrom tests.core import fake_stages\n"
+        "made = fake_stages.make_stages()\n"
+        "class Slow(list):\n"
+        "    def append(self, step):\n"
+        "        print('at', step, file=sys.stderr, flush=True); time.sleep(0.2)\n"
+        "made['finetune'].worked = Slow()\n"
+        "sys.modules.update({f'fake_{kind}': module for kind, module in made.items()})\n"
+        "cli.STAGES = {kind: f'fake_{kind}' for kind in made}\n"
+        "cli.main()\n"
+    )
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text("first")
+    (tmp_path / "adapt.yaml").write_text(RECIPE.replace("DOCS", str(tmp_path / "docs")))
+    make_model(Workspace(tmp_path / "workspace"), "base")
+    root = str(matura.__path__[0]).removesuffix("matura")
+    environment = {**os.environ, "PYTHONPATH": root}
+    words = [sys.executable, str(script), "run", "adapt.yaml"]
+    with subprocess.Popen(
+        words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stderr:
+            if line.startswith("at 2"):
+                break
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "to go on: matura run adapt.yaml" in err
+    assert "Traceback" not in err
+    again = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0
+    assert "tuned      resuming  interrupted" in again.stdout
+    assert "at 1\n" not in again.stderr
