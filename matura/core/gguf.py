@@ -231,10 +231,11 @@ def _array(cursor: _Cursor, key: str, depth: int) -> Any:
         cursor.fail(f"an array type from 0 to 12 for {key!r}", str(kind), cursor.position - 4)
     count = cursor.number("Q", f"the array length of {key!r}")
     smallest = {_STRING: 8, _ARRAY: 12}.get(kind) or struct.calcsize(_NUMBERS[kind])
-    possible = min(cursor.items_left, (len(cursor.data) - cursor.position) // smallest)
+    cost = 100 if kind == _ARRAY else 1  # no known file nests arrays, and each takes a while
+    possible = min(cursor.items_left // cost, (len(cursor.data) - cursor.position) // smallest)
     if count > possible:
         cursor.fail(f"at most {possible} items in {key!r}", str(count), cursor.position - 8)
-    cursor.items_left -= count
+    cursor.items_left -= count * cost
     if kind == _STRING:
         return cursor.strings(count, f"a text of {key!r}")
     if kind == _ARRAY:

@@ -64,8 +64,8 @@ def _backend(folder: Path) -> tokenizers.Tokenizer:
     path = folder / FILE
     if not path.is_file():
         raise FormatError(
-            f"{folder}: no {FILE}. Models that come with vocab.json or tokenizer.model only must be saved once "
-            "with a 'fast' tokenizer to have it."
+            f"{folder}: no {FILE}. A model that has only vocab.json or tokenizer.model must be saved once "
+            "with a 'fast' tokenizer."
         )
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -112,7 +112,7 @@ def _mark_special(backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> N
 def _begin(backend: tokenizers.Tokenizer, config: Mapping[str, Any], roles: Roles) -> None:
     """tokenizer_config.json may ask for a begin token that tokenizer.json does not add by itself."""
     id = None if roles.bos is None else backend.token_to_id(roles.bos)
-    if config.get("add_bos_token") is not True or id is None or backend.post_processor is not None:
+    if config.get("add_bos_token") is not True or id is None or backend.num_special_tokens_to_add(False):
         return
     backend.post_processor = processors.TemplateProcessing(
         single=[f"{roles.bos}:0", "$A:0"], special_tokens=[(roles.bos, id)]
