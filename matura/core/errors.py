@@ -13,11 +13,11 @@ class ArtifactError(MaturaError):
     """An artifact is missing, was interrupted, was changed after it was made, or cannot be written."""
 
 
-class ModelNotFound(MaturaError):
+class ModelNotFound(MaturaError):  # noqa: N818
     """A model reference leads nowhere, or what it leads to cannot be fetched."""
 
 
-class GateFailed(MaturaError):
+class GateFailed(MaturaError):  # noqa: N818
     """A stage judged its model and the model did not pass."""
 
 

@@ -45,7 +45,7 @@ def fetch_hub(reference: HubReference, check_disk: CheckDisk) -> Path:
     except Exception as error:  # the client's transport raises its own types
         if is_disk_full(error):
             raise
-        raise ModelNotFound(_unreachable(what, error)) from error
+        raise ModelNotFound(_unreachable(what, error, offline=sizes is None)) from error
     return _single(folder, reference, what)
 
 
@@ -103,12 +103,14 @@ def _listing(reference: HubReference, what: str) -> tuple[dict[str, int] | None,
     return {file.rfilename: file.size or 0 for file in info.siblings or []}, info.sha
 
 
-def _unreachable(what: str, error: Exception) -> str:
+def _unreachable(what: str, error: Exception, offline: bool) -> str:
+    if offline:
+        return (
+            f"Cannot fetch {what}: the hub cannot be reached, and the local cache does not have it. "
+            "Check the network and the name, or give the path of a copy you have."
+        )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return (
-        f"Cannot fetch {what}: {reason}\nIt is not in the local cache either. Check the network and the name, "
-        "or give the path of a copy you have."
-    )
+    return f"Cannot fetch {what}: {reason}\nTry again: what has arrived already is kept."
 
 
 def _single(folder: Path, reference: HubReference, what: str) -> Path:

@@ -65,6 +65,8 @@ Reference = PathReference | NameReference | HubReference | PackageReference | Al
 def parse(text: str) -> Reference:
     """Read a model reference. Raises ModelNotFound when it cannot be one."""
     text = text.strip()
+    if not text:
+        raise ModelNotFound(f"An empty model reference. {_known()}")
     scheme, colon, rest = text.partition(":")
     if colon and scheme == "hf":
         return _parse_hub(text, rest)
@@ -80,8 +82,6 @@ def parse(text: str) -> Reference:
     path = Path(text).expanduser()
     if text.startswith(("~", ".", "/")) or path.is_absolute() or path.exists():
         return PathReference(Path(os.path.abspath(path)))
-    if not text:
-        raise ModelNotFound(f"An empty model reference. {_known()}")
     return NameReference(text)
 
 
