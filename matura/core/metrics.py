@@ -38,9 +38,10 @@ class MetricsLog:
         with saving(self.path.name, self.path.parent):
             if not self._mended:
                 self._drop_torn_line()
-                self._mended = True
+            self._mended = False  # until this line is whole
             with open(self.path, "ab") as file:
                 file.write(json.dumps(row, allow_nan=False).encode("ascii") + b"\n")
+            self._mended = True
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows in order; a null comes back as NaN; a last line torn by a kill is left out.

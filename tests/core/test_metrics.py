@@ -1,3 +1,4 @@
+import errno
 import io
 import math
 import re
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from matura.core import metrics
-from matura.core.errors import FormatError
+from matura.core.errors import ArtifactError, FormatError
 from matura.core.metrics import MetricsLog, progress
 
 
@@ -43,6 +44,23 @@ def test_logging_after_a_kill_drops_the_torn_line(tmp_path: Path) -> None:
     log = MetricsLog(path)
     log.log(2, loss=1)
     assert log.rows() == [{"step": 1}, {"step": 2, "loss": 1}]
+
+
+def test_logging_goes_on_after_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.log(1)
+
+    def torn(row: object, allow_nan: bool) -> str:
+        with open(log.path, "a") as file:
+            file.write('{"st')
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("matura.core.metrics.json.dumps", torn)
+        with pytest.raises(ArtifactError, match=r"disk is full: .* while writing metrics\.jsonl"):
+            log.log(2)
+    log.log(2)
+    assert log.rows() == [{"step": 1}, {"step": 2}]
 
 
 def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
