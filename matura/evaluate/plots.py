@@ -106,11 +106,9 @@ def curve(
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:
-    span = max(3, len(values) // 12)
-    return [
-        sum(values[max(0, i - span + 1) : i + 1]) / len(values[max(0, i - span + 1) : i + 1])
-        for i in range(len(values))
-    ]
+    half = max(1, len(values) // 24)
+    spans = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
+    return [sum(span) / len(span) for span in spans]
 
 
 def _colour(low: float, high: float) -> str:

@@ -23,11 +23,13 @@ MAX_ROWS = 60  # lines of a table of settings or counts
 class Context:
     """What a report tells besides the exam's results; everything may be missing.
 
-    `training`: rows of the fine-tuning's metrics.jsonl. `curation`: the corpus's report.json. `lineage`:
-    nested nodes as `core.lineage.tree` makes them. `costs`: a mapping for each stage, with `stage` and
-    `seconds`.
+    `model`, `parent`: their names for people. `training`: rows of the fine-tuning's metrics.jsonl.
+    `curation`: the corpus's report.json. `lineage`: nested nodes as `core.lineage.tree` makes them. `costs`:
+    a mapping for each stage, with `stage`, `name` and `seconds`.
     """
 
+    model: str = "the model"
+    parent: str = "its parent"
     training: Sequence[Mapping[str, Any]] = ()
     curation: Mapping[str, Any] | None = None
     lineage: Mapping[str, Any] | None = None
@@ -51,6 +53,8 @@ def render(results: Mapping[str, Any], context: Context) -> str:
     metrics = [_row(one) for one in results["metrics"]]
     return environment.get_template(TEMPLATE).render(
         results=results,
+        model=context.model,
+        parent=context.parent,
         gated=[row for row in metrics if row["gated"]],
         others=[row for row in metrics if not row["gated"]],
         plots=list(_plots(results, context.training)),
@@ -76,17 +80,25 @@ def _row(one: Mapping[str, Any]) -> dict[str, Any]:
         "parent": show(one["parent"]),
         "child": show(one["child"]),
         "difference": show(one["difference"], True),
-        "relative": f"{one['relative_gain']:+.1%}" if one["relative_gain"] is not None else "",
+        "relative": _relative(one),
         "interval": f"{show(low, True)} … {show(high, True)}",
         "level": f"{100 * one['level']:.3g}%",
         "margin": show(one["margin"]) if one["margin"] else "–",
         "verdict": one["verdict"],
         "why": one["why"],
-        "items": one["items"],
+        "count": one["items"],  # a template would take `items` for the method
         "better": one["better"],
         "gated": one["gated"],
         "chance": f"chance {one['chance']:.0%}" if one["chance"] is not None else "",
     }
+
+
+def _relative(one: Mapping[str, Any]) -> str:
+    """Bits also as a share of the parent's; accuracies are shares already."""
+    if one["relative_gain"] is None or not _in_bits(one["name"]):
+        return ""
+    gain = one["relative_gain"]
+    return f"{abs(gain):.1%} {'lower' if gain >= 0 else 'higher'}"
 
 
 def _unit(name: str) -> Any:
@@ -103,7 +115,7 @@ _LABELS = {
     "domain.bpb": "your documents, held out",
     "control.bpb": "unrelated prose (control)",
     "general.gold_bpb": "general ability: bits of the right answers",
-    "general.acc": "general ability: share of right answers",
+    "general.acc_norm": "general ability: share of right answers",
 }
 _TASKS = {"hellaswag": "HellaSwag", "arc_easy": "ARC-Easy", "piqa": "PIQA"}
 

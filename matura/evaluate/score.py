@@ -3,11 +3,15 @@
 Conventions, the same for every model, so that figures compare:
 
 - Text is encoded without special tokens. A context and its continuation are encoded together and cut where
-the context ends; spaces at the end of the context belong to the continuation (as lm-evaluation-harness does),
-so no token boundary is forced that the model never saw. - A document is preceded by one token, BOS (or,
-without one, EOS), and its first token is scored too. Documents never share a window. A document longer than
-the window is cut into windows that score every token once; the last one looks back as far as the window
-allows. - Bytes are UTF-8 bytes of the text itself, so models with different tokenizers compare.
+  the context ends; spaces at the end of the context belong to the continuation (as in lm-evaluation-harness),
+  so no token boundary is forced that the model never saw.
+- What a model expects before any text (`prefix_ids`: the begin token of Llama or Gemma, nothing for GPT-2 or
+  SmolLM2) comes first. Without it, the first token of a document is given and not scored: any token put there
+  instead, say the end of a chat turn, would be a place the model never saw, and learning it would look like
+  learning the document.
+- Documents never share a window. One longer than the window is cut into windows that score every token once;
+  the last one looks back as far as the window allows.
+- Bytes are UTF-8 bytes of the text that was scored, so models with different tokenizers compare.
 """
 
 from __future__ import annotations
@@ -32,7 +36,10 @@ class Tokenizer(Protocol):
     def bos_id(self) -> int | None: ...
     @property
     def eos_id(self) -> int | None: ...
+    @property
+    def prefix_ids(self) -> Sequence[int]: ...
     def encode(self, text: str) -> list[int]: ...
+    def token_bytes(self, id: int) -> bytes: ...
 
 
 class Rendered(Protocol):
@@ -73,26 +80,26 @@ class Bits:
     tokens: int
 
 
-def first_token(tokenizer: Tokenizer) -> int:
-    """The token before a document: BOS, without one EOS. Raises ValueError when the tokenizer has neither."""
-    for token in (tokenizer.bos_id, tokenizer.eos_id):
-        if token is not None:
-            return token
-    raise ValueError("the tokenizer has neither BOS nor EOS: no document can be scored from its first token")
-
-
 def pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Ids of the context (never empty: `first_token` stands for no text) and of the continuation."""
+    """Ids of the context (never empty: begin or end of text stands for none) and of the continuation."""
     stripped = context.rstrip(" ")
     continuation = context[len(stripped) :] + continuation
+    prefix = list(tokenizer.prefix_ids)
     if not stripped:
-        return [first_token(tokenizer)], tokenizer.encode(continuation)
+        return prefix or [_some_token(tokenizer)], tokenizer.encode(continuation)
     whole = tokenizer.encode(stripped + continuation)
     cut = len(tokenizer.encode(stripped))
     # A merge across the boundary may leave no token to either side; then the boundary is forced.
     if not 0 < cut < len(whole):
-        return tokenizer.encode(stripped), tokenizer.encode(continuation)
-    return whole[:cut], whole[cut:]
+        return prefix + tokenizer.encode(stripped), tokenizer.encode(continuation)
+    return prefix + whole[:cut], whole[cut:]
+
+
+def _some_token(tokenizer: Tokenizer) -> int:
+    for token in (tokenizer.bos_id, tokenizer.eos_id):
+        if token is not None:
+            return token
+    raise ValueError("an empty context needs a token, and the tokenizer has neither begin nor end of text")
 
 
 def choice_rows(tokenizer: Tokenizer, items: Sequence[Item], window: int = WINDOW) -> list[Row]:
@@ -146,14 +153,19 @@ def answer(item: Item, scored: Sequence[tuple[float, int]]) -> Answer:
     return Answer(best == item.gold, best_norm == item.gold, -logprob / math.log(2), size)
 
 
-def windows(ids: Sequence[int], first: int, window: int = WINDOW) -> list[Row]:
-    """Rows that score every token of a document once, with at most `window` tokens of input each."""
+def windows(ids: Sequence[int], prefix: Sequence[int] = (), window: int = WINDOW) -> list[Row]:
+    """Rows that score every token of a document once, with at most `window` tokens of input each.
+
+    Without a prefix the first token is only context.
+    """
+    whole = [*prefix, *ids]
+    first = max(1, len(prefix))
     rows: list[Row] = []
-    for start in range(0, len(ids), window):
-        end = min(start + window, len(ids))
-        # The input is context + continuation without its last token: `window` tokens at most.
-        context = [first] if start == 0 else list(ids[max(0, end - window - 1) : start])
-        rows.append((context, list(ids[start:end])))
+    for start in range(first, len(whole), window):
+        end = min(start + window, len(whole))
+        # The input is context and continuation without its last token: `window` tokens if there are so many.
+        back = 0 if start == first else max(0, end - window - 1)
+        rows.append((whole[back:start], whole[start:end]))
     return rows
 
 
@@ -166,19 +178,18 @@ def documents(
     advance: Advance | None = None,
     logprobs: Scorer | None = None,
 ) -> list[Bits]:
-    """Bits, bytes and tokens of each text, each on its own. Together: sum bits / sum bytes."""
+    """Bits, bytes and tokens of each text, as far as scored. Together: sum of bits / sum of bytes."""
     encoded = [tokenizer.encode(text) for text in texts]
-    cut = [windows(ids, first_token(tokenizer), window) for ids in encoded]
+    cut = [windows(ids, tokenizer.prefix_ids, window) for ids in encoded]
     rows = [row for one in cut for row in one]
     scored = iter((logprobs or _logprobs())(model, rows, advance=advance))
-    return [
-        Bits(
-            -math.fsum(x for _ in one for x in next(scored)) / math.log(2),
-            len(text.encode()),
-            len(ids),
-        )
-        for text, ids, one in zip(texts, encoded, cut, strict=True)
-    ]
+    result = []
+    for text, ids, one in zip(texts, encoded, cut, strict=True):
+        given = b"" if tokenizer.prefix_ids or not ids else tokenizer.token_bytes(ids[0])
+        bits = -math.fsum(x for _ in one for x in next(scored)) / math.log(2)
+        size = max(0, len(text.encode()) - len(given))
+        result.append(Bits(bits, size, sum(len(continuation) for _, continuation in one)))
+    return result
 
 
 def clip(tokenizer: Tokenizer, text: str, tokens: int) -> str:
@@ -205,14 +216,14 @@ def clip(tokenizer: Tokenizer, text: str, tokens: int) -> str:
 def conversation_rows(
     tokenizer: Tokenizer, format: Format, conversations: Iterable[Conversation], window: int = WINDOW
 ) -> list[list[Row]]:
-    """For each conversation, one row for every stretch of tokens a model would have to write (the mask).
+    """For each conversation, a row for every stretch of tokens that a model would have to write (the mask).
 
     Plain text is one document. Of what is longer than the window, the beginning counts.
     """
     return [
         _masked_rows(format.render(one.messages), window)
         if one.messages
-        else windows(tokenizer.encode(one.text)[:window], first_token(tokenizer), window)
+        else windows(tokenizer.encode(one.text)[:window], tokenizer.prefix_ids, window)
         for one in conversations
     ]
 

@@ -5,7 +5,7 @@ import pytest
 
 from matura.core.records import Conversation
 from matura.evaluate import score
-from matura.evaluate.score import Bits, Item, answer, choices, clip, documents, first_token, kl, pair, windows
+from matura.evaluate.score import Bits, Item, answer, choices, clip, documents, kl, pair, windows
 
 
 class Words:
@@ -13,9 +13,14 @@ class Words:
 
     bos_id: int | None = 0
     eos_id: int | None = 1
+    prefix_ids = ()
 
-    def __init__(self):
+    def __init__(self, prefix_ids=()):
         self.known = {}
+        self.prefix_ids = prefix_ids
+
+    def token_bytes(self, id):
+        return self.text([id]).encode()
 
     def encode(self, text):
         words, start = [], 0
@@ -33,9 +38,13 @@ class Words:
 class Letters:
     bos_id: int | None = None
     eos_id: int | None = 7
+    prefix_ids = ()
 
     def encode(self, text):
         return [ord(c) for c in text]
+
+    def token_bytes(self, id):
+        return chr(id).encode()
 
 
 def halves(model, rows, *, advance=None):
@@ -57,21 +66,23 @@ def test_spaces_at_the_end_of_a_context_go_to_the_continuation():
     assert words.text(continuation) == "  three"
 
 
-def test_an_empty_context_is_the_first_token():
+def test_an_empty_context_is_the_begin_or_else_the_end_of_text():
     assert pair(Words(), "", "one")[0] == [0]
     assert pair(Letters(), "  ", "x") == ([7], [ord(" "), ord(" "), ord("x")])
+    with pytest.raises(ValueError, match="neither"):
+        pair(SimpleNamespace(bos_id=None, eos_id=None, prefix_ids=()), "", "x")
+
+
+def test_what_a_model_expects_before_a_text_comes_first():
+    words = Words(prefix_ids=(0,))
+    assert pair(words, "", "one")[0] == [0]
+    context, _ = pair(words, "one two", " three")
+    assert (context[0], words.text(context[1:])) == (0, "one two")
 
 
 def test_a_merge_over_the_whole_boundary_still_leaves_a_continuation():
-    merged = SimpleNamespace(bos_id=0, eos_id=1, encode=lambda text: [5] if text == "ab" else [6])
+    merged = SimpleNamespace(prefix_ids=(), encode=lambda text: [5] if text == "ab" else [6])
     assert pair(merged, "a", "b") == ([6], [6])
-
-
-def test_first_token_falls_back_to_the_end_token_and_never_guesses():
-    assert first_token(Words()) == 0
-    assert first_token(Letters()) == 7
-    with pytest.raises(ValueError, match="neither"):
-        first_token(SimpleNamespace(bos_id=None, eos_id=None))
 
 
 ITEM = Item("q", "one two", ("x", "yy z", "é"), 1, "t")
@@ -103,20 +114,28 @@ def test_of_equal_choices_the_first_is_the_answer():
     assert not answer(item, [(-1.0, 2), (-1.0, 2)]).right
 
 
-def test_documents_count_every_token_once_whatever_the_window():
+@pytest.mark.parametrize("window", [1, 2, 3, 7, 100])
+def test_documents_count_every_token_once_whatever_the_window(window):
     text = "a b c d e f g"
-    for window in (1, 2, 3, 7, 100):
-        (result,) = documents(None, Words(), [text], window=window, logprobs=halves)
-        assert result == Bits(pytest.approx(7.0), len(text), 7)
+    (result,) = documents(None, Words(prefix_ids=(0,)), [text], window=window, logprobs=halves)
+    assert result == Bits(pytest.approx(7.0), len(text), 7)
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 7, 100])
+def test_without_a_begin_token_the_first_token_is_given_and_its_bytes_do_not_count(window):
+    (result,) = documents(None, Words(), ["éa b c"], window=window, logprobs=halves)
+    assert result == Bits(pytest.approx(2.0), len(" b c"), 2)
 
 
 def test_windows_look_back_as_far_as_they_may():
-    assert windows([1, 2, 3, 4, 5, 6, 7], 0, window=3) == [
+    assert windows([1, 2, 3, 4, 5, 6, 7], [0], window=3) == [
         ([0], [1, 2, 3]),
         ([3], [4, 5, 6]),
         ([4, 5, 6], [7]),  # the last window's input is 4, 5, 6: as long as the others
     ]
-    assert windows([], 0) == []
+    assert windows([1, 2, 3, 4, 5], window=3) == [([1], [2, 3, 4]), ([2, 3, 4], [5])]
+    assert windows([4, 5], [0, 1], window=1) == [([0, 1], [4]), ([4], [5])]
+    assert windows([], [0]) == windows([]) == windows([1]) == []
 
 
 def test_documents_are_scored_on_their_own():
@@ -126,12 +145,9 @@ def test_documents_are_scored_on_their_own():
         seen.extend(rows)
         return halves(model, rows)
 
-    documents(None, Words(), ["a b", "", "c"], logprobs=spy)
+    found = documents(None, Words(prefix_ids=(0,)), ["a b", "", "c"], logprobs=spy)
     assert [context for context, _ in seen] == [[0], [0]]
-
-
-def test_bytes_are_of_the_text():
-    assert documents(None, Letters(), ["né"], logprobs=halves)[0] == Bits(pytest.approx(2.0), 3, 2)
+    assert [one.tokens for one in found] == [2, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -180,14 +196,14 @@ def test_divergence_is_taken_where_the_model_would_write():
     conversations = [talk("ab", "cd", "e", "f"), Conversation("plain", (), "xy"), talk("only a question")]
     assert kl(None, None, Letters(), Marked(), conversations, divergence=spy) == [
         (0.75, 3),
-        (0.5, 2),
+        (0.25, 1),
         (0.0, 0),
     ]
     a, b, c, d, e, f = (ord(x) for x in "abcdef")
     assert seen == [
         ([1, a, b, 1], [c, d]),
         ([1, a, b, 1, c, d, 1, e, 1], [f]),
-        ([7], [ord("x"), ord("y")]),
+        ([ord("x")], [ord("y")]),
     ]
 
 
