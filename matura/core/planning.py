@@ -115,7 +115,7 @@ def _row(
         artifact.check_files(done)
     except ArtifactError as error:
         if (place / RECORD).exists():
-            return Planned(step.name, "run", f"its output is damaged: {_first_line(error)}", cost)
+            return Planned(step.name, "run", f"its output is damaged: {what_is_wrong(error)}", cost)
         if (place / DRAFT).exists():
             return Planned(step.name, "resume", interrupted(place), cost)
         return Planned(step.name, "run", reason(step, ids, before) or "its output is gone", cost)
@@ -189,6 +189,7 @@ def _shown(settings: Mapping[str, Any], name: str) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _first_line(error: Exception) -> str:
+def what_is_wrong(error: ArtifactError) -> str:
+    """The first file that is wrong, out of the message about a damaged artifact."""
     lines = [line.strip() for line in str(error).splitlines()]
     return lines[1] if len(lines) > 1 else lines[0]

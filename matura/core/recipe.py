@@ -20,7 +20,9 @@ from matura.core import yamlfile
 from matura.core.config import Config, did_you_mean
 from matura.core.errors import ConfigError
 
-Modules = Mapping[str, Any]  # kind of stage -> its module: KIND, VERSION, Config, run, estimate
+Modules = Mapping[
+    str, Any
+]  # kind of stage -> its module: KIND, VERSION, Config, run; estimate and raw_input if it likes
 Place = tuple[str | int, ...]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

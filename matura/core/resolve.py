@@ -83,13 +83,17 @@ def remembered_raw_input(path: Path, workspace: Workspace, keep: bool = True) ->
 
 
 def _raw(step: Step, setting: str, workspace: Workspace, look_only: bool) -> RawInput | None:
-    """Raw data as the stage reads its setting: by its own `raw_input(config, setting)`, else as a path."""
+    """Raw data as the stage reads its setting, by default as a path.
+
+    A stage module may have its own `raw_input(config, setting, workspace)`; it fetches what it must and returns
+    a path, or a RawInput.
+    """
     own = getattr(step.module, "raw_input", None)
     if own and look_only and not os.path.exists(step.outside[setting]):
         return None
-    value: Any = own(step.config, setting) if own else Path(step.outside[setting])
+    place: Any = own(step.config, setting, workspace) if own else step.outside[setting]
     return (
-        value if isinstance(value, RawInput) else remembered_raw_input(Path(value), workspace, not look_only)
+        place if isinstance(place, RawInput) else remembered_raw_input(Path(place), workspace, not look_only)
     )
 
 

@@ -2,6 +2,7 @@
 interrupted goes on.
 """
 
+import contextlib
 import datetime
 import os
 import time
@@ -81,10 +82,10 @@ def _stage(
     began = time.monotonic()
     ids = {setting: value.id for setting, value in inputs.items()}
     place = planning.directory(workspace, recipe, step, ids)
-    made = _finished(place, step, show)
+    made, damage = _finished(place, step, show)
     status = "reused" if made else "made"
     if made is None:
-        made = _make(step, inputs, place, workspace, journal, show)
+        made = _make(step, inputs, place, workspace, journal, show, damage)
     seconds = time.monotonic() - began
     gate = made.summary.get("gate")
     failed = isinstance(gate, Mapping) and gate.get("passed") is False
@@ -100,19 +101,20 @@ def _stage(
     return made
 
 
-def _finished(place: Path, step: Step, show: Show) -> Artifact | None:
-    """The output of an earlier run, if it is whole. A damaged one is moved aside, never removed."""
+def _finished(place: Path, step: Step, show: Show) -> tuple[Artifact | None, str]:
+    """The output of an earlier run if it is whole, else how it was damaged; then it is moved aside."""
     if not (place / RECORD).exists():
-        return None
+        return None, ""
     try:
         made = artifact.load(place)
         artifact.check_files(made)
     except ArtifactError as error:
         aside = place.with_name(f"{place.name}.damaged-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}")
         place.rename(aside)
-        show(Event(step.name, "damaged", f"made again; the old one is now {aside}. {error}"))
-        return None
-    return made
+        damage = planning.what_is_wrong(error)
+        show(Event(step.name, "damaged", f"{damage}; moved to {aside}"))
+        return None, f"its output was damaged: {damage}"
+    return made, ""
 
 
 def _make(
@@ -122,13 +124,14 @@ def _make(
     workspace: Workspace,
     journal: "_Journal",
     show: Show,
+    damage: str,
 ) -> Artifact:
     began = time.monotonic()
     before = journal.made(step)
     ids = {setting: value.id for setting, value in inputs.items()}
     how_far = planning.interrupted(place)
     estimate = planning.estimate(step, inputs)
-    workspace.check_disk(int(estimate.disk_bytes * DISK_MARGIN), f"the stage {step.name}")
+    workspace.check_disk(int(estimate.disk_bytes * DISK_MARGIN), f"The stage {step.name}")
     draft = artifact.begin(
         place,
         kind=step.module.KIND,
@@ -138,14 +141,15 @@ def _make(
         inputs=inputs,
     )
     resumed = draft.request["resumed"] > 0
-    why = how_far if resumed else planning.reason(step, ids, before)
+    why = how_far if resumed else damage or planning.reason(step, ids, before)
     journal.note(step, place, "running", 0.0)
     show(Event(step.name, "resuming" if resumed else "running", why))
     try:
         made = step.module.run(step.config, inputs, draft)
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        journal.note(step, place, status, time.monotonic() - began)
+        with contextlib.suppress(ArtifactError, OSError):  # a full disk must not hide what went wrong
+            journal.note(step, place, status, time.monotonic() - began)
         raise
     assert isinstance(made, Artifact)
     return made

@@ -351,9 +351,27 @@ def test_a_damaged_output_is_moved_aside_and_made_again(life):
     assert life.plan()["documents"][1].startswith("its output is damaged: train.txt: has 0 bytes")
     again = life.run()["documents"]
     assert ("documents", "damaged") in life.events
+    assert life.details["documents"].startswith("its output was damaged: train.txt: has 0 bytes")
     assert life.ran() == ["documents"]  # the same result again, so nothing after it runs
     assert again.id == first.id
     assert len(list(first.path.parent.glob("documents-*.damaged-*"))) == 1
+
+
+def test_a_full_disk_does_not_hide_that_a_stage_was_interrupted(life, monkeypatch):
+    finetune = life.stages["finetune"]
+    real = finetune.run
+
+    def fill_the_disk(config, inputs, draft):
+        def full(path, value):
+            raise ArtifactError("the disk is full")
+
+        monkeypatch.setattr("matura.core.run.write_json", full)
+        finetune.kill_at = 2
+        return real(config, inputs, draft)
+
+    finetune.run = fill_the_disk
+    with pytest.raises(KeyboardInterrupt):
+        life.run()
 
 
 def test_a_full_disk_is_noticed_before_the_stage_starts(life, monkeypatch):
@@ -366,7 +384,7 @@ def test_a_full_disk_is_noticed_before_the_stage_starts(life, monkeypatch):
     monkeypatch.setattr(Workspace, "check_disk", check)
     with pytest.raises(ArtifactError, match="too little"):
         life.run()
-    assert needed == [(1200, "the stage documents")]
+    assert needed == [(1200, "The stage documents")]
     assert life.stages["curate"].calls == []
 
 
@@ -423,18 +441,23 @@ def test_a_model_that_cannot_be_pulled_stops_before_the_first_stage(life):
 def test_a_stage_may_read_its_raw_input_in_its_own_way(life):
     seen = []
 
-    def raw_input(config, setting):
-        seen.append((config.path, setting))
-        return artifact.raw_input(life.docs)
+    def raw_input(config, setting, workspace):
+        seen.append((config.path, setting, workspace.root))
+        return answer
+
+    answer = life.docs
 
     life.stages["curate"].raw_input = raw_input
     made = life.run("documents.path=package:docs==1")
-    assert seen == [("package:docs==1", "path")]
+    assert seen == [("package:docs==1", "path", life.workspace.root)]
     assert made["documents"].file("train.txt").read_text() == "first"
     plan = life.plan("documents.path=package:docs==2")
     assert plan["documents"] == ("run", "package:docs==2 is fetched first")
     assert life.plan("documents.path=package:docs==1")["documents"] == ("reuse", "unchanged")
     assert len(seen) == 1  # a plan fetches nothing
+    answer = artifact.raw_input(life.docs)
+    life.run("documents.path=package:docs==1")
+    assert life.ran() == []
 
 
 def test_raw_files_are_hashed_again_only_when_they_changed(life, monkeypatch):
