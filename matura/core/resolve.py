@@ -85,16 +85,16 @@ def remembered_raw_input(path: Path, workspace: Workspace, keep: bool = True) ->
 def _raw(step: Step, setting: str, workspace: Workspace, look_only: bool) -> RawInput | None:
     """Raw data as the stage reads its setting, by default as a path.
 
-    A stage module may have its own `raw_input(config, setting, workspace)`; it fetches what it must and returns
-    a path, or a RawInput.
+    A stage module may have its own `raw_input(config, setting, workspace)`: it fetches what it must and
+    returns a path, or a RawInput.
     """
     own = getattr(step.module, "raw_input", None)
     if own and look_only and not os.path.exists(step.outside[setting]):
         return None
     place: Any = own(step.config, setting, workspace) if own else step.outside[setting]
-    return (
-        place if isinstance(place, RawInput) else remembered_raw_input(Path(place), workspace, not look_only)
-    )
+    if isinstance(place, RawInput):
+        return place
+    return remembered_raw_input(Path(place), workspace, keep=not look_only)
 
 
 def _artifact(step: Step, setting: str, workspace: Workspace) -> Artifact | None:
