@@ -8,6 +8,7 @@
 `$name` is the output of another stage; `after` (a name or a list) only orders.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -134,8 +135,10 @@ def schema(modules: Modules) -> dict[str, Any]:
     """The JSON Schema of a recipe, for editors: each stage is told apart by its `stage`."""
     definitions: dict[str, Any] = {}
     for kind, module in modules.items():
-        one = configs.schema(module.Config)
-        definitions.update(one.pop("$defs", {}))
+        # Two stages may have groups of settings of the same name.
+        text = json.dumps(configs.schema(module.Config)).replace('"#/$defs/', f'"#/$defs/{kind}-')
+        one = json.loads(text)
+        definitions |= {f"{kind}-{name}": group for name, group in one.pop("$defs", {}).items()}
         one["properties"]["stage"] = {
             "const": kind,
             "description": (module.__doc__ or kind).strip().split("\n")[0],
