@@ -233,9 +233,7 @@ def test_the_schema_tells_stages_apart(life):
     assert stage["properties"]["stage"]["const"] == "finetune"
     assert stage["additionalProperties"] is False
     assert set(stage["required"]) == {"stage", "model", "corpus"}
-    assert (
-        stage["properties"]["optim"]["$ref"] == "#/$defs/Optimizer" or "allOf" in stage["properties"]["optim"]
-    )
+    assert "#/$defs/finetune-Optimizer" in json.dumps(stage["properties"]["optim"])
     assert made["$defs"]["finetune-Optimizer"]["properties"]["lr"]["exclusiveMinimum"] == 0
 
 
