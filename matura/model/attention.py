@@ -104,11 +104,14 @@ def _attend_packed(
         else:
             runs.append([length, 1])
     sizes = [length * count for length, count in runs]
-    pieces = zip(*(x.split(sizes, dim=2) for x in (q_BHTK, k_BGSK, v_BGSK)), runs, strict=True)
     outs = []
-    for *qkv, (length, _) in pieces:
-        rows = [x.unflatten(2, (-1, length)).squeeze(0).transpose(0, 1) for x in qkv]  # [count, H, length, K]
-        out = F.scaled_dot_product_attention(*rows, is_causal=causal, enable_gqa=True)
+    for i, (q, k, v) in enumerate(
+        zip(*(x.split(sizes, dim=2) for x in (q_BHTK, k_BGSK, v_BGSK)), strict=True)
+    ):
+        q, k, v = (x.unflatten(2, (-1, runs[i][0])).squeeze(0).transpose(0, 1) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(
+            q, k, v, is_causal=causal, enable_gqa=True
+        )  # [count, H, length, K]
         outs.append(out.transpose(0, 1).flatten(1, 2)[None])
     return torch.cat(outs, dim=2)
 

@@ -65,12 +65,19 @@ class Cache:
 
 
 def new_cache(
-    config: StackConfig, batch: int, capacity: int = 64, *, dtype: torch.dtype, device: torch.device | None = None
+    config: StackConfig,
+    batch: int,
+    capacity: int = 64,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | None = None,
 ) -> Cache:
     """An empty cache for `batch` rows with room for `capacity` positions before it first grows."""
     shape = (batch, config.attention.kv_heads, max(capacity, 1), config.attention.head_width)
 
     def empty() -> LayerCache:
-        return LayerCache(torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device))
+        return LayerCache(
+            torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device)
+        )
 
     return Cache([empty() for _ in range(config.layers)], [None] * config.layers)

@@ -23,14 +23,14 @@ def rms_norm_reference(x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
 
 class _RMSNormFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:  # type: ignore[no-untyped-def]
         norm_N1 = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True)
         scale_N1 = norm_N1.square_().div_(x_ND.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x_ND, weight_D, scale_N1)
         return (x_ND * scale_N1).mul_(weight_D)
 
     @staticmethod
-    def backward(ctx, grad_ND: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad_ND: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[no-untyped-def]
         x_ND, weight_D, scale_N1 = ctx.saved_tensors
         need_x, need_weight, _ = ctx.needs_input_grad
         dx_ND = dweight_D = None
@@ -55,7 +55,7 @@ class RMSNorm(nn.Module):
     def forward(self, x_ND: Tensor) -> Tensor:
         if x_ND.dtype in (torch.bfloat16, torch.float16):
             return rms_norm_reference(x_ND.float(), self.weight.float(), self.eps).to(x_ND.dtype)
-        return _RMSNormFunction.apply(x_ND, self.weight, self.eps)  # type: ignore[no-any-return]
+        return _RMSNormFunction.apply(x_ND, self.weight, self.eps)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -72,12 +72,12 @@ def swiglu_reference(gate_NF: Tensor, up_NF: Tensor) -> Tensor:
 
 class _SwiGLUFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, gate_NF: Tensor, up_NF: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, gate_NF: Tensor, up_NF: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(gate_NF, up_NF)
         return F.silu(gate_NF).mul_(up_NF)
 
     @staticmethod
-    def backward(ctx, grad_NF: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad_NF: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
         gate_NF, up_NF = ctx.saved_tensors
         d_up_NF = F.silu(gate_NF).mul_(grad_NF)
         d_gate_NF = torch.ops.aten.silu_backward(grad_NF * up_NF, gate_NF)
@@ -95,7 +95,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Tensor:
         hidden_NF: Tensor = _SwiGLUFunction.apply(self.gate(x_ND), self.up(x_ND))
-        return self.down(hidden_NF)  # type: ignore[no-any-return]
+        return self.down(hidden_NF)
 
 
 class GELU(nn.Module):
@@ -108,7 +108,7 @@ class GELU(nn.Module):
         self.approximate = "tanh" if config.approximate else "none"
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x_ND), approximate=self.approximate))  # type: ignore[no-any-return]
+        return self.down(F.gelu(self.up(x_ND), approximate=self.approximate))
 
 
 def build_norm(width: int, config: c.Norm) -> nn.Module:

@@ -23,7 +23,9 @@ Row = tuple[Sequence[int], Sequence[int]]
 """(context ids, continuation ids); the context is never empty."""
 
 
-def cross_entropy_reference(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:
+def cross_entropy_reference(
+    hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights_N: Tensor
+) -> Tensor:
     """Weighted sum of -log softmax(hidden head^T)[target], all logits at once."""
     logprobs_NV = torch.log_softmax(hidden_ND @ head_VD.T, -1)
     return -(logprobs_NV.gather(1, targets_N[:, None])[:, 0] * weights_N).sum()
@@ -33,7 +35,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """The gradient needs the softmax that the loss has just computed, so both are made in one pass over chunks."""
 
     @staticmethod
-    def forward(ctx, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         need_hidden, need_head = ctx.needs_input_grad[:2]
         d_hidden_ND = torch.empty_like(hidden_ND) if need_hidden else None
         d_head_VD = torch.zeros_like(head_VD) if need_head else None
@@ -56,7 +58,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[no-untyped-def]
         d_hidden_ND, d_head_VD = ctx.saved_tensors
         return (
             None if d_hidden_ND is None else d_hidden_ND * grad,
@@ -78,7 +80,7 @@ def cross_entropy(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights
 
     No positions give a loss of zero that is still connected to the graph.
     """
-    return _ChunkedCrossEntropy.apply(hidden_ND, head_VD, targets_N, weights_N)  # type: ignore[no-any-return]
+    return _ChunkedCrossEntropy.apply(hidden_ND, head_VD, targets_N, weights_N)
 
 
 @torch.no_grad()

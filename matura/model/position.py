@@ -14,7 +14,9 @@ Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, each [B or 1, T, 1, J]."""
 
 
-def rotation(position: Position, positions_BT: Tensor, head_width: int, dtype: torch.dtype) -> Rotation | None:
+def rotation(
+    position: Position, positions_BT: Tensor, head_width: int, dtype: torch.dtype
+) -> Rotation | None:
     """Cosines and sines for the given positions, or None when the position kind does not rotate.
 
     Angles are computed in float64, so that long positions keep their accuracy in any model dtype.
@@ -29,7 +31,9 @@ def rotation(position: Position, positions_BT: Tensor, head_width: int, dtype: t
 
 def rotate(x_BTHK: Tensor, rotation: Rotation) -> Tensor:
     """Rotate the pairs (x[j], x[j + K/2]) by their angles: the half-split order of Hugging Face checkpoints."""
-    return _Rotate.apply(x_BTHK, *rotation)  # type: ignore[no-any-return]
+    if not torch.is_grad_enabled():
+        return _turn(x_BTHK, *rotation, 1)
+    return _Rotate.apply(x_BTHK, *rotation)
 
 
 def rotate_reference(x_BTHK: Tensor, rotation: Rotation) -> Tensor:
@@ -52,11 +56,11 @@ class _Rotate(torch.autograd.Function):
     """A rotation's gradient is the rotation back."""
 
     @staticmethod
-    def forward(ctx, x_BTHK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, x_BTHK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(cos, sin)
         return _turn(x_BTHK, cos, sin, 1)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
         cos, sin = ctx.saved_tensors
         return _turn(grad, cos, sin, -1), None, None

@@ -22,10 +22,11 @@ from matura.core import gguf
 from matura.core.config import parse
 from matura.core.errors import FormatError
 from matura.core.files import atomic_write, read_json, write_json
+from matura.core.settings import LoraConfig
 from matura.model.config import ModelConfig
 from matura.model.dequantize import dequantize
 from matura.model.families import llama
-from matura.model.peft.lora import LoraConfig, apply_lora, lora_state
+from matura.model.peft.lora import apply_lora, lora_state
 from matura.model.safetensors_file import open_tensors
 from matura.model.transformer import Transformer
 
@@ -55,7 +56,9 @@ def load(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.fl
     if ADAPTER_CONFIG in made.record["files"]:
         model = load(made.input("model").path, device=device, dtype=dtype)
         return load_adapter(model, made.path).eval()
-    return _assemble(read_config(made.path), open_tensors(made.file(WEIGHTS)), made.path, device, dtype).eval()
+    return _assemble(
+        read_config(made.path), open_tensors(made.file(WEIGHTS)), made.path, device, dtype
+    ).eval()
 
 
 def read_config(folder: str | Path) -> ModelConfig:
@@ -105,7 +108,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if path.is_dir() and not (path / "config.json").is_file():
         files = sorted(path.glob("*.gguf"))
         if len(files) != 1:
-            raise FormatError(f"{path}: expected a config.json or one .gguf file, found {len(files)} .gguf files")
+            raise FormatError(
+                f"{path}: expected a config.json or one .gguf file, found {len(files)} .gguf files"
+            )
         path = files[0]
     return _read_hf(path) if path.is_dir() else _read_gguf(path)
 
@@ -118,7 +123,9 @@ def build(checkpoint: Checkpoint, where: str | Path, *, dtype: torch.dtype = tor
 def _read_hf(folder: Path) -> Checkpoint:
     hf = read_json(folder / "config.json", limit=4 << 20, what="a model's settings")
     if hf.get("model_type") != "llama":
-        raise FormatError(f"{folder / 'config.json'}: model_type {hf.get('model_type')!r} is not supported; llama is")
+        raise FormatError(
+            f"{folder / 'config.json'}: model_type {hf.get('model_type')!r} is not supported; llama is"
+        )
     config = _settings(lambda: llama.from_hf_config(hf), folder / "config.json")
     names, stored = llama.hf_names(config), open_tensors(folder)
     ignored = {name for name in stored if name.endswith("rotary_emb.inv_freq")}
@@ -135,7 +142,9 @@ def _read_gguf(path: Path) -> Checkpoint:
         raise FormatError(f"{path}: general.architecture {architecture!r} is not supported; llama is")
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
-        raise FormatError(f"{path}: expected a matrix token_embd.weight; the file does not hold a language model")
+        raise FormatError(
+            f"{path}: expected a matrix token_embd.weight; the file does not hold a language model"
+        )
     present = set(file.tensors)
     config = _settings(lambda: llama.from_gguf_config(file.metadata, present, embedding.shape[0]), path)
     names = llama.gguf_names(config)
@@ -185,8 +194,11 @@ def _assemble(
 def _same_names(expected: set[str], found: set[str], where: Path) -> None:
     missing, extra = sorted(expected - found), sorted(found - expected)
     if missing or extra:
-        parts = [f"{len(names)} {what}: {', '.join(names[:3])}" for what, names in
-                 (("missing", missing), ("unknown", extra)) if names]
+        parts = [
+            f"{len(names)} {what}: {', '.join(names[:3])}"
+            for what, names in (("missing", missing), ("unknown", extra))
+            if names
+        ]
         raise FormatError(f"{where}: its tensors are not those of its settings ({'; '.join(parts)})")
 
 

@@ -54,7 +54,7 @@ class Attention(nn.Module):
             if cache is not None:
                 k_BGSK, v_BGSK = cache.append(k_BGSK, v_BGSK)
         out_BHTK = attend(q_BTHK.transpose(1, 2), k_BGSK, v_BGSK, causal=self.causal, mask=mask)
-        return self.o(out_BHTK.transpose(1, 2).flatten(-2))  # type: ignore[no-any-return]
+        return self.o(out_BHTK.transpose(1, 2).flatten(-2))
 
     def _keys_values(self, source_BSD: Tensor, turn: Rotation | None) -> tuple[Tensor, Tensor]:
         k_BSGK = self.k(source_BSD).unflatten(-1, (self.kv_heads, -1))
@@ -100,7 +100,7 @@ class Block(nn.Module):
     def _step(self, x_BTD: Tensor, which: int, part) -> Tensor:  # type: ignore[no-untyped-def]
         norm = self.norms[which]
         out_BTD = F.dropout(part(x_BTD if self.post else norm(x_BTD)), self.dropout, self.training)
-        return norm(x_BTD + out_BTD) if self.post else x_BTD + out_BTD  # type: ignore[no-any-return]
+        return norm(x_BTD + out_BTD) if self.post else x_BTD + out_BTD
 
 
 class Stack(nn.Module):
@@ -132,7 +132,9 @@ class Stack(nn.Module):
         turn = rotation(self.config.position, positions_BT, self.config.attention.head_width, x_BTD.dtype)
         for i, block in enumerate(self.blocks):
             if cache is not None and memory_BSD is not None and cache.cross[i] is None:
-                one = new_cache(self.config, len(x_BTD), memory_BSD.shape[1], dtype=x_BTD.dtype, device=x_BTD.device)
+                one = new_cache(
+                    self.config, len(x_BTD), memory_BSD.shape[1], dtype=x_BTD.dtype, device=x_BTD.device
+                )
                 cache.cross[i] = one.layers[0]
             x_BTD = block(
                 x_BTD,
@@ -143,7 +145,7 @@ class Stack(nn.Module):
                 cache=cache.layers[i] if cache else None,
                 cross_cache=cache.cross[i] if cache else None,
             )
-        return self.norm(x_BTD)  # type: ignore[no-any-return]
+        return self.norm(x_BTD)
 
 
 def _positions(x_BTD: Tensor, mask: Mask, past: int) -> Tensor:
@@ -171,7 +173,7 @@ class Transformer(nn.Module):
         """Source ids to memory [B, S, D]; every token sees both sides."""
         if self.encoder is None:
             raise ValueError("this model has no encoder")
-        return self.encoder(self.embed(ids_BS), mask=mask)  # type: ignore[no-any-return]
+        return self.encoder(self.embed(ids_BS), mask=mask)
 
     def decode(
         self,
@@ -189,7 +191,7 @@ class Transformer(nn.Module):
         """
         if self.decoder is None:
             raise ValueError("this model has no decoder")
-        return self.decoder(  # type: ignore[no-any-return]
+        return self.decoder(
             self.embed(ids_BT),
             positions_BT=positions_BT,
             mask=mask,

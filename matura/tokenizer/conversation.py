@@ -11,12 +11,11 @@ The model's own Jinja template says how a conversation is written. Two rules mak
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import re
 
 from matura.core.errors import FormatError, MaturaError
 from matura.core.files import read_json, write_json
@@ -72,6 +71,25 @@ class Format:
         or when an answer does not end in a stop token (a model trained on it would never stop).
         """
         return self._turns(messages, generation_prompt=False)
+
+    @property
+    def begin_id(self) -> int | None:
+        """The token before a plain text, as in pre-training: the document separator `<|endoftext|>` where the
+        vocabulary has one, else the begin token, else the end token; None without any."""
+        separator = self.tokenizer.backend.token_to_id("<|endoftext|>")
+        known = (separator, self.tokenizer.bos_id, self.tokenizer.eos_id)
+        return next((id for id in known if id is not None), None)
+
+    def opening(self, role: str) -> list[int]:
+        """Ids of a new conversation up to where a `role` message's own text begins: what a model that is to write
+        that message itself continues."""
+        if self._compiled is None:
+            raise MaturaError("this model has no chat template, so it has no turns to open")
+        marker = "\ue000content\ue001"
+        text = self._text([{"role": role, "content": marker}], generation_prompt=False)
+        if marker not in text:
+            raise MaturaError(f"the chat template does not write the content of a {role!r} message")
+        return self.tokenizer.encode_markup(text[: text.index(marker)])
 
     def _turns(self, messages: Sequence[Message], *, generation_prompt: bool) -> Rendered:
         if self._compiled is None:

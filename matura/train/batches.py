@@ -105,7 +105,11 @@ def chunk_document(ids: Sequence[int], length: int, begin: int | None) -> list[E
 
 def truncate(example: Example, length: int) -> Example:
     """Keep the first `length` tokens."""
-    return example if len(example.ids) <= length else Example(example.ids[:length], example.mask[:length], example.weight)
+    return (
+        example
+        if len(example.ids) <= length
+        else Example(example.ids[:length], example.mask[:length], example.weight)
+    )
 
 
 def plan_rows(sizes: Sequence[int], capacity: int, order: Sequence[int]) -> list[list[int]]:
@@ -128,43 +132,47 @@ def plan_rows(sizes: Sequence[int], capacity: int, order: Sequence[int]) -> list
     return rows
 
 
-class PackedBatches:
-    """An endless, seeded, resumable iterator of packed rows over examples; every epoch is shuffled anew.
-
-    `state()` and `restore()` carry the position: the next batch after a resume is the one that would have come.
-    """
+class Rows:
+    """An endless, seeded sequence of rows over examples: groups that fit into `tokens`, every epoch shuffled anew."""
 
     WINDOW = 256
     """Examples packed together at a time: enough to fill rows well, few enough to keep the order random."""
 
-    def __init__(self, examples: Sequence[Example], *, tokens: int, seed: int, device: str = "cpu") -> None:
-        if not any(example.trained for example in examples):
-            raise ValueError("no example has anything to train on")
+    def __init__(self, examples: Sequence[Example], *, tokens: int, seed: int) -> None:
         self.examples = [example for example in examples if example.trained]
-        self.tokens, self.seed, self.device = tokens, seed, device
+        if not self.examples:
+            raise ValueError("no example has anything to train on")
+        self.tokens, self.seed = tokens, seed
         self._epoch, self._next = 0, 0
         self._rows = self._plan(0)
 
-    def __iter__(self) -> Iterator[PackedBatch]:
-        return self
-
-    def __next__(self) -> PackedBatch:
+    def next(self) -> list[Example]:
+        """The examples of the next row."""
         if self._next == len(self._rows):
             self._epoch, self._next = self._epoch + 1, 0
             self._rows = self._plan(self._epoch)
         row = self._rows[self._next]
         self._next += 1
-        return pack([self.examples[i] for i in row], self.device)
+        return [self.examples[i] for i in row]
 
     @property
-    def epoch(self) -> float:
-        """How often the data has been seen, as a fraction."""
+    def mean_tokens(self) -> float:
+        """Tokens of an average row in this epoch."""
+        return sum(len(self.examples[i].ids) - 1 for row in self._rows for i in row) / len(self._rows)
+
+    @property
+    def epochs(self) -> float:
+        """How often the examples have been seen, as a fraction."""
         return self._epoch + self._next / len(self._rows)
 
-    @property
-    def rows_per_epoch(self) -> int:
-        """Rows in the epoch under way."""
-        return len(self._rows)
+    def state(self) -> dict[str, int]:
+        """The position, as JSON values."""
+        return {"epoch": self._epoch, "next": self._next}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Go to a position that `state` gave."""
+        self._epoch, self._next = state["epoch"], state["next"]
+        self._rows = self._plan(self._epoch)
 
     def _plan(self, epoch: int) -> list[list[int]]:
         order = list(range(len(self.examples)))
@@ -179,11 +187,33 @@ class PackedBatches:
         shuffler.shuffle(rows)
         return rows
 
+
+class PackedBatches:
+    """An endless iterator of packed rows, each made of one row of every source: a fixed mixture in every update.
+
+    `state()` and `restore()` carry the position: the next batch after a resume is the one that would have come.
+    """
+
+    def __init__(self, sources: Sequence[Rows], device: str = "cpu") -> None:
+        self.sources = tuple(sources)
+        self.device = device
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        return self
+
+    def __next__(self) -> PackedBatch:
+        return pack([example for source in self.sources for example in source.next()], self.device)
+
+    @property
+    def mean_tokens(self) -> float:
+        """Tokens of an average batch."""
+        return sum(source.mean_tokens for source in self.sources)
+
     def state(self) -> dict[str, Any]:
         """The position, as JSON values."""
-        return {"epoch": self._epoch, "next": self._next}
+        return {"sources": [source.state() for source in self.sources]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go to a position that `state` gave."""
-        self._epoch, self._next = state["epoch"], state["next"]
-        self._rows = self._plan(self._epoch)
+        for source, position in zip(self.sources, state["sources"], strict=True):
+            source.restore(position)

@@ -40,7 +40,7 @@ class Step:
     tokens: int
 
 
-class Diverged(MaturaError):
+class Diverged(MaturaError):  # noqa: N818 (named for what happened, as the errors of core are)
     """The loss or the gradient is no longer a number."""
 
 

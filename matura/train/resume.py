@@ -40,7 +40,9 @@ def save(
     folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, position: dict[str, Any]
 ) -> None:
     """Write the state after `step` updates; `position` is JSON (the batches' `state()`, meters, ...)."""
-    tensors: dict[str, Tensor] = {f"model.{n}": p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    tensors: dict[str, Tensor] = {
+        f"model.{n}": p.detach() for n, p in model.named_parameters() if p.requires_grad
+    }
     slots: dict[str, dict[str, Any]] = {}
     for i, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
@@ -54,7 +56,9 @@ def save(
         save_file({n: t.contiguous() for n, t in tensors.items()}, temporary, {"note": json.dumps(note)})
 
 
-def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Any]] | None:
+def restore(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, dict[str, Any]] | None:
     """Load the newest checkpoint into model, optimizer and the random state; (step, position), or None without one.
 
     Warns when the number of threads differs: sums are then split differently and the last bits may differ.

@@ -58,7 +58,10 @@ def _names(
 
 def from_hf_config(hf: dict[str, Any]) -> c.ModelConfig:
     """`config.json` of a Hugging Face folder to ours; settings that change the result and are not known are errors."""
-    rope = hf.get("rope_parameters") or {"rope_theta": hf.get("rope_theta", 10_000.0), **(hf.get("rope_scaling") or {})}
+    rope = hf.get("rope_parameters") or {
+        "rope_theta": hf.get("rope_theta", 10_000.0),
+        **(hf.get("rope_scaling") or {}),
+    }
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise FormatError(f"config.json: rope scaling {kind!r} is not supported yet; plain RoPE is")
@@ -85,9 +88,8 @@ def from_hf_config(hf: dict[str, Any]) -> c.ModelConfig:
 
 def from_gguf_config(metadata: dict[str, Any], tensor_names: set[str], vocabulary: int) -> c.ModelConfig:
     """GGUF metadata (`llama.*` keys) to ours."""
-    if scaling := metadata.get("llama.rope.scaling.type"):
-        if scaling != "none":
-            raise FormatError(f"llama.rope.scaling.type {scaling!r} is not supported yet; plain RoPE is")
+    if (scaling := metadata.get("llama.rope.scaling.type", "none")) != "none":
+        raise FormatError(f"llama.rope.scaling.type {scaling!r} is not supported yet; plain RoPE is")
     heads, width = metadata["llama.attention.head_count"], metadata["llama.embedding_length"]
     return _config(
         vocabulary=vocabulary,

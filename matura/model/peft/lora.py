@@ -16,40 +16,23 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from matura.core.config import Config
 from matura.core.errors import ConfigError
-
-ALL_LINEAR = ("q", "k", "v", "o", "gate", "up", "down")
-
-
-class LoraConfig(Config):
-    """Which layers get an update, and how large it may be."""
-
-    rank: int = Field(8, ge=1, description="Rank R of the update")
-    alpha: float = Field(16.0, gt=0, description="Scale of the update: alpha / rank")
-    targets: tuple[str, ...] = Field(ALL_LINEAR, description="Last names of the linear layers that get one")
-    rank_stabilized: bool = Field(False, description="Scale by alpha / sqrt(rank) instead (rsLoRA)")
-
-    @property
-    def scale(self) -> float:
-        """The factor s."""
-        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
+from matura.core.settings import LoraConfig
 
 
 class _UpdatedLinear(torch.autograd.Function):
     """x (W + s B A)^T with gradients for x, A and B only; the sum is rebuilt in backward instead of kept."""
 
     @staticmethod
-    def forward(ctx, x_NI: Tensor, weight_OI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, x_NI: Tensor, weight_OI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x_NI, weight_OI, a_RI, b_OR)
         ctx.scale = scale
         return F.linear(x_NI, torch.addmm(weight_OI, b_OR, a_RI, alpha=scale))
 
     @staticmethod
-    def backward(ctx, grad_NO: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad_NO: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:  # type: ignore[no-untyped-def]
         x_NI, weight_OI, a_RI, b_OR = ctx.saved_tensors
         flat_x_NI, flat_grad_NO = x_NI.flatten(0, -2), grad_NO.flatten(0, -2)
         # The rank stays the first dimension of every thin product: the other orders are up to 3 times slower.
@@ -73,15 +56,17 @@ class LoraLinear(nn.Module):
         bound = 1 / math.sqrt(base.in_features)  # kaiming_uniform(a=sqrt(5)), as the reference implementation
         a_RI.uniform_(-bound, bound, generator=generator)
         self.a = nn.Parameter(a_RI.to(weight.device, weight.dtype))
-        self.b = nn.Parameter(torch.zeros(base.out_features, config.rank, dtype=weight.dtype, device=weight.device))
+        self.b = nn.Parameter(
+            torch.zeros(base.out_features, config.rank, dtype=weight.dtype, device=weight.device)
+        )
 
     def forward(self, x_NI: Tensor) -> Tensor:
         y_NO = _UpdatedLinear.apply(x_NI, self.base.weight, self.a, self.b, self.scale)
-        return y_NO if self.base.bias is None else y_NO + self.base.bias  # type: ignore[no-any-return]
+        return y_NO if self.base.bias is None else y_NO + self.base.bias
 
     def forward_reference(self, x_NI: Tensor) -> Tensor:
         """x W^T + s (x A^T) B^T, as in the paper."""
-        return self.base(x_NI) + self.scale * (x_NI @ self.a.T) @ self.b.T  # type: ignore[no-any-return]
+        return self.base(x_NI) + self.scale * (x_NI @ self.a.T) @ self.b.T
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
@@ -107,16 +92,17 @@ def apply_lora(model: nn.Module, config: LoraConfig, seed: int = 0) -> nn.Module
             f"this model has {', '.join(sorted(linear_names))}"
         )
     model.requires_grad_(False)
-    for parent, name, child in list(_leaves(model, nn.Linear)):
-        if name in config.targets:
+    for parent, name, child in list(_leaves(model)):
+        if isinstance(child, nn.Linear) and name in config.targets:
             setattr(parent, name, LoraLinear(child, config, generator))
     return model
 
 
 def merge_lora(model: nn.Module) -> nn.Module:
     """Replace every LoRA layer by the plain layer it equals."""
-    for parent, name, child in list(_leaves(model, LoraLinear)):
-        setattr(parent, name, child.merged())
+    for parent, name, child in list(_leaves(model)):
+        if isinstance(child, LoraLinear):
+            setattr(parent, name, child.merged())
     return model
 
 
@@ -130,8 +116,9 @@ def lora_state(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _leaves(model: nn.Module, kind: type) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+def _leaves(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    """Every module with its parent and its name there."""
     for path, module in model.named_modules():
-        if isinstance(module, kind):
+        if path:
             parent, _, name = path.rpartition(".")
             yield model.get_submodule(parent), name, module

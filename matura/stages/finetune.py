@@ -1,0 +1,257 @@
+"""Teach a model documents or conversations, with replay of what it knew.
+
+`corpus` is domain-adaptive training (every token of the documents), `conversations` is supervised fine-tuning (the
+answers only). Each update mixes a fixed share of replay.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from matura.core import config
+from matura.core.artifact import Artifact, Draft, RawInput
+from matura.core.config import Input
+from matura.core.errors import ConfigError, MaturaError
+from matura.core.metrics import progress
+from matura.core.plan import Estimate
+from matura.core.settings import LoraConfig, OptimizerConfig
+
+if TYPE_CHECKING:
+    from matura.model.transformer import Transformer
+    from matura.tokenizer.conversation import Format
+    from matura.train.batches import Example, PackedBatches, Rows
+
+KIND = "model"
+VERSION = 1
+TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0}  # a 135M model on 2 cores
+
+
+class Config(config.Config):
+    """What to learn from, how much, and how."""
+
+    model: Annotated[str, Input("model")] = Field(description="The model that learns")
+    corpus: Annotated[str | None, Input("corpus")] = Field(
+        None, description="Documents to learn: every token"
+    )
+    conversations: Annotated[str | None, Input("conversations")] = Field(
+        None, description="Conversations to learn: the assistant's answers"
+    )
+    replay: Annotated[str | None, Input("conversations")] = Field(
+        None, description="What `synthesize` wrote, mixed in against forgetting"
+    )
+    replay_share: float = Field(0.2, ge=0, lt=1, description="Share of replay in the tokens of every update")
+    method: Literal["lora", "full"] = Field("lora", description="Train low-rank updates, or all weights")
+    lora: LoraConfig = Field(LoraConfig(), description="For method=lora")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW and its schedule")
+    tokens: int = Field(56_000, ge=1, description="Training tokens in all, replay included")
+    tokens_per_step: int = Field(1024, ge=16, description="Tokens in one update")
+    sequence: int = Field(512, ge=8, description="Longest example in tokens")
+    meter_every: int = Field(20, ge=0, description="Steps between looks at held-out text; 0 for none")
+    meter_tokens: int = Field(1024, ge=64, description="Held-out tokens of each kind in one look")
+    save_every: int = Field(5, ge=1, description="Steps between checkpoints")
+    seed: int = Field(0, description="Order of the data, and the start of the updates")
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> "Config":
+        if (self.corpus is None) == (self.conversations is None):
+            raise ValueError("give either a corpus or conversations to learn from")
+        return self
+
+
+def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
+    """Time from the tokens; memory for weights, gradients, moments and activations."""
+    model = inputs.get("model")
+    size = (
+        sum(f["bytes"] for f in model.record["files"].values()) if isinstance(model, Artifact) else 540 << 20
+    )
+    full = config.method == "full"
+    return Estimate(
+        seconds=config.tokens / TOKENS_PER_SECOND[config.method],
+        memory_bytes=size * (4 if full else 1) + config.tokens_per_step * (2 << 20),
+        disk_bytes=size * 4 if full else size // 8,
+        note=f"{config.tokens:,} tokens, {config.method}",
+    )
+
+
+def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
+    """Make a model: the whole one, or LoRA updates on the parent. A killed run goes on from its last checkpoint.
+
+    Raises MaturaError when there is nothing to train on, Diverged when the loss is no longer finite.
+    """
+    from matura.model import store
+    from matura.model.allocator import keep_freed_memory
+    from matura.tokenizer import conversation
+    from matura.train import resume
+
+    parent = inputs["model"]
+    assert isinstance(parent, Artifact)
+    if config.method == "lora" and store.adapter_settings(parent.path) is not None:
+        raise ConfigError(
+            f"{parent.path} has LoRA updates already: merge it first (`matura merge model={parent.path}`)"
+        )
+    keep_freed_memory()
+    format = conversation.load(parent.path)
+    batches, counts = _batches(config, inputs, format)
+    with resume.deterministic(config.seed):
+        model = store.load(parent.path)
+        totals = _train(config, model, batches, _meters(config, inputs, format), draft)
+    if config.method == "lora":
+        store.save_adapter(draft.path, model, config.lora)
+    else:
+        store.save(draft.path, model)
+    format.save(draft.path)
+    learned = "documents" if config.corpus else "conversations"
+    summary = {
+        "line": f"{config.method} on {learned}, {totals['tokens']:,} tokens in {totals['steps']} steps, "
+        f"loss {totals['loss']:.3f}",
+        **totals,
+        **counts,
+        "source_quantization": parent.summary.get("source_quantization"),
+    }
+    return draft.commit(summary)
+
+
+def _batches(
+    config: Config, inputs: dict[str, Artifact | RawInput], format: "Format"
+) -> tuple["PackedBatches", dict[str, Any]]:
+    """The mixture of every update, and what it is made of."""
+    from matura.train.batches import PackedBatches
+
+    share = config.replay_share if config.replay else 0.0
+    room = round(config.tokens_per_step * (1 - share))
+    main, dropped = _examples(
+        inputs["corpus" if config.corpus else "conversations"], format, min(config.sequence, room)
+    )
+    counts: dict[str, Any] = {"examples": len(main), "dropped_rows": dropped}
+    sources = [_rows("learn from", main, room, config.seed)]
+    if share:
+        rest = config.tokens_per_step - room
+        replay, dropped = _examples(inputs["replay"], format, min(config.sequence, rest))
+        sources.append(_rows("replay", replay, rest, config.seed + 1))
+        counts |= {"replay_examples": len(replay), "replay_dropped_rows": dropped}
+    return PackedBatches(sources), counts
+
+
+def _examples(source: Artifact | RawInput, format: "Format", length: int) -> tuple[list["Example"], int]:
+    from matura.core.records import read_conversations, read_documents
+    from matura.train import examples
+
+    assert isinstance(source, Artifact)
+    if source.kind == "corpus":
+        return examples.from_documents(read_documents(source.file("train.parquet")), format, length), 0
+    return examples.from_conversations(read_conversations(source.file("train.jsonl")), format, length)
+
+
+def _rows(what: str, examples: "list[Example]", tokens: int, seed: int) -> "Rows":
+    from matura.train.batches import Rows
+
+    if not any(example.trained for example in examples):
+        raise MaturaError(
+            f"there is nothing to {what}: no example has a trained token left after cutting to length"
+        )
+    return Rows(examples, tokens=tokens, seed=seed)
+
+
+def _train(
+    config: Config,
+    model: "Transformer",
+    batches: "PackedBatches",
+    meters: "dict[str, list[Example]]",
+    draft: Draft,
+) -> dict[str, Any]:
+    """The loop with its log, meters and checkpoints; returns the totals for the summary."""
+    from matura.model.peft.lora import apply_lora
+    from matura.train import objectives, optim, resume
+    from matura.train.loop import train
+
+    if config.method == "lora":
+        apply_lora(model, config.lora, config.seed)
+    steps = max(1, round(config.tokens / batches.mean_tokens))
+    optimizer = optim.build_optimizer(model, config.optimizer)
+    schedule = optim.build_schedule(config.optimizer, steps)
+    start, tokens, loss = 0, 0, 0.0
+    if (resumed := resume.restore(draft.resume, model, optimizer)) is not None:
+        start, position = resumed
+        tokens, loss = position["tokens"], position["loss"]
+        batches.restore(position["batches"])
+    draft.metrics.rewind(start)
+    if start == 0:
+        draft.metrics.log(0, tokens=0, **_look(model, meters))
+    with progress("finetune", config.tokens, start=tokens) as bar:
+        updates = train(
+            model,
+            batches,
+            objectives.next_token,
+            optimizer,
+            schedule,
+            steps=steps,
+            clip=config.optimizer.clip,
+            start=start,
+        )
+        for step in updates:
+            tokens, loss = tokens + step.tokens, step.loss
+            due = config.meter_every and step.step % config.meter_every == 0
+            seen = _look(model, meters) if due or step.step == steps else {}
+            draft.metrics.log(
+                step.step, tokens=tokens, loss=loss, lr=step.lr, grad_norm=step.grad_norm, **seen
+            )
+            if step.step % config.save_every == 0 and step.step < steps:
+                position = {"batches": batches.state(), "tokens": tokens, "loss": loss}
+                resume.save(draft.resume, step.step, model, optimizer, position)
+            bar.advance(step.tokens, step=f"{step.step}/{steps}", loss=loss)
+    epochs = [round(source.epochs, 3) for source in batches.sources]
+    return {"steps": steps, "tokens": tokens, "loss": loss, "epochs": epochs}
+
+
+def _meters(
+    config: Config, inputs: dict[str, Artifact | RawInput], format: "Format"
+) -> "dict[str, list[Example]]":
+    """A little held-out text of each kind: what is learned, and what should not be forgotten."""
+    from matura.core.records import read_conversations, read_documents
+    from matura.train import examples
+
+    if not config.meter_every:
+        return {}
+    meters: dict[str, list[Example]] = {}
+    corpus, talk, replay = (inputs.get(name) for name in ("corpus", "conversations", "replay"))
+    if isinstance(corpus, Artifact):
+        documents = read_documents(corpus.file("heldout.parquet"))
+        meters["heldout_loss"] = examples.from_documents(documents, format, config.sequence)
+    if isinstance(talk, Artifact):
+        rows = read_conversations(talk.file("heldout.jsonl"))
+        meters["heldout_loss"] = examples.from_conversations(rows, format, config.sequence)[0]
+    if isinstance(replay, Artifact):
+        rows = read_conversations(replay.file("heldout.jsonl"))
+        meters["replay_loss"] = examples.from_conversations(rows, format, config.sequence)[0]
+    return {name: _spread(made, config.meter_tokens) for name, made in meters.items()}
+
+
+def _spread(made: "list[Example]", tokens: int) -> "list[Example]":
+    """Examples from all over the list, until `tokens` are reached."""
+    chosen: list[Example] = []
+    used = 0
+    stride = max(1, len(made) * 256 // max(tokens, 256))
+    for example in made[::stride]:
+        if used and used + len(example.ids) > tokens:
+            break
+        chosen.append(example)
+        used += len(example.ids)
+    return chosen
+
+
+def _look(model: "Transformer", meters: "dict[str, list[Example]]") -> dict[str, float]:
+    """Mean loss in nats per trained token on each held-out set."""
+    import torch
+
+    from matura.train.batches import pack
+    from matura.train.objectives import next_token
+
+    found = {}
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        for name, made in meters.items():
+            batch = pack(made)
+            found[name] = float(next_token(model, batch)) / batch.weight
+    model.train(training)
+    return found
