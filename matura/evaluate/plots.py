@@ -91,11 +91,11 @@ def curve(
         for index, (name, points) in enumerate(series.items()):
             colour = colours[index % len(colours)]
             xs, ys = [x for x, _ in points], [y for _, y in points]
+            dots = len(xs) <= 30
             if name in smooth and len(ys) > 10:
                 axes.plot(xs, ys, color=colour, alpha=0.3, linewidth=0.8)
                 ys = _running_mean(ys)
-            marker = "o" if len(xs) <= 30 else ""
-            axes.plot(xs, ys, color=colour, linewidth=1.6, marker=marker, markersize=3, label=name)
+            axes.plot(xs, ys, "o-" if dots else "-", color=colour, linewidth=1.6, markersize=3, label=name)
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(ylabel)
         axes.grid(axis="y", alpha=0.2, linewidth=0.5)

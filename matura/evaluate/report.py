@@ -117,6 +117,8 @@ _LABELS = {
     "general.gold_bpb": "general ability: bits of the right answers",
     "general.acc_norm": "general ability: share of right answers",
 }
+LOSSES = {"loss": "trained", "heldout_loss": "held out"}  # names in metrics.jsonl, and for people
+FORGETTING = {"replay_loss": "the parent's answers"}
 _TASKS = {"hellaswag": "HellaSwag", "arc_easy": "ARC-Easy", "piqa": "PIQA"}
 
 
@@ -171,18 +173,14 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, Serie
         for name, value in row.items():
             if name != "step" and isinstance(value, int | float) and math.isfinite(value):
                 found.setdefault(name, []).append((float(row["step"]), float(value)))
-    forgetting = {name: line for name, line in found.items() if _measures_forgetting(name)}
-    losses = {name: line for name, line in found.items() if name.endswith("loss") and name not in forgetting}
+    losses = {words: found[name] for name, words in LOSSES.items() if name in found}
+    forgetting = {words: found[name] for name, words in FORGETTING.items() if name in found}
     if any(len(line) > 1 for line in losses.values()):
-        about = "Nats per trained token; pale: each step, dark: running mean."
-        yield "Training loss", about, losses, [name for name in losses if len(losses[name]) > 30]
-    if forgetting:
-        about = "Measured during training, against the parent."
+        about = "Nats per token; pale: each step of training, dark: its running mean."
+        yield "Loss", about, losses, [LOSSES["loss"]]
+    if any(len(line) > 1 for line in forgetting.values()):
+        about = "Loss on the parent's own answers that were held out: a rise is forgetting."
         yield "Forgetting meter", about, forgetting, []
-
-
-def _measures_forgetting(name: str) -> bool:
-    return any(word in name.lower() for word in ("forget", "kl", "general", "parent"))
 
 
 def table(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -5,10 +5,9 @@ Conventions, the same for every model, so that figures compare:
 - Text is encoded without special tokens. A context and its continuation are encoded together and cut where
   the context ends; spaces at the end of the context belong to the continuation (as in lm-evaluation-harness),
   so no token boundary is forced that the model never saw.
-- What a model expects before any text (`prefix_ids`: the begin token of Llama or Gemma, nothing for GPT-2 or
-  SmolLM2) comes first. Without it, the first token of a document is given and not scored: any token put there
-  instead, say the end of a chat turn, would be a place the model never saw, and learning it would look like
-  learning the document.
+- A document comes after one token that begins a text (`Format.begin_id`, the separator of pre-training), as in
+  training, and its first token is scored too. For a model without such a token the first token is given and not
+  scored. A question has what the tokenizer puts before any text (`prefix_ids`: nothing for GPT-2 or SmolLM2).
 - Documents never share a window. One longer than the window is cut into windows that score every token once;
   the last one looks back as far as the window allows.
 - Bytes are UTF-8 bytes of the text that was scored, so models with different tokenizers compare.
@@ -52,6 +51,8 @@ class Rendered(Protocol):
 class Format(Protocol):
     """What is used of `matura.tokenizer.conversation.Format`."""
 
+    @property
+    def begin_id(self) -> int | None: ...
     def render(self, messages: Any) -> Rendered: ...
 
 
@@ -153,19 +154,17 @@ def answer(item: Item, scored: Sequence[tuple[float, int]]) -> Answer:
     return Answer(best == item.gold, best_norm == item.gold, -logprob / math.log(2), size)
 
 
-def windows(ids: Sequence[int], prefix: Sequence[int] = (), window: int = WINDOW) -> list[Row]:
+def windows(ids: Sequence[int], begin: int | None, window: int = WINDOW) -> list[Row]:
     """Rows that score every token of a document once, with at most `window` tokens of input each.
 
-    Without a prefix the first token is only context.
+    `begin` stands before the first token; without it the first token is only context.
     """
-    whole = [*prefix, *ids]
-    first = max(1, len(prefix))
+    whole = list(ids) if begin is None else [begin, *ids]
     rows: list[Row] = []
-    for start in range(first, len(whole), window):
+    for start in range(1, len(whole), window):
         end = min(start + window, len(whole))
         # The input is context and continuation without its last token: `window` tokens if there are so many.
-        back = 0 if start == first else max(0, end - window - 1)
-        rows.append((whole[back:start], whole[start:end]))
+        rows.append((whole[max(0, end - window - 1) : start], whole[start:end]))
     return rows
 
 
@@ -174,18 +173,22 @@ def documents(
     tokenizer: Tokenizer,
     texts: Sequence[str],
     *,
+    begin: int | None,
     window: int = WINDOW,
     advance: Advance | None = None,
     logprobs: Scorer | None = None,
 ) -> list[Bits]:
-    """Bits, bytes and tokens of each text, as far as scored. Together: sum of bits / sum of bytes."""
+    """Bits, bytes and tokens of each text, as far as scored. Together: sum of bits / sum of bytes.
+
+    `begin` is the token before each text, `Format.begin_id`.
+    """
     encoded = [tokenizer.encode(text) for text in texts]
-    cut = [windows(ids, tokenizer.prefix_ids, window) for ids in encoded]
+    cut = [windows(ids, begin, window) for ids in encoded]
     rows = [row for one in cut for row in one]
     scored = iter((logprobs or _logprobs())(model, rows, advance=advance))
     result = []
     for text, ids, one in zip(texts, encoded, cut, strict=True):
-        given = b"" if tokenizer.prefix_ids or not ids else tokenizer.token_bytes(ids[0])
+        given = b"" if begin is not None or not ids else tokenizer.token_bytes(ids[0])
         bits = -math.fsum(x for _ in one for x in next(scored)) / math.log(2)
         size = max(0, len(text.encode()) - len(given))
         result.append(Bits(bits, size, sum(len(continuation) for _, continuation in one)))
@@ -223,7 +226,7 @@ def conversation_rows(
     return [
         _masked_rows(format.render(one.messages), window)
         if one.messages
-        else windows(tokenizer.encode(one.text)[:window], tokenizer.prefix_ids, window)
+        else windows(tokenizer.encode(one.text)[:window], format.begin_id, window)
         for one in conversations
     ]
 

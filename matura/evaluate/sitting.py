@@ -83,7 +83,9 @@ def sit(paper: Paper, candidates: dict[str, Candidate], resume: Path) -> Scores:
     when a model answers with something that is no number.
     """
     from matura.model import store
+    from matura.model.allocator import keep_freed_memory
 
+    keep_freed_memory()
     load = cache(lambda who: store.load(candidates[who].folder))
     sections = [
         *(section for who in (PARENT, CHILD) for section in _sections(paper, who, candidates[who], load)),
@@ -121,7 +123,9 @@ def _sections(paper: Paper, who: str, one: Candidate, load: Callable[[str], Any]
         texts = [document.text for document in paper.texts[kind]]
 
         def compute(advance: Advance) -> list[Any]:
-            scored = score.documents(load(who), tokenizer, texts, window=window, advance=advance)
+            scored = score.documents(
+                load(who), tokenizer, texts, begin=one.format.begin_id, window=window, advance=advance
+            )
             return [[one.bits, one.bytes, one.tokens] for one in scored]
 
         return compute
@@ -168,7 +172,8 @@ def _answers(paper: Paper, format: Format, model: Any) -> list[Any]:
 def prompt(format: Format, question: str) -> list[int]:
     """A question as the model is asked in a chat, or as plain text when it has no template."""
     if format.template is None:
-        return [*format.tokenizer.prefix_ids, *format.tokenizer.encode(question)]
+        begin = [] if format.begin_id is None else [format.begin_id]
+        return [*begin, *format.tokenizer.encode(question)]
     return format.prompt([{"role": "user", "content": question}])
 
 

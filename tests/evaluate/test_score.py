@@ -117,25 +117,24 @@ def test_of_equal_choices_the_first_is_the_answer():
 @pytest.mark.parametrize("window", [1, 2, 3, 7, 100])
 def test_documents_count_every_token_once_whatever_the_window(window):
     text = "a b c d e f g"
-    (result,) = documents(None, Words(prefix_ids=(0,)), [text], window=window, logprobs=halves)
+    (result,) = documents(None, Words(), [text], begin=0, window=window, logprobs=halves)
     assert result == Bits(pytest.approx(7.0), len(text), 7)
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 7, 100])
 def test_without_a_begin_token_the_first_token_is_given_and_its_bytes_do_not_count(window):
-    (result,) = documents(None, Words(), ["éa b c"], window=window, logprobs=halves)
+    (result,) = documents(None, Words(), ["éa b c"], begin=None, window=window, logprobs=halves)
     assert result == Bits(pytest.approx(2.0), len(" b c"), 2)
 
 
 def test_windows_look_back_as_far_as_they_may():
-    assert windows([1, 2, 3, 4, 5, 6, 7], [0], window=3) == [
+    assert windows([1, 2, 3, 4, 5, 6, 7], 0, window=3) == [
         ([0], [1, 2, 3]),
         ([3], [4, 5, 6]),
         ([4, 5, 6], [7]),  # the last window's input is 4, 5, 6: as long as the others
     ]
-    assert windows([1, 2, 3, 4, 5], window=3) == [([1], [2, 3, 4]), ([2, 3, 4], [5])]
-    assert windows([4, 5], [0, 1], window=1) == [([0, 1], [4]), ([4], [5])]
-    assert windows([], [0]) == windows([]) == windows([1]) == []
+    assert windows([1, 2, 3, 4, 5], None, window=3) == [([1], [2, 3, 4]), ([2, 3, 4], [5])]
+    assert windows([], 0) == windows([], None) == windows([1], None) == []
 
 
 def test_documents_are_scored_on_their_own():
@@ -145,7 +144,7 @@ def test_documents_are_scored_on_their_own():
         seen.extend(rows)
         return halves(model, rows)
 
-    found = documents(None, Words(prefix_ids=(0,)), ["a b", "", "c"], logprobs=spy)
+    found = documents(None, Words(), ["a b", "", "c"], begin=0, logprobs=spy)
     assert [context for context, _ in seen] == [[0], [0]]
     assert [one.tokens for one in found] == [2, 0, 1]
 
@@ -172,6 +171,8 @@ def test_clip_of_letters_ends_before_the_word_that_does_not_fit():
 class Marked:
     """Every token of an assistant's message is one to write."""
 
+    begin_id = 7
+
     def render(self, messages):
         ids, mask = [], []
         for message in messages:
@@ -196,14 +197,14 @@ def test_divergence_is_taken_where_the_model_would_write():
     conversations = [talk("ab", "cd", "e", "f"), Conversation("plain", (), "xy"), talk("only a question")]
     assert kl(None, None, Letters(), Marked(), conversations, divergence=spy) == [
         (0.75, 3),
-        (0.25, 1),
+        (0.5, 2),
         (0.0, 0),
     ]
     a, b, c, d, e, f = (ord(x) for x in "abcdef")
     assert seen == [
         ([1, a, b, 1], [c, d]),
         ([1, a, b, 1, c, d, 1, e, 1], [f]),
-        ([ord("x")], [ord("y")]),
+        ([7], [ord("x"), ord("y")]),
     ]
 
 

