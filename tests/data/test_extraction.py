@@ -80,6 +80,11 @@ class TestRst:
         source = "Run::\n\n    make all\n\n.. code-block:: python\n   :linenos:\n\n   print(1)\n\nAfter."
         assert text_of(source, "rst") == "Run:\n\n    make all\n\n   print(1)\n\nAfter."
 
+    def test_the_mark_before_code_shows_as_a_reader_sees_it(self) -> None:
+        assert text_of("Run::\n\n  a\n\nThus. ::\n\n  b\n\n::\n\n  c::d", "rst") == (
+            "Run:\n\n  a\n\nThus.\n\n  b\n\n\n\n  c::d".replace("\n\n\n\n", "\n\n\n")
+        )
+
     def test_admonitions_keep_their_words(self) -> None:
         source = (
             ".. note:: Mind this.\n   And this.\n\n.. versionadded:: 1.2\n\n.. deprecated:: 2 Use b.\n\nEnd."

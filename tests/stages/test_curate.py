@@ -161,7 +161,12 @@ class TestErrors:
         inputs = {"path": raw_input(folder)}
         (folder / "chapter0.md").write_text("something else " * 50)
         draft = artifact.begin(
-            tmp_path / "out", kind="corpus", stage="curate", version=1, config=config, inputs=inputs
+            tmp_path / "out",
+            kind="corpus",
+            stage="curate",
+            version=curate.VERSION,
+            config=config,
+            inputs=inputs,
         )
         with pytest.raises(MaturaError, match=r"chapter0\.md changed while it was read"):
             curate.run(config, inputs, draft)
