@@ -125,8 +125,8 @@ def _inline(text: str) -> str:
     text = LITERAL.sub(r"`\1`", text)
     text = SUBSTITUTION.sub(r"\1", text)
     # "Run::" shows one colon before its code; "Run. ::" and "::" alone show none.
-    text = re.sub(r"(?m)(?:(?<=\s)|^)::$", "", text)
-    return re.sub(r"(?m)(?<=\S)::$", ":", text)
+    text = re.sub(r"(?m)(?:(?<=\s)|^)::[ \t]*$", "", text)
+    return re.sub(r"(?m)(?<=\S)::[ \t]*$", ":", text)
 
 
 def _role_text(content: str) -> str:

@@ -81,7 +81,7 @@ class TestRst:
         assert text_of(source, "rst") == "Run:\n\n    make all\n\n   print(1)\n\nAfter."
 
     def test_the_mark_before_code_shows_as_a_reader_sees_it(self) -> None:
-        assert text_of("Run::\n\n  a\n\nThus. ::\n\n  b\n\n::\n\n  c::d", "rst") == (
+        assert text_of("Run::\n\n  a\n\nThus. ::  \n\n  b\n\n::\n\n  c::d", "rst") == (
             "Run:\n\n  a\n\nThus.\n\n  b\n\n\n\n  c::d".replace("\n\n\n\n", "\n\n\n")
         )
 
