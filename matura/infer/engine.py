@@ -111,9 +111,10 @@ def _run(model: Transformer, rows: list[_Row], ended: Ended | None) -> Iterator[
     hidden_BTD = model.decode(ids_BT, mask=real_BS, cache=cache)
     while True:
         logits_BV = model.logits(hidden_BTD[:, -1])
+        best_B = logits_BV.argmax(-1).tolist()
         going = []
         for b, row in enumerate(rows):
-            token = _next(model, row, logits_BV[b], ended)
+            token = _next(model, row, logits_BV[b], best_B[b], ended)
             yield token
             if token.finish is None:
                 going.append(b)
@@ -128,10 +129,12 @@ def _run(model: Transformer, rows: list[_Row], ended: Ended | None) -> Iterator[
         hidden_BTD = model.decode(new_B1, mask=real_BS, positions_BT=positions_B1, cache=cache)
 
 
-def _next(model: Transformer, row: _Row, logits_V: Tensor, ended: Ended | None) -> Token:
+def _next(model: Transformer, row: _Row, logits_V: Tensor, best: int, ended: Ended | None) -> Token:
     sampling = row.request.sampling
-    seen = [*row.request.ids, *row.new] if sampling.repetition_penalty != 1 else ()
-    id = choose(logits_V, sampling, seen, len(row.new))
+    if sampling.repetition_penalty != 1:
+        id = choose(logits_V, sampling, [*row.request.ids, *row.new], len(row.new))
+    else:
+        id = best if sampling.temperature == 0 else choose(logits_V, sampling, (), len(row.new))
     row.new.append(id)
     finish: Literal["stop", "length"] | None = None
     if id in row.request.stop_ids or (ended is not None and ended(row.index, row.new)):

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from matura.core.settings import Sampling
 
+FIRST_LOOK = 512
+"""Tokens that top-p and min-p look at before they sort the whole vocabulary."""
+
 
 def uniform(seed: int, position: int) -> float:
     """The draw in [0, 1) for one position of one request: a hash, so no other request can disturb it."""
@@ -29,8 +32,7 @@ def choose(logits_V: Tensor, sampling: Sampling, seen: Sequence[int], position: 
     if sampling.temperature == 0:
         return int(logits_V.argmax())
     kept_V, ids_V = kept(logits_V, sampling)
-    probabilities_V = torch.softmax(kept_V.double(), -1)
-    total_V = probabilities_V.cumsum(-1)
+    total_V = torch.softmax(kept_V, -1).double().cumsum(-1)
     draw = uniform(sampling.seed, position) * float(total_V[-1])
     index = min(int(torch.searchsorted(total_V, draw, right=True)), len(total_V) - 1)
     return int(index if ids_V is None else ids_V[index])
@@ -54,17 +56,24 @@ def kept(logits_V: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
     scores_V = logits_V.float() / sampling.temperature
     if not sampling.top_k and sampling.top_p >= 1 and not sampling.min_p:
         return scores_V, None
-    if sampling.top_k:
-        scores_V, ids_V = scores_V.topk(min(sampling.top_k, len(scores_V)))
-    else:
-        scores_V, ids_V = scores_V.sort(descending=True, stable=True)
+    head = sampling.top_k or FIRST_LOOK
+    best_V, ids_V = scores_V.topk(min(head, len(scores_V)))
+    normalizer = best_V.logsumexp(-1) if sampling.top_k else scores_V.logsumexp(-1)
+    if not sampling.top_k and not _enough(best_V, normalizer, sampling):
+        best_V, ids_V = scores_V.sort(descending=True, stable=True)
     if sampling.top_p < 1:
-        before_V = torch.softmax(scores_V, -1).cumsum(-1).roll(1)
+        before_V = (best_V - normalizer).exp().cumsum(-1).roll(1)
         before_V[0] = 0
         count = int((before_V < sampling.top_p).sum())
-        scores_V, ids_V = scores_V[:count], ids_V[:count]
+        best_V, ids_V = best_V[:count], ids_V[:count]
     if sampling.min_p:
-        share_V = (scores_V - scores_V[0]).exp()
-        count = max(1, int((share_V >= sampling.min_p).sum()))
-        scores_V, ids_V = scores_V[:count], ids_V[:count]
-    return scores_V, ids_V
+        count = max(1, int(((best_V - best_V[0]).exp() >= sampling.min_p).sum()))
+        best_V, ids_V = best_V[:count], ids_V[:count]
+    return best_V, ids_V
+
+
+def _enough(best_V: Tensor, normalizer: Tensor, sampling: Sampling) -> bool:
+    """Whether the tokens looked at hold everything that top-p and min-p could keep: sorting all is slow."""
+    by_mass = sampling.top_p < 1 and float((best_V - normalizer).exp().sum()) >= sampling.top_p
+    by_share = sampling.min_p > 0 and float((best_V[-1] - best_V[0]).exp()) < sampling.min_p
+    return by_mass or by_share

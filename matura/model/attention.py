@@ -117,13 +117,12 @@ def _attend_packed(
 
 
 def _attend_one_query(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Tensor | None) -> Tensor:
-    """Decoding: the heads that share a key/value head become the rows of one small matrix product."""
+    """Decoding: the heads that share a key/value head become the queries of one small attention."""
     B, H, _, K = q_BHTK.shape
     G = k_BGSK.shape[1]
-    scores_BGRS = q_BHTK.view(B, G, H // G, K) @ k_BGSK.transpose(-1, -2) * K**-0.5
-    if mask is not None:
-        scores_BGRS = scores_BGRS.masked_fill(~mask[:, None, None, :], float("-inf"))
-    return (torch.softmax(scores_BGRS, -1) @ v_BGSK).view(B, H, 1, K)
+    keys = None if mask is None else mask[:, None, None, :]
+    q_BGRK = q_BHTK.reshape(B, G, H // G, K)
+    return F.scaled_dot_product_attention(q_BGRK, k_BGSK, v_BGSK, attn_mask=keys).reshape(B, H, 1, K)
 
 
 def spans(lengths: tuple[int, ...]) -> list[tuple[int, int]]:

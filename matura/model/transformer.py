@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from matura.model import config as c
 from matura.model.attention import Mask, Packed, attend
 from matura.model.cache import Cache, LayerCache, new_cache
-from matura.model.layers import build_mlp, build_norm
+from matura.model.layers import Linear, build_mlp, build_norm, linear
 from matura.model.position import Rotation, rotate, rotation
 
 
@@ -30,10 +30,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.causal = config.heads, config.kv_heads, causal
         inner, inner_kv = config.heads * config.head_width, config.kv_heads * config.head_width
-        self.q = nn.Linear(width, inner, bias=config.bias)
-        self.k = nn.Linear(width, inner_kv, bias=config.bias)
-        self.v = nn.Linear(width, inner_kv, bias=config.bias)
-        self.o = nn.Linear(inner, width, bias=config.bias)
+        self.q = Linear(width, inner, bias=config.bias)
+        self.k = Linear(width, inner_kv, bias=config.bias)
+        self.v = Linear(width, inner_kv, bias=config.bias)
+        self.o = Linear(inner, width, bias=config.bias)
 
     def forward(
         self,
@@ -99,7 +99,9 @@ class Block(nn.Module):
 
     def _step(self, x_BTD: Tensor, which: int, part) -> Tensor:  # type: ignore[no-untyped-def]
         norm = self.norms[which]
-        out_BTD = F.dropout(part(x_BTD if self.post else norm(x_BTD)), self.dropout, self.training)
+        out_BTD = part(x_BTD if self.post else norm(x_BTD))
+        if self.dropout and self.training:
+            out_BTD = F.dropout(out_BTD, self.dropout)
         return norm(x_BTD + out_BTD) if self.post else x_BTD + out_BTD
 
 
@@ -167,7 +169,7 @@ class Transformer(nn.Module):
         self.embed = nn.Embedding(config.vocabulary, config.width)
         self.encoder = Stack(config.encoder, config.context) if config.encoder else None
         self.decoder = Stack(config.decoder, config.context) if config.decoder else None
-        self.head = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
+        self.head = None if config.tied else Linear(config.width, config.vocabulary, bias=False)
 
     def encode(self, ids_BS: Tensor, *, mask: Mask = None) -> Tensor:
         """Source ids to memory [B, S, D]; every token sees both sides."""
@@ -202,7 +204,7 @@ class Transformer(nn.Module):
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Scores over the vocabulary [..., V]; ask only for the positions that are needed."""
-        return F.linear(x_BTD, self.head_weight_VD)
+        return linear(x_BTD, self.head_weight_VD)
 
     @property
     def head_weight_VD(self) -> Tensor:

@@ -1,0 +1,74 @@
+"""Losses and scores against the plain formula."""
+
+import pytest
+import torch
+
+from matura.model import logprobs
+from matura.model.logprobs import (
+    continuation_kl,
+    continuation_logprobs,
+    cross_entropy,
+    cross_entropy_reference,
+)
+from tests.model.tiny import build, llama_config, some_ids
+
+
+@pytest.mark.parametrize("chunk", [2, 7, 512])
+def test_chunked_cross_entropy_equals_the_formula(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logprobs, "CHUNK", chunk)
+    make = torch.Generator().manual_seed(0)
+    hidden = torch.randn(7, 6, generator=make, dtype=torch.float64, requires_grad=True)
+    head = torch.randn(11, 6, generator=make, dtype=torch.float64, requires_grad=True)
+    targets, weights = some_ids(7, vocabulary=11), torch.tensor([1, 0, 2, 1, 1, 0.5, 1], dtype=torch.float64)
+    loss = cross_entropy(hidden, head, targets, weights)
+    expected = cross_entropy_reference(hidden, head, targets, weights)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    found = torch.autograd.grad(loss * 3, (hidden, head))
+    for a, b in zip(found, torch.autograd.grad(expected * 3, (hidden, head)), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_no_positions_give_a_connected_zero() -> None:
+    hidden = torch.zeros(0, 6, requires_grad=True)
+    loss = cross_entropy(hidden, torch.ones(11, 6), torch.zeros(0, dtype=torch.long), torch.zeros(0))
+    loss.backward()
+    assert loss.item() == 0
+    assert hidden.grad is not None
+
+
+def test_a_huge_logit_stays_finite() -> None:
+    hidden, head = torch.full((1, 1), 1e4), torch.tensor([[1.0], [-1.0]])
+    loss = cross_entropy(hidden, head, torch.tensor([1]), torch.ones(1))
+    assert loss.item() == pytest.approx(2e4)
+
+
+def test_continuations_equal_the_plain_forward_pass_in_any_batch() -> None:
+    model = build(llama_config())
+    rows = [
+        (some_ids(n, seed=n).tolist(), some_ids(m, seed=50 + n).tolist())
+        for n, m in [(3, 2), (1, 5), (9, 1), (4, 4)]
+    ]
+    rows.append(([5], []))
+    together = continuation_logprobs(model, rows, tokens_per_batch=100)
+    split = continuation_logprobs(model, rows, tokens_per_batch=1)
+    for (context, continuation), found, alone in zip(rows, together, split, strict=True):
+        ids = torch.tensor([[*context, *continuation]])
+        logprobs_TV = torch.log_softmax(model.logits(model.decode(ids))[0].float(), -1)
+        expected = [logprobs_TV[len(context) - 1 + i, id].item() for i, id in enumerate(continuation)]
+        assert found == pytest.approx(expected, abs=1e-5)
+        assert alone == pytest.approx(expected, abs=1e-5)
+
+
+def test_kl_is_zero_for_itself_and_equals_the_formula() -> None:
+    parent, child = build(llama_config()), build(llama_config(), seed=9)
+    rows = [(some_ids(4).tolist(), some_ids(3, seed=5).tolist())]
+    assert continuation_kl(parent, parent, rows)[0] == pytest.approx([0, 0, 0], abs=1e-6)
+    ids = torch.tensor([[*rows[0][0], *rows[0][1]]])
+    p, q = (torch.log_softmax(m.logits(m.decode(ids))[0, 3:6].float(), -1) for m in (parent, child))
+    expected = torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
+    assert continuation_kl(parent, child, rows)[0] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_an_empty_context_is_refused() -> None:
+    with pytest.raises(ValueError, match="context is empty"):
+        continuation_logprobs(build(llama_config()), [([], [1])])

@@ -1,0 +1,135 @@
+"""One core, three kinds of model: causality, caches, padding and packing change nothing they should not."""
+
+import pytest
+import torch
+
+from matura.model import config as c
+from matura.model.attention import Packed
+from matura.model.transformer import Transformer
+from tests.model.tiny import build, gpt_stack, llama_config, some_ids
+
+EXACT = {"rtol": 0, "atol": 1e-10}
+
+
+def decoders() -> dict[str, c.ModelConfig]:
+    return {
+        "llama": llama_config(),
+        "llama-untied": llama_config(tied=False, kv_heads=4),
+        "gpt": c.ModelConfig(vocabulary=97, context=64, decoder=gpt_stack()),
+        "gpt-post": c.ModelConfig(vocabulary=97, context=64, decoder=gpt_stack(placement="post")),
+    }
+
+
+@pytest.fixture(params=decoders())
+def decoder(request: pytest.FixtureRequest) -> Transformer:
+    return build(decoders()[request.param])
+
+
+@pytest.fixture(params=["pre", "post"])
+def translator(request: pytest.FixtureRequest) -> Transformer:
+    return build(
+        c.ModelConfig(
+            vocabulary=97,
+            context=64,
+            encoder=gpt_stack(causal=False, placement=request.param),
+            decoder=gpt_stack(cross=True, placement=request.param),
+        )
+    )
+
+
+def test_later_tokens_change_nothing_before_them(decoder: Transformer) -> None:
+    a = some_ids(1, 12)
+    b = a.clone()
+    b[:, 7:] = some_ids(1, 5, seed=2)
+    assert not torch.equal(a, b)
+    torch.testing.assert_close(decoder.decode(a)[:, :7], decoder.decode(b)[:, :7], rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_cached_equals_whole(decoder: Transformer) -> None:
+    ids = some_ids(2, 12)
+    cache = decoder.new_cache(2, capacity=3)  # has to grow
+    parts = [decoder.decode(ids[:, a:b], cache=cache) for a, b in [(0, 5), (5, 6), (6, 9), (9, 10), (10, 12)]]
+    torch.testing.assert_close(torch.cat(parts, 1), decoder.decode(ids), **EXACT)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padded_equals_alone(decoder: Transformer, side: str) -> None:
+    short, long = some_ids(1, 5), some_ids(1, 9, seed=3)
+    padding = torch.zeros(1, 4, dtype=torch.long)
+    row = torch.cat([padding, short] if side == "left" else [short, padding], 1)
+    real = (
+        torch.tensor([[False] * 4 + [True] * 5])
+        if side == "left"
+        else torch.tensor([[True] * 5 + [False] * 4])
+    )
+    mask = torch.cat([real, torch.ones(1, 9, dtype=torch.bool)])
+    both = decoder.decode(torch.cat([row, long]), mask=mask)
+    torch.testing.assert_close(both[0][real[0]], decoder.decode(short)[0], **EXACT)
+    torch.testing.assert_close(both[1:], decoder.decode(long), **EXACT)
+
+
+def test_packed_equals_alone_in_values_and_gradients(decoder: Transformer) -> None:
+    pieces = [some_ids(1, n, seed=n) for n in (4, 4, 7, 1)]
+    parameters = list(decoder.parameters())
+
+    def gradients(outs: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(sum(out.sin().sum() for out in outs), parameters, allow_unused=True)
+
+    packed = decoder.decode(torch.cat(pieces, 1), mask=Packed((4, 4, 7, 1))).split([4, 4, 7, 1], 1)
+    alone = [decoder.decode(piece) for piece in pieces]
+    for a, b in zip(packed, alone, strict=True):
+        torch.testing.assert_close(a, b, **EXACT)
+    for a, b in zip(gradients(list(packed)), gradients(alone), strict=True):
+        if a is not None and b is not None:
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
+def test_an_encoder_sees_both_sides_and_ignores_padding() -> None:
+    model = build(c.ModelConfig(vocabulary=97, context=64, encoder=gpt_stack(causal=False)))
+    ids = some_ids(1, 6)
+    changed = ids.clone()
+    changed[0, 5] = (changed[0, 5] + 1) % 97
+    assert not torch.allclose(model.encode(ids)[0, 0], model.encode(changed)[0, 0])
+    padded = torch.cat([ids, torch.zeros(1, 3, dtype=torch.long)], 1)
+    mask = torch.tensor([[True] * 6 + [False] * 3])
+    torch.testing.assert_close(model.encode(padded, mask=mask)[:, :6], model.encode(ids), **EXACT)
+
+
+@torch.no_grad()
+def test_an_encoder_decoder_caches_and_masks_its_memory(translator: Transformer) -> None:
+    source, target = some_ids(2, 6), some_ids(2, 8, seed=2)
+    real = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
+    memory = translator.encode(source, mask=real)
+    whole = translator.decode(target, memory_BSD=memory, memory_mask_BS=real)
+    cache = translator.new_cache(2)
+    parts = [
+        translator.decode(target[:, a:b], memory_BSD=memory, memory_mask_BS=real, cache=cache)
+        for a, b in [(0, 3), (3, 4), (4, 8)]
+    ]
+    torch.testing.assert_close(torch.cat(parts, 1), whole, **EXACT)
+    short = translator.encode(source[1:, :4])
+    torch.testing.assert_close(translator.decode(target[1:], memory_BSD=short), whole[1:], **EXACT)
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    a, b, other = (Transformer(llama_config()).initialize(seed) for seed in (1, 1, 2))
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    assert not torch.equal(a.embed.weight, other.embed.weight)
+
+
+@pytest.mark.parametrize("name", decoders())
+def test_parameters_are_counted(name: str) -> None:
+    config = decoders()[name]
+    total, _ = c.count_parameters(config)
+    assert total == sum(p.numel() for p in Transformer(config).parameters())
+
+
+def test_settings_that_make_no_model_are_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of kv_heads"):
+        c.Attention(heads=4, kv_heads=3, head_width=8)
+    with pytest.raises(ValueError, match="encoder, a decoder or both"):
+        c.ModelConfig(vocabulary=10, context=10)
+    with pytest.raises(ValueError, match="no encoder"):
+        build(llama_config()).encode(some_ids(1, 2))
