@@ -87,7 +87,7 @@ class LanguageModel:
         _check_device(device)
         self.artifact = made
         self.format: Format = conversation.load(made.path)
-        self.model: Transformer = store.load(made.path, device=device)
+        self.model: Transformer = store.load_for_inference(made.path, device=device)
 
     @property
     def tokenizer(self) -> Tokenizer:

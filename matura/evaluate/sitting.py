@@ -86,7 +86,7 @@ def sit(paper: Paper, candidates: dict[str, Candidate], resume: Path) -> Scores:
     from matura.model.allocator import keep_freed_memory
 
     keep_freed_memory()
-    load = cache(lambda who: store.load(candidates[who].folder))
+    load = cache(lambda who: store.load_for_inference(candidates[who].folder))
     sections = [
         *(section for who in (PARENT, CHILD) for section in _sections(paper, who, candidates[who], load)),
         _divergence(paper, candidates[PARENT], load),

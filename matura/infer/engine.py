@@ -111,7 +111,8 @@ def _run(model: Transformer, rows: list[_Row], ended: Ended | None) -> Iterator[
     hidden_BTD = model.decode(ids_BT, mask=real_BS, cache=cache)
     while True:
         logits_BV = model.logits(hidden_BTD[:, -1])
-        best_B = logits_BV.argmax(-1).tolist()
+        greedy = any(row.request.sampling.temperature == 0 for row in rows)
+        best_B = logits_BV.argmax(-1).tolist() if greedy else [-1] * len(rows)
         going = []
         for b, row in enumerate(rows):
             token = _next(model, row, logits_BV[b], best_B[b], ended)

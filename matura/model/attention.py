@@ -15,20 +15,35 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Packed:
-    """Several sequences end to end in one row (B = 1); none sees another."""
+    """Several sequences end to end in one row (B = 1); none sees another, except that one may continue a parent.
+
+    `parents[i]` is the index of an earlier sequence that sequence i continues (it sees all of it and counts its
+    positions on from there), or None. So the choices of a question share the work of reading it.
+    """
 
     lengths: tuple[int, ...]
+    parents: tuple[int | None, ...] = ()
+
+    def parent(self, i: int) -> int | None:
+        """The sequence that sequence i continues."""
+        return self.parents[i] if self.parents else None
 
     def positions(self, device: torch.device | None = None) -> Tensor:
-        """Position of every token in its own sequence, [1, T]."""
-        return torch.cat([torch.arange(n, device=device) for n in self.lengths])[None]
+        """Position of every token in its own sequence, counted on from its parent's end, [1, T]."""
+        starts = [0 if (p := self.parent(i)) is None else self.lengths[p] for i in range(len(self.lengths))]
+        counts = [torch.arange(s, s + n, device=device) for s, n in zip(starts, self.lengths, strict=True)]
+        return torch.cat(counts)[None]
 
-    def same_sequence(self, device: torch.device | None = None) -> Tensor:
-        """[T, S], True where query and key belong to one sequence."""
+    def visible(self, device: torch.device | None = None) -> Tensor:
+        """[T, S], True where query and key belong to one sequence, or the key to the query's parent."""
         label_T = torch.repeat_interleave(
             torch.arange(len(self.lengths), device=device), torch.tensor(self.lengths, device=device)
         )
-        return label_T[:, None] == label_T[None, :]
+        visible_TS = label_T[:, None] == label_T[None, :]
+        if self.parents:
+            above = torch.tensor([-1 if p is None else p for p in self.parents], device=device)
+            visible_TS = visible_TS | (above[label_T][:, None] == label_T[None, :])
+        return visible_TS
 
 
 Mask = Packed | Tensor | None
@@ -44,8 +59,8 @@ def allowed(T: int, S: int, *, causal: bool, mask: Mask, device: torch.device | 
     if causal and T > 1:
         allow = torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)[None, None]
     if isinstance(mask, Packed):
-        same = mask.same_sequence(device)[None, None]
-        allow = same if allow is None else allow & same
+        visible = mask.visible(device)[None, None]
+        allow = visible if allow is None else allow & visible
     elif mask is not None:
         keys = mask[:, None, None, :]
         allow = keys if allow is None else allow & keys
@@ -77,7 +92,7 @@ def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, *, causal: bool, mask
     """
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
     if isinstance(mask, Packed) and q_BHTK.device.type == "cpu":
-        return _attend_packed(q_BHTK, k_BGSK, v_BGSK, causal=causal, lengths=mask.lengths)
+        return _attend_packed(q_BHTK, k_BGSK, v_BGSK, causal=causal, mask=mask)
     if T == 1 and not isinstance(mask, Packed):
         return _attend_one_query(q_BHTK, k_BGSK, v_BGSK, mask)
     if causal and mask is None and T == S:
@@ -93,12 +108,12 @@ def _sees_any(allow: Tensor | None) -> Tensor:
     return allow.any(-1, keepdim=True)
 
 
-def _attend_packed(
-    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, *, causal: bool, lengths: tuple[int, ...]
-) -> Tensor:
-    """One kernel per run of neighbours of equal length, which become rows of one batch."""
+def _attend_packed(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, *, causal: bool, mask: Packed) -> Tensor:
+    """One kernel per run of neighbours of equal length, which become rows of one batch; one per continuation."""
+    if any(parent is not None for parent in mask.parents):
+        return _attend_branches(q_BHTK, k_BGSK, v_BGSK, causal=causal, mask=mask)
     runs: list[list[int]] = []
-    for length in lengths:
+    for length in mask.lengths:
         if runs and runs[-1][0] == length:
             runs[-1][1] += 1
         else:
@@ -113,6 +128,17 @@ def _attend_packed(
             q, k, v, is_causal=causal, enable_gqa=True
         )  # [count, H, length, K]
         outs.append(out.transpose(0, 1).flatten(1, 2)[None])
+    return torch.cat(outs, dim=2)
+
+
+def _attend_branches(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, *, causal: bool, mask: Packed) -> Tensor:
+    """One kernel per sequence; the keys of a continuation are its parent's and its own."""
+    qs, ks, vs = (x.split(list(mask.lengths), dim=2) for x in (q_BHTK, k_BGSK, v_BGSK))
+    outs = []
+    for i, (q, k, v) in enumerate(zip(qs, ks, vs, strict=True)):
+        if (parent := mask.parent(i)) is not None:
+            k, v = torch.cat([ks[parent], k], 2), torch.cat([vs[parent], v], 2)
+        outs.append(attend(q, k, v, causal=causal))
     return torch.cat(outs, dim=2)
 
 

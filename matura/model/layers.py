@@ -9,6 +9,8 @@ Shape suffixes: N any leading dimensions, D width, F hidden width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +30,13 @@ def linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
     inputs = x_NI.shape[-1]
     rows, threads = x_NI.numel() // inputs, torch.get_num_threads()
     outputs = weight_OI.shape[0]
-    if torch.is_grad_enabled() or rows > FEW_ROWS or outputs % threads or not rows or x_NI.is_cuda:
+    if (
+        torch.is_grad_enabled()
+        or rows > FEW_ROWS
+        or outputs % threads
+        or not rows
+        or x_NI.device.type != "cpu"
+    ):
         return F.linear(x_NI, weight_OI, bias_O)
     x_PIN = x_NI.reshape(rows, inputs).T.expand(threads, inputs, rows)
     y_PON = torch.bmm(weight_OI.view(threads, -1, inputs), x_PIN)
@@ -41,6 +49,17 @@ class Linear(nn.Linear):
 
     def forward(self, x_NI: Tensor) -> Tensor:
         return linear(x_NI, self.weight, self.bias)
+
+
+def join(layers: Sequence[nn.Module]) -> Tensor | None:
+    """One matrix with the rows of all layers, whose weights become views of it; None if one is no plain layer."""
+    plain = [layer for layer in layers if isinstance(layer, Linear) and layer.bias is None]
+    if len(plain) < len(layers):
+        return None
+    joint = torch.cat([layer.weight.detach() for layer in plain])
+    for layer, rows in zip(plain, torch.split(joint, [layer.out_features for layer in plain]), strict=True):
+        layer.weight = nn.Parameter(rows, requires_grad=False)
+    return joint
 
 
 def rms_norm_reference(x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -122,11 +141,17 @@ class SwiGLU(nn.Module):
         self.up = Linear(width, config.hidden, bias=False)
         self.down = Linear(config.hidden, width, bias=False)
 
+        self.gate_up_weight: Tensor | None = None
+        """Rows of gate and up in one matrix (see `fuse_projections`); not a parameter."""
+
     def forward(self, x_ND: Tensor) -> Tensor:
-        gate_NF, up_NF = self.gate(x_ND), self.up(x_ND)
-        if not torch.is_grad_enabled():
-            return self.down(F.silu(gate_NF).mul_(up_NF))  # type: ignore[no-any-return]
-        return self.down(_SwiGLUFunction.apply(gate_NF, up_NF))
+        if torch.is_grad_enabled():
+            return self.down(_SwiGLUFunction.apply(self.gate(x_ND), self.up(x_ND)))  # type: ignore[no-any-return]
+        if self.gate_up_weight is None:
+            gate_NF, up_NF = self.gate(x_ND), self.up(x_ND)
+        else:
+            gate_NF, up_NF = linear(x_ND, self.gate_up_weight).chunk(2, -1)
+        return self.down(F.silu(gate_NF).mul_(up_NF))  # type: ignore[no-any-return]
 
 
 class GELU(nn.Module):

@@ -93,7 +93,8 @@ def continuation_logprobs(
 ) -> list[list[float]]:
     """Natural-log probability of every continuation token given what stands before it, in the order of `rows`.
 
-    Rows are sorted by length and packed without padding. `advance(n)` is told how many tokens are done.
+    Rows are packed without padding, and a context that several of them share (the choices of a question) is read
+    once. `advance(n)` is told how many tokens are done.
     """
     out: list[list[float]] = [[] for _ in rows]
     for batch in _batches(rows, tokens_per_batch):
@@ -136,37 +137,64 @@ def continuation_kl(
 
 
 def _batches(rows: Sequence[Row], tokens_per_batch: int) -> list[list[int]]:
-    """Indices of rows, longest first, cut so that each batch holds at most `tokens_per_batch` (or one row)."""
-    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i][0]) - len(rows[i][1]), i))
-    batches: list[list[int]] = []
-    used = tokens_per_batch
-    for i in order:
-        context, continuation = rows[i]
+    """Indices of rows, the largest groups of one context first, cut so that each batch reads at most
+    `tokens_per_batch` tokens (or holds one group)."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, (context, continuation) in enumerate(rows):
         if not len(context):
             raise ValueError(f"row {i}: the context is empty; give at least one token (usually BOS)")
-        if not len(continuation):
-            continue
-        size = len(context) + len(continuation) - 1
-        if used + size > tokens_per_batch:
+        if len(continuation):
+            groups.setdefault(tuple(context), []).append(i)
+    sizes = {
+        context: len(context) + sum(len(rows[i][1]) - 1 for i in members)
+        for context, members in groups.items()
+    }
+    batches: list[list[int]] = []
+    used = tokens_per_batch
+    for context in sorted(groups, key=lambda context: (-sizes[context], groups[context][0])):
+        if used + sizes[context] > tokens_per_batch:
             batches.append([])
             used = 0
-        batches[-1].append(i)
-        used += size
+        batches[-1] += groups[context]
+        used += sizes[context]
     return batches
 
 
 def _hidden_at_continuations(model: Transformer, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-    """Hidden states that predict the continuation tokens, and those tokens, for rows packed into one."""
+    """Hidden states that predict the continuation tokens, and those tokens, for rows packed into one.
+
+    A context that several neighbours share is read once, and each continuation branches off from it.
+    """
     device = model.embed.weight.device
     ids: list[int] = []
     where: list[int] = []
     targets: list[int] = []
-    for context, continuation in rows:
-        where += range(len(ids) + len(context) - 1, len(ids) + len(context) + len(continuation) - 1)
-        ids += [*context, *continuation[:-1]]
+    lengths: list[int] = []
+    parents: list[int | None] = []
+    trunk, end = -1, 0
+    for i, (context, continuation) in enumerate(rows):
+        shared = [i > 0 and rows[i - 1][0] == context, i + 1 < len(rows) and rows[i + 1][0] == context]
+        rest = continuation[:-1]
+        if not any(shared):
+            where += range(len(ids) + len(context) - 1, len(ids) + len(context) + len(rest))
+            ids += [*context, *rest]
+            lengths.append(len(context) + len(rest))
+            parents.append(None)
+        else:
+            if not shared[0]:
+                trunk = len(lengths)
+                ids += context
+                end = len(ids) - 1
+                lengths.append(len(context))
+                parents.append(None)
+            where += [end, *range(len(ids), len(ids) + len(rest))]
+            if rest:
+                ids += rest
+                lengths.append(len(rest))
+                parents.append(trunk)
         targets += continuation
-    lengths = tuple(len(context) + len(continuation) - 1 for context, continuation in rows)
-    hidden_1TD = model.decode(torch.tensor([ids], device=device), mask=Packed(lengths))
+    mask = Packed(tuple(lengths), tuple(parents) if any(p is not None for p in parents) else ())
+    hidden_1TD = model.decode(torch.tensor([ids], device=device), mask=mask)
     return hidden_1TD[0, torch.tensor(where, device=device)], torch.tensor(targets, device=device)
 
 

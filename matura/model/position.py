@@ -45,7 +45,10 @@ def rotate_reference(x_BTHK: Tensor, rotation: Rotation) -> Tensor:
 
 def _turn(x_BTHK: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
     a, b = x_BTHK.chunk(2, dim=-1)
-    y_BTHK = torch.empty(x_BTHK.shape, dtype=x_BTHK.dtype, device=x_BTHK.device)
+    B, T, H, K = x_BTHK.shape
+    y_BTHK = x_BTHK.new_empty(B, H, T, K).transpose(
+        1, 2
+    )  # heads lie apart in memory, as attention reads them
     left, right = y_BTHK.chunk(2, dim=-1)
     torch.mul(a, cos, out=left).addcmul_(b, sin, value=-sign)
     torch.mul(b, cos, out=right).addcmul_(a, sin, value=sign)

@@ -26,9 +26,9 @@ from matura.core.settings import LoraConfig
 from matura.model.config import ModelConfig
 from matura.model.dequantize import dequantize
 from matura.model.families import llama
-from matura.model.peft.lora import apply_lora, lora_state
+from matura.model.peft.lora import apply_lora, lora_state, merge_lora
 from matura.model.safetensors_file import open_tensors
-from matura.model.transformer import Transformer
+from matura.model.transformer import Transformer, fuse_projections
 
 CONFIG, WEIGHTS = "model.json", "model.safetensors"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter.json", "adapter.safetensors"
@@ -59,6 +59,13 @@ def load(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.fl
     return _assemble(
         read_config(made.path), open_tensors(made.file(WEIGHTS)), made.path, device, dtype
     ).eval()
+
+
+def load_for_inference(
+    path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> Transformer:
+    """`load`, with updates merged into the weights and projections fused: the same results, made faster."""
+    return fuse_projections(merge_lora(load(path, device=device, dtype=dtype)))
 
 
 def read_config(folder: str | Path) -> ModelConfig:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from matura.model import config as c
 from matura.model.attention import Mask, Packed, attend
 from matura.model.cache import Cache, LayerCache, new_cache
-from matura.model.layers import Linear, build_mlp, build_norm, linear
+from matura.model.layers import Linear, SwiGLU, build_mlp, build_norm, join, linear
 from matura.model.position import Rotation, rotate, rotation
 
 
@@ -34,6 +34,8 @@ class Attention(nn.Module):
         self.k = Linear(width, inner_kv, bias=config.bias)
         self.v = Linear(width, inner_kv, bias=config.bias)
         self.o = Linear(inner, width, bias=config.bias)
+        self.qkv_weight: Tensor | None = None
+        """Rows of q, k and v in one matrix (see `fuse_projections`); not a parameter."""
 
     def forward(
         self,
@@ -44,17 +46,33 @@ class Attention(nn.Module):
         memory_BSD: Tensor | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
-        q_BTHK = self.q(x_BTD).unflatten(-1, (self.heads, -1))
-        if turn is not None:
-            q_BTHK = rotate(q_BTHK, turn)
-        if memory_BSD is not None and cache is not None and cache.length:
-            k_BGSK, v_BGSK = cache.k_BGSK, cache.v_BGSK  # the encoder's output never changes
+        if memory_BSD is None and self.qkv_weight is not None and not torch.is_grad_enabled():
+            q_BTHK, k_BTGK, v_BTGK = self._fused(x_BTD, turn)
+            k_BGSK, v_BGSK = k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2)
         else:
+            q_BTHK = self.q(x_BTD).unflatten(-1, (self.heads, -1))
+            if turn is not None:
+                q_BTHK = rotate(q_BTHK, turn)
+            if memory_BSD is not None and cache is not None and cache.length:
+                return self._output(q_BTHK, cache.k_BGSK, cache.v_BGSK, mask)  # memory never changes
             k_BGSK, v_BGSK = self._keys_values(x_BTD if memory_BSD is None else memory_BSD, turn)
-            if cache is not None:
-                k_BGSK, v_BGSK = cache.append(k_BGSK, v_BGSK)
+        if cache is not None:
+            k_BGSK, v_BGSK = cache.append(k_BGSK, v_BGSK)
+        return self._output(q_BTHK, k_BGSK, v_BGSK, mask)
+
+    def _output(self, q_BTHK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
         out_BHTK = attend(q_BTHK.transpose(1, 2), k_BGSK, v_BGSK, causal=self.causal, mask=mask)
         return self.o(out_BHTK.transpose(1, 2).flatten(-2))
+
+    def _fused(self, x_BTD: Tensor, turn: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values by one product; queries and keys turned together."""
+        assert self.qkv_weight is not None
+        all_BTXK = linear(x_BTD, self.qkv_weight).unflatten(-1, (self.heads + 2 * self.kv_heads, -1))
+        turned, v_BTGK = all_BTXK.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
+        if turn is not None:
+            turned = rotate(turned, turn)
+        q_BTHK, k_BTGK = turned.split([self.heads, self.kv_heads], dim=2)
+        return q_BTHK, k_BTGK, v_BTGK
 
     def _keys_values(self, source_BSD: Tensor, turn: Rotation | None) -> tuple[Tensor, Tensor]:
         k_BSGK = self.k(source_BSD).unflatten(-1, (self.kv_heads, -1))
@@ -234,3 +252,18 @@ class Transformer(nn.Module):
             std = 0.02 / (2 * stack.config.layers) ** 0.5 if residual and stack is not None else 0.02
             parameter.normal_(0.0, std, generator=generator)
         return self
+
+
+@torch.no_grad()
+def fuse_projections(model: Transformer) -> Transformer:
+    """Lay the weights that read the same input side by side (q, k, v; gate, up), for inference.
+
+    The parameters become views of the joint matrices, so nothing is stored twice and names stay. Layers that LoRA or
+    quantization replaced, or with biases, are left as they are. A fused model must stay on its device.
+    """
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.qkv_weight = join([module.q, module.k, module.v])
+        elif isinstance(module, SwiGLU):
+            module.gate_up_weight = join([module.gate, module.up])
+    return model

@@ -42,13 +42,13 @@ class Config(config.Config):
     texts: int = Field(24, ge=0, description="Plain texts to keep")
     heldout: int = Field(12, ge=1, description="Conversations (or texts) of these held out for the exam")
     question: Sampling = Field(
-        Sampling(max_new_tokens=48, temperature=1.0, top_p=0.95), description="How questions are sampled"
+        Sampling(max_new_tokens=48, temperature=1.0, top_k=200, top_p=0.95), description="How questions are sampled"
     )
     answer: Sampling = Field(
-        Sampling(max_new_tokens=128, temperature=0.7, top_p=0.95), description="How answers are sampled"
+        Sampling(max_new_tokens=128, temperature=0.7, top_k=200, top_p=0.95), description="How answers are sampled"
     )
     text: Sampling = Field(
-        Sampling(max_new_tokens=160, temperature=1.0, top_p=0.95), description="How plain texts are sampled"
+        Sampling(max_new_tokens=160, temperature=1.0, top_k=200, top_p=0.95), description="How plain texts are sampled"
     )
     min_characters: int = Field(20, ge=1, description="Shorter answers and texts are dropped")
     batch: int = Field(24, ge=1, description="Requests that run together")
@@ -83,7 +83,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
             f"{parent.path} has no chat template, so it cannot write conversations: set conversations=0"
         )
     keep_freed_memory()
-    writer = _Writer(store.load(parent.path), format, config, draft.resume)
+    writer = _Writer(store.load_for_inference(parent.path), format, config, draft.resume)
     rows = writer.write("conversations", config.conversations) + writer.write("texts", config.texts)
     kept = _unique([row for row in rows if _usable(row, config)])
     chats = [row for row in kept if row.messages]

@@ -60,3 +60,12 @@ def test_a_causal_query_sees_no_later_key() -> None:
 def test_packed_positions_start_anew() -> None:
     assert Packed((2, 3)).positions().tolist() == [[0, 1, 0, 1, 2]]
     assert spans((2, 3, 1)) == [(0, 2), (2, 5), (5, 6)]
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_continuations_of_one_parent_equal_the_reference(causal: bool) -> None:
+    q, k, v = qkv(1, 9, 9)
+    mask = Packed((3, 2, 1, 2, 1), (None, 0, 0, None, 3))
+    assert mask.positions().tolist() == [[0, 1, 2, 3, 4, 3, 0, 1, 2]]
+    expected, _ = attend_reference(q, k, v, causal=causal, mask=mask)
+    torch.testing.assert_close(attend(q, k, v, causal=causal, mask=mask), expected, rtol=0, atol=1e-12)

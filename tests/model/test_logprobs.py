@@ -49,6 +49,8 @@ def test_continuations_equal_the_plain_forward_pass_in_any_batch() -> None:
         for n, m in [(3, 2), (1, 5), (9, 1), (4, 4)]
     ]
     rows.append(([5], []))
+    question = some_ids(6, seed=7).tolist()
+    rows += [(question, some_ids(n, seed=90 + n).tolist()) for n in (1, 4, 2)]  # choices of one question
     together = continuation_logprobs(model, rows, tokens_per_batch=100)
     split = continuation_logprobs(model, rows, tokens_per_batch=1)
     for (context, continuation), found, alone in zip(rows, together, split, strict=True):

@@ -5,7 +5,7 @@ import torch
 
 from matura.model import config as c
 from matura.model.attention import Packed
-from matura.model.transformer import Transformer
+from matura.model.transformer import Transformer, fuse_projections
 from tests.model.tiny import build, gpt_stack, llama_config, some_ids
 
 EXACT = {"rtol": 0, "atol": 1e-10}
@@ -84,6 +84,19 @@ def test_packed_equals_alone_in_values_and_gradients(decoder: Transformer) -> No
     for a, b in zip(gradients(list(packed)), gradients(alone), strict=True):
         if a is not None and b is not None:
             torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_fused_projections_change_nothing(decoder: Transformer) -> None:
+    ids = some_ids(2, 9)
+    names = set(decoder.state_dict())
+    expected = decoder.decode(ids)
+    fused = fuse_projections(decoder)
+    torch.testing.assert_close(fused.decode(ids), expected, **EXACT)
+    cache = fused.new_cache(2)
+    parts = [fused.decode(ids[:, a:b], cache=cache) for a, b in [(0, 5), (5, 6), (6, 9)]]
+    torch.testing.assert_close(torch.cat(parts, 1), expected, **EXACT)
+    assert set(fused.state_dict()) == names
 
 
 def test_an_encoder_sees_both_sides_and_ignores_padding() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,9 @@ from torch import Tensor, nn
 
 from matura.core.errors import ConfigError
 from matura.core.settings import LoraConfig
+from matura.model.layers import Linear
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class _UpdatedLinear(torch.autograd.Function):
@@ -69,17 +73,17 @@ class LoraLinear(nn.Module):
         return self.base(x_NI) + self.scale * (x_NI @ self.a.T) @ self.b.T
 
     @torch.no_grad()
-    def merged(self) -> nn.Linear:
+    def merged(self) -> Linear:
         """The plain linear layer with the update added into a copy of its weight."""
         bias = self.base.bias is not None
-        linear = nn.Linear(self.base.in_features, self.base.out_features, bias, device="meta")
+        linear = Linear(self.base.in_features, self.base.out_features, bias, device="meta")
         linear.weight = nn.Parameter(torch.addmm(self.base.weight, self.b, self.a, alpha=self.scale))
         if bias:
             linear.bias = self.base.bias
         return linear
 
 
-def apply_lora(model: nn.Module, config: LoraConfig, seed: int = 0) -> nn.Module:
+def apply_lora(model: Model, config: LoraConfig, seed: int = 0) -> Model:
     """Freeze `model` and put an update beside every target layer; the same seed gives the same start.
 
     Raises ConfigError when a target names no linear layer of the model.
@@ -98,7 +102,7 @@ def apply_lora(model: nn.Module, config: LoraConfig, seed: int = 0) -> nn.Module
     return model
 
 
-def merge_lora(model: nn.Module) -> nn.Module:
+def merge_lora(model: Model) -> Model:
     """Replace every LoRA layer by the plain layer it equals."""
     for parent, name, child in list(_leaves(model)):
         if isinstance(child, LoraLinear):
