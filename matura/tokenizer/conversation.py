@@ -55,6 +55,10 @@ class Format:
         self.tokenizer = tokenizer
         self.template = template
         self.stop_ids = tuple(stop_ids)
+        if unknown := [id for id in self.stop_ids if tokenizer.token(id) is None]:
+            raise FormatError(
+                f"the stop tokens {unknown} are outside the vocabulary of {tokenizer.vocab_size} tokens"
+            )
         self.generation = dict(generation or {})
         self._compiled = None if template is None else _compile(template)
         names = (tokenizer.token(id) for id in tokenizer.special_ids)
@@ -127,8 +131,6 @@ class Format:
         return [i <= last for i in range(len(ids))]
 
     def _text(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:
-        import jinja2
-
         assert self._compiled is not None
         roles = self.tokenizer.roles
         try:
@@ -141,21 +143,26 @@ class Format:
                 unk_token=roles.unk or "",
                 tools=None,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
+        except Exception as error:  # a template is a program of its own and can fail in any way
             raise MaturaError(
                 f"the chat template cannot write this conversation: {error}. {_shown(messages)}"
             ) from error
 
     def _encode(self, text: str, guard: _Guard) -> list[int]:
+        """Only what stands between two special tokens and holds a stand-in is encoded apart, as plain text: the
+        ids of everything else must not depend on what other messages hold."""
         if not guard.escapes:
             return self.tokenizer.encode_markup(text)
         ids: list[int] = []
+        markup = ""
         for piece in re.split(f"({'|'.join(map(re.escape, self._special))})", text):
-            if piece in self._special:
-                ids.append(self.tokenizer.id(piece))
-            elif piece:
-                ids += self.tokenizer.encode(guard.restore(piece))
-        return ids
+            plain = guard.restore(piece)
+            if plain == piece:
+                markup += piece
+                continue
+            ids += [*self.tokenizer.encode_markup(markup), *self.tokenizer.encode(plain)]
+            markup = ""
+        return ids + self.tokenizer.encode_markup(markup)
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json, conversation.json and generation.json; `load` needs nothing else."""
@@ -177,12 +184,24 @@ def from_files(files: TokenizerFiles) -> Format:
 def load(folder: str | Path) -> Format:
     """The format of a model artifact. Raises FormatError naming the file that is missing or broken."""
     folder = Path(folder)
-    stored = read_json(folder / FILE, limit=64 << 20, what="a conversation format")
-    generation = read_json(folder / "generation.json", limit=1 << 20, what="generation defaults")
-    tokenizer = tokenizers.load(folder, stored.get("tokenizer_settings"))
+    try:
+        stored = read_json(folder / FILE, limit=64 << 20, what="a conversation format")
+        generation = read_json(folder / "generation.json", limit=1 << 20, what="generation defaults")
+    except OSError as error:
+        raise FormatError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
     template, stop = stored.get("template"), stored.get("stop_tokens", [])
-    if not (template is None or isinstance(template, str)) or not isinstance(stop, list):
-        raise FormatError(f"{folder / FILE}: expected a text `template` and a list `stop_tokens`")
+    settings = stored.get("tokenizer_settings") or {}
+    if not (
+        (template is None or isinstance(template, str))
+        and isinstance(settings, dict)
+        and isinstance(stop, list)
+        and all(isinstance(token, str) for token in stop)
+    ):
+        raise FormatError(
+            f"{folder / FILE}: expected a text `template`, a list of texts `stop_tokens` and an object "
+            "`tokenizer_settings`"
+        )
+    tokenizer = tokenizers.load(folder, settings)
     return Format(tokenizer, template, [tokenizer.id(token) for token in stop], generation)
 
 
@@ -194,20 +213,25 @@ class _Guard:
     """
 
     def __init__(self, messages: Sequence[Message], special: Sequence[str]) -> None:
-        contents = [str(message.get("content") or "") for message in messages]
+        written = json.dumps([dict(message) for message in messages], ensure_ascii=False, default=str)
         nonce = 0
-        while any(f"\ue000{nonce:x}." in content for content in contents):
+        while f"\ue000{nonce:x}." in written:
             nonce += 1
         self.escapes: dict[str, str] = {}
         self._nonce, self._special = nonce, special
         self._pattern = re.compile("|".join(map(re.escape, special))) if special else None
         self.messages = [
-            {**message, "content": self._escape(content)}
-            for message, content in zip(messages, contents, strict=True)
+            {name: value if name == "role" else self._escape(value) for name, value in message.items()}
+            for message in messages
         ]
 
-    def _escape(self, content: str) -> str:
-        if self._pattern is None:
+    def _escape(self, content: Any) -> Any:
+        """`content` with stand-ins; lists and objects (tool calls) all the way down."""
+        if isinstance(content, Mapping):
+            return {name: self._escape(value) for name, value in content.items()}
+        if isinstance(content, list | tuple):
+            return [self._escape(value) for value in content]
+        if self._pattern is None or not isinstance(content, str):
             return content
         content = self._pattern.sub(lambda match: self._stand_in(match[0]), content)
         opening = max((_overlap(content, token) for token in self._special), default=0)
@@ -253,9 +277,13 @@ def _check_messages(messages: Sequence[Message]) -> None:
     if not messages:
         raise MaturaError("a conversation needs at least one message")
     for i, message in enumerate(messages):
-        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+        if not isinstance(message, Mapping) or not all(
+            isinstance(message.get(name), str) for name in ("role", "content")
+        ):
+            raise MaturaError(f"message {i}: expected text in `role` and `content`, got {message!r:.200}")
+        if not re.fullmatch(r"[\w-]{1,64}", message["role"]):  # templates write it into their markup
             raise MaturaError(
-                f"message {i}: expected text in `role` and `content`, got {dict(message)!r:.200}"
+                f"message {i}: a role is one word, such as user or assistant, not {message['role']!r:.200}"
             )
 
 
