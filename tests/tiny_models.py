@@ -1,0 +1,126 @@
+"""Complete tiny models for tests: weights, tokenizer, chat template, as GGUF file and as artifact."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from matura.core import artifact
+from matura.core.artifact import Artifact
+from matura.core.raw import raw_input
+from matura.core.records import Conversation, Document, write_conversations, write_documents
+from matura.model import config as c
+from matura.model.families import llama
+from matura.model.transformer import Transformer
+from matura.stages import pull
+from matura.tokenizer.conversation import Format
+from matura.tokenizer.from_gguf import from_gguf
+from tests.gguf_files import Tensor, byte_level_vocabulary, write_gguf
+
+CHATML = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou help.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+VOCABULARY = len(byte_level_vocabulary()["tokenizer.ggml.tokens"])
+CONTEXT = 256
+
+
+def chatml() -> Format:
+    """A byte-level tokenizer with a ChatML template that has a default system prompt."""
+    tokenizer = from_gguf(byte_level_vocabulary())
+    return Format(tokenizer, CHATML, [tokenizer.id("<|im_end|>"), tokenizer.id("<|endoftext|>")])
+
+
+def network(*, seed: int = 0, tied: bool = True, layers: int = 2, scale: float = 4.0) -> Transformer:
+    """A llama of width 32 with random weights in float32; `scale` makes it say definite things."""
+    decoder = c.StackConfig(
+        layers=layers,
+        width=32,
+        attention=c.Attention(heads=4, kv_heads=2, head_width=8),
+        mlp=c.SwiGLU(hidden=48),
+        norm=c.RMSNorm(eps=1e-5),
+        position=c.Rope(theta=10_000.0),
+    )
+    config = c.ModelConfig(vocabulary=VOCABULARY, context=CONTEXT, decoder=decoder, tied=tied, family="llama")
+    model = Transformer(config).initialize(seed).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() >= 2:
+                parameter.mul_(scale)
+    return model
+
+
+def interleaved(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """The rows of one head as pairs (0, half), (1, half + 1), ...: how GGUF keeps queries and keys."""
+    half = weight.shape[0] // heads // 2
+    order = [h * 2 * half + part * half + j for h in range(heads) for j in range(half) for part in (0, 1)]
+    return weight[order]
+
+
+def gguf_parts(model: Transformer, **more: Any) -> tuple[dict[str, Any], list[Tensor]]:
+    """Metadata and float32 tensors of a GGUF file with this model and the byte-level tokenizer."""
+    decoder = model.config.decoder
+    assert decoder is not None
+    attention = decoder.attention
+    metadata = byte_level_vocabulary(**{"tokenizer.chat_template": CHATML}) | {
+        "llama.block_count": decoder.layers,
+        "llama.context_length": model.config.context,
+        "llama.embedding_length": decoder.width,
+        "llama.feed_forward_length": decoder.mlp.hidden,
+        "llama.attention.head_count": attention.heads,
+        "llama.attention.head_count_kv": attention.kv_heads,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "llama.rope.freq_base": 10_000.0,
+    }
+    weights, tensors = model.state_dict(), []
+    for theirs, ours in llama.gguf_names(model.config).items():
+        weight = weights[ours].float()
+        if theirs.endswith(("attn_q.weight", "attn_k.weight")):
+            weight = interleaved(weight, attention.heads if "attn_q" in theirs else attention.kv_heads)
+        data = np.ascontiguousarray(weight.numpy()).tobytes()
+        tensors.append(Tensor(theirs, "F32", tuple(reversed(weight.shape)), data))
+    return metadata | more, tensors
+
+
+def write_gguf_model(path: Path, model: Transformer, **more: Any) -> Path:
+    """A complete GGUF file of this model; `more` replaces metadata."""
+    return write_gguf(path, *gguf_parts(model, **more))
+
+
+def pulled(folder: Path, *, model: Transformer | None = None, name: str = "tiny", **more: Any) -> Artifact:
+    """A complete tiny model artifact at `folder / name`, pulled from a GGUF file."""
+    source = write_gguf_model(folder / f"{name}.gguf", model or network(), **more)
+    config = pull.Config(reference=name, files=str(source))
+    inputs = {"files": raw_input(source)}
+    draft = artifact.begin(
+        folder / name, kind=pull.KIND, stage="pull", version=pull.VERSION, config=config, inputs=inputs
+    )
+    return pull.run(config, inputs, draft)
+
+
+def corpus(folder: Path, documents: int = 12, heldout: int = 2, text: str = "") -> Artifact:
+    """A corpus artifact of small made-up documents, or of one text again and again."""
+    draft = artifact.begin(folder, kind="corpus", stage="curate", version=1, config={}, inputs={})
+    rows = [
+        Document(f"d{n}", text or f"Note {n}: hello hello, {n * 7919} is a number. " * 3, f"d{n}.md")
+        for n in range(documents)
+    ]
+    write_documents(draft.path / "train.parquet", rows[heldout:])
+    write_documents(draft.path / "heldout.parquet", rows[:heldout])
+    return draft.commit({})
+
+
+def conversations(folder: Path, rows: list[Conversation], heldout: list[Conversation]) -> Artifact:
+    """A conversations artifact."""
+    draft = artifact.begin(folder, kind="conversations", stage="synthesize", version=1, config={}, inputs={})
+    write_conversations(draft.path / "train.jsonl", rows)
+    write_conversations(draft.path / "heldout.jsonl", heldout)
+    return draft.commit({})
+
+
+def talk(number: int, answer: str = "hello hello") -> Conversation:
+    """A question and its answer."""
+    asked = {"role": "user", "content": f"say {number}"}
+    return Conversation(f"c{number}", (asked, {"role": "assistant", "content": f"{answer} {number}"}))
