@@ -25,7 +25,9 @@ def table(module: str, name: str) -> str:
         if match is None:
             continue
         about = lines[i + 1].strip() if i + 1 < len(lines) and LINE.fullmatch(lines[i + 1]) is None else ""
-        default = match["default"] if match["default"] in ("required", "none", "empty") else f"`{match['default']}`"
+        default = (
+            match["default"] if match["default"] in ("required", "none", "empty") else f"`{match['default']}`"
+        )
         cells = [f"`{match['name']}`", match["type"], default, about]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
