@@ -109,13 +109,16 @@ def test_readme_names_every_command() -> None:
     assert not missing
 
 
-def test_benchmarks_of_the_pages_exist() -> None:
-    from benchmarks.__main__ import NAMES
+def test_benchmarks_of_the_pages_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import __main__ as benchmarks
 
     lines = [line for page in PAGES for body in blocks(page, "sh") for line in body.splitlines()]
-    named = [line.partition("-m benchmarks")[2].split() for line in lines if "-m benchmarks" in line]
-    assert named
-    assert {name for names in named for name in names if not name.startswith("-")} <= set(NAMES)
+    lines += [text for page in PAGES for text in re.findall(r"`([^`]+)`", without_blocks(page))]
+    typed = [line.partition("-m benchmarks")[2] for line in lines if "python -m benchmarks" in line]
+    assert typed
+    for arguments in typed:
+        monkeypatch.setattr("sys.argv", ["benchmarks", *shlex.split(arguments, comments=True)])
+        benchmarks._arguments()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
