@@ -1,0 +1,66 @@
+"""`python -m benchmarks [NAME ...] [options]`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from benchmarks.options import Options
+from benchmarks.record import RESULTS
+
+NAMES = {
+    "parity": "the same logits, answers, perplexity and chat ids as transformers on the same weights",
+    "speed_train": "LoRA and full tuning beside transformers + peft: tokens/s and peak memory",
+    "speed_decode": "cached generation beside transformers: one prompt, and 16 ragged ones",
+    "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
+}
+
+
+def main() -> int:
+    """Run the benchmarks that were named; 1 when one of them found what must not be."""
+    options, names = _arguments()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # before torch is loaded, and for every subprocess
+    failed = []
+    for name in names:
+        print(f"== {name}: {NAMES[name]}", flush=True)
+        if not importlib.import_module(f"benchmarks.{name}").run(options):
+            failed.append(name)
+    if failed:
+        print(f"Not as it should be: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _arguments() -> tuple[Options, list[str]]:
+    listed = "\n".join(f"  {name:13} {about}" for name, about in NAMES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=listed, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which to run (default: all)")
+    parser.add_argument("--quick", action="store_true", help="tiny settings: does it work at all?")
+    parser.add_argument("--model", default=Options.model, help="a model reference of the llama family")
+    parser.add_argument("--text", type=Path, help="read this text instead of Python's own documentation")
+    parser.add_argument("--tokens", type=int, help="parity: tokens of the text to read; 0 for all of it")
+    parser.add_argument("--pairs", type=int, help="speed: interleaved pairs of runs (default 3)")
+    parser.add_argument(
+        "--cases", nargs="+", default=[], help="speed: only these rows, such as lora-text full-text one batch"
+    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of both sides")
+    parser.add_argument("--seed", type=int, default=0, help="of data, prompts and kill times")
+    parser.add_argument("--kills", type=int, help="kill: how many (default 5)")
+    parser.add_argument("--recipe", type=Path, default=Options.recipe, help="kill: what to run")
+    parser.add_argument("--overrides", nargs="+", default=[], help="kill: stage.key=value ... of the recipe")
+    parser.add_argument("--full", action="store_true", help="kill: the recipe as it is, not a short version")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
+    given = vars(parser.parse_args())
+    names = given.pop("names") or list(NAMES)
+    if unknown := [name for name in names if name not in NAMES]:
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are: {', '.join(NAMES)}")
+    given["cases"], given["overrides"] = tuple(given["cases"]), tuple(given["overrides"])
+    return Options(**given), names
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

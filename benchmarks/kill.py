@@ -1,0 +1,199 @@
+"""kill -9 at random moments of a recipe: the rerun goes on, and the end is bit for bit what it would have been.
+
+One workspace is left alone, and its time is measured. In another the same recipe is killed (SIGKILL to the whole
+process group) again and again, at seeded moments spread over that time, each rerun going on from the last, until it
+completes. Then every stage's id and every file's hash are compared; logs with timings are no part of an id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import record
+from benchmarks.options import Options
+from matura.core.artifact import Artifact, verify
+from matura.core.files import read_json
+from matura.core.workspace import Workspace
+
+START_SECONDS = 1.0
+"""Python and its imports: a rerun has to get past them before it can get any further."""
+
+SHORT = (
+    "replay.conversations=20",
+    "replay.texts=8",
+    "replay.heldout=6",
+    "replay.batch=4",
+    "replay.answer.max_new_tokens=32",
+    "replay.text.max_new_tokens=32",
+    "replay.min_characters=1",
+    "tuned.tokens=6000",
+    "tuned.tokens_per_step=512",
+    "tuned.sequence=256",
+    "tuned.save_every=2",
+    "tuned.meter_every=4",
+    "exam.panel={hellaswag: 4, arc_easy: 4, piqa: 4}",
+    "exam.texts={documents: 4, document_tokens: 128, control: 4}",
+    "exam.answer_tokens=8",
+    "exam.gates=[]",
+)
+"""The recipe adapt.yaml in a minute or two; no gate, for so little training proves nothing but its bits."""
+QUICK = ("tuned.tokens=2048", "replay.conversations=8", "replay.texts=2", "replay.heldout=2")
+
+
+def run(options: Options) -> bool:
+    """Run, kill, compare, print and save; False when anything differs or a rerun fails."""
+    overrides = (*(() if options.full else SHORT), *(QUICK if options.quick else ()), *options.overrides)
+    command = [sys.executable, "-m", "matura", "run", str(options.recipe.absolute()), *overrides]
+    with tempfile.TemporaryDirectory(prefix="matura-kill-") as folder:
+        alone, killed = (_workspace(Path(folder, name)) for name in ("alone", "killed"))
+        began = time.monotonic()
+        _finish(_start(command, alone, options.threads, Path(folder, "alone.log")), Path(folder, "alone.log"))
+        seconds = time.monotonic() - began
+        print(f"Uninterrupted: {seconds:.0f} s", flush=True)
+        kills = _kill(command, killed, seconds, options, Path(folder))
+        (name,) = alone.recipes()
+        rows = [_compare(alone, killed, name, stage) for stage in alone.read_run(name)]
+    record.table(
+        ["kill", "after s", "stage", "progress", "the rerun said"],
+        [[n + 1, k["after"], k["stage"], k["progress"], k["rerun"]] for n, k in enumerate(kills)],
+    )
+    print()
+    record.table(
+        ["stage", "id", "equal", "files equal", "resumed"],
+        [[row["stage"], row["id"][:12], row["equal"], row["files_equal"], row["resumed"]] for row in rows],
+    )
+    landed = sum(kill["stage"] != "finished before" for kill in kills)
+    checks = {
+        "every stage has the same id": all(row["equal"] for row in rows),
+        "every file has the same bytes": all(row["files_equal"] for row in rows),
+        f"at least {len(kills)} kills hit": landed == len(kills),
+    }
+    figures = {"overrides": overrides, "seconds": seconds, "kills": kills, "stages": rows, "checks": checks}
+    record.save("kill", options, figures)
+    return all(checks.values())
+
+
+def _workspace(root: Path) -> Workspace:
+    """A new workspace that shares only the downloads with the usual one: everything else is made in it."""
+    place, usual = Workspace(root), Workspace()
+    place.downloads.mkdir(parents=True)
+    for wheel in usual.downloads.glob("*.whl"):
+        try:
+            os.link(wheel, place.downloads / wheel.name)
+        except OSError:
+            shutil.copy(wheel, place.downloads / wheel.name)
+    return place
+
+
+def _start(command: Sequence[str], workspace: Workspace, threads: int, log: Path) -> subprocess.Popen[bytes]:
+    """The command in a process group of its own, so that a kill takes whatever it started with it."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MATURA_WORKSPACE": str(workspace.root)}
+    with log.open("wb") as sink:
+        return subprocess.Popen(
+            command,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def _finish(process: subprocess.Popen[bytes], log: Path) -> None:
+    try:
+        code = process.wait()
+    finally:
+        _kill_group(process)
+    if code:
+        raise RuntimeError(f"the run failed with {code}:\n{log.read_text(errors='replace')[-4000:]}")
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _kill(
+    command: Sequence[str], workspace: Workspace, seconds: float, options: Options, folder: Path
+) -> list[dict[str, Any]]:
+    """Kill at seeded moments, then let it finish. Where each kill hit, and what the run after it said."""
+    count = options.default(options.kills, 5, 2)
+    draw = random.Random(options.seed)
+    moments = sorted(draw.uniform(0, seconds) for _ in range(count))
+    kills: list[dict[str, Any]] = []
+    for moment, before in zip(moments, [0.0, *moments], strict=False):
+        log = folder / f"killed-{len(kills)}.log"
+        process = _start(command, workspace, options.threads, log)
+        wait = moment - before + (START_SECONDS if kills else 0)
+        try:
+            process.wait(timeout=wait)
+        except subprocess.TimeoutExpired:
+            place = _where(workspace)
+        else:
+            _finish(process, log)
+            place = ("finished before", "")
+        finally:
+            _kill_group(process)
+        _said(kills, log)
+        kills.append({"after": wait, "moment": moment, "stage": place[0], "progress": place[1], "rerun": ""})
+        print(f"  kill {len(kills)}/{count} after {wait:.1f} s: {' '.join(place)}", flush=True)
+    log = folder / "last.log"
+    _finish(_start(command, workspace, options.threads, log), log)
+    _said(kills, log)
+    return kills
+
+
+def _where(workspace: Workspace) -> tuple[str, str]:
+    """The stage at work and how far it is, as its draft tells."""
+    drafts = workspace.drafts()
+    if not drafts:
+        return "between stages", ""
+    draft = max(drafts, key=lambda path: (path / "draft.json").stat().st_mtime)
+    steps = -1
+    with contextlib.suppress(OSError, ValueError, IndexError, KeyError):
+        steps = json.loads((draft / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    parts = len(list((draft / "resume").glob("*.json")))
+    progress = f"step {steps}" if steps >= 0 else f"{parts} parts done" if parts else "no checkpoint yet"
+    return draft.name.rpartition("-")[0] if draft.parent.name != "models" else "pull", progress
+
+
+def _said(kills: list[dict[str, Any]], log: Path) -> None:
+    """Keep with the last kill what the next run said of it."""
+    if not kills:
+        return
+    lines = log.read_text(errors="replace").splitlines()
+    reused = sum(" reused " in line for line in lines)
+    resuming = [" ".join(line.split()) for line in lines if " resuming " in line]
+    kills[-1]["rerun"] = f"{reused} reused" + (f"; {resuming[0]}" if resuming else "")
+
+
+def _compare(alone: Workspace, killed: Workspace, recipe: str, stage: str) -> dict[str, Any]:
+    """One stage in both workspaces; both are checked against their own recorded hashes first."""
+    first, second = (place.find(f"{recipe}/{stage}") for place in (alone, killed))
+    for one in (first, second):
+        verify(one)
+    return {
+        "stage": stage,
+        "id": first.id,
+        "equal": first.id == second.id,
+        "files_equal": _hashes(first) == _hashes(second),
+        "files": _hashes(first),
+        "resumed": read_json(second.path / "artifact.json", limit=64 << 20, what="a record").get("resumed"),
+    }
+
+
+def _hashes(made: Artifact) -> dict[str, str]:
+    return {name: entry["sha256"] for name, entry in made.record["files"].items() if not entry["log"]}

@@ -1,0 +1,42 @@
+"""What the command line of the benchmarks sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.record import RESULTS
+
+
+@dataclass(frozen=True)
+class Options:
+    """None means: the benchmark's own default, or its tiny one with `quick`."""
+
+    quick: bool = False
+    model: str = "smollm2-135m-instruct"
+    text: Path | None = None
+    tokens: int | None = None
+    pairs: int | None = None
+    cases: tuple[str, ...] = ()
+    threads: int = 1
+    seed: int = 0
+    kills: int | None = None
+    recipe: Path = Path("recipes/adapt.yaml")
+    overrides: tuple[str, ...] = ()
+    full: bool = False
+    results: Path = RESULTS
+
+    def default(self, given: int | None, normal: int, quick: int) -> int:
+        """What was given, else the value for this kind of run."""
+        if given is not None:
+            return given
+        return quick if self.quick else normal
+
+    def read_text(self) -> tuple[str, str]:
+        """(a name for it, the text): the file that was given, or the language reference that Python ships."""
+        if self.text is not None:
+            return self.text.name, self.text.read_text(encoding="utf-8")
+        import platform
+        from pydoc_data.topics import topics
+
+        return f"Python {platform.python_version()} language reference", "\n\n".join(topics.values())
