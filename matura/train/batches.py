@@ -90,7 +90,7 @@ def chunk_document(ids: Sequence[int], length: int, begin: int | None) -> list[E
     exactly once: a piece begins with the last token of the one before, as context that is not trained.
     """
     room = length - (begin is not None)
-    if len(ids) < 2 or room < 2:
+    if len(ids) + (begin is not None) < 2 or room < 2:
         return []
     pieces = -(-len(ids) // room)
     examples = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -66,11 +66,17 @@ def restore(
     path = folder / FILE
     if not path.is_file():
         return None
-    with safe_open(path, framework="pt") as file:
-        note = json.loads(file.metadata()["note"])
-        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    try:
+        with safe_open(path, framework="pt") as file:
+            note = json.loads(file.metadata()["note"])
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read: {error}; delete {folder} to start this stage again"
+        ) from error
     trained = {f"model.{n}": p for n, p in model.named_parameters() if p.requires_grad}
-    if set(trained) != {name for name in stored if name.startswith("model.")}:
+    shapes = {name: tensor.shape for name, tensor in stored.items() if name.startswith("model.")}
+    if shapes != {name: parameter.shape for name, parameter in trained.items()}:
         raise ArtifactError(f"{path} belongs to another model; delete {folder} to start this stage again")
     if note["threads"] != torch.get_num_threads():
         warnings.warn(
