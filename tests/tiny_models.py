@@ -8,7 +8,7 @@ import torch
 
 from matura.core import artifact
 from matura.core.artifact import Artifact
-from matura.core.raw import raw_input
+from matura.core.raw import RawInput, raw_input
 from matura.core.records import Conversation, Document, write_conversations, write_documents
 from matura.model import config as c
 from matura.model.families import llama
@@ -93,7 +93,7 @@ def pulled(folder: Path, *, model: Transformer | None = None, name: str = "tiny"
     """A complete tiny model artifact at `folder / name`, pulled from a GGUF file."""
     source = write_gguf_model(folder / f"{name}.gguf", model or network(), **more)
     config = pull.Config(reference=name, files=str(source))
-    inputs = {"files": raw_input(source)}
+    inputs: dict[str, Artifact | RawInput] = {"files": raw_input(source)}
     draft = artifact.begin(
         folder / name, kind=pull.KIND, stage="pull", version=pull.VERSION, config=config, inputs=inputs
     )
