@@ -41,10 +41,11 @@ class StopStrings:
         if self.found:
             return ""
         text = self._held + piece
-        at = min((i for stop in self.stops if (i := text.find(stop)) >= 0), default=-1)
-        if at >= 0:
+        # The one that is complete first: then it does not matter where the text was cut into pieces.
+        found = [(at + len(stop), at) for stop in self.stops if (at := text.find(stop)) >= 0]
+        if found:
             self.found, self._held = True, ""
-            return text[:at]
+            return text[: min(found)[1]]
         keep = max((_opening(text, stop) for stop in self.stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
