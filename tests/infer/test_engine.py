@@ -1,0 +1,149 @@
+"""The engine against the plainest loop there is, and answers that never depend on their batch."""
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from matura.core.errors import MaturaError
+from matura.core.settings import Sampling
+from matura.infer.engine import Request, generate, stream
+from matura.infer.sampling import choose
+from matura.model.transformer import Transformer
+from tests.model.tiny import build, llama_config
+
+GREEDY = Sampling(temperature=0, max_new_tokens=12)
+FREE = Sampling(temperature=1.2, top_p=0.95, max_new_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    return build(llama_config())
+
+
+def prompts(count: int, seed: int = 0) -> list[list[int]]:
+    draw = random.Random(seed)
+    return [[draw.randrange(97) for _ in range(draw.randrange(1, 15))] for _ in range(count)]
+
+
+def recomputed(
+    model: Transformer, ids: Sequence[int], settings: Sampling, stop: Sequence[int] = ()
+) -> list[int]:
+    """One token after the other, the whole text through the model each time, nothing kept."""
+    new: list[int] = []
+    for position in range(settings.max_new_tokens):
+        with torch.no_grad():
+            logits = model.logits(model.decode(torch.tensor([[*ids, *new]]))[0, -1])
+        token = choose(logits, settings, [*ids, *new], position)
+        if token in stop:
+            break
+        new.append(token)
+    return new
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [GREEDY, FREE, FREE.model_copy(update={"repetition_penalty": 1.4}), Sampling(top_k=5, max_new_tokens=12)],
+    ids=["greedy", "free", "penalty", "top_k"],
+)
+def test_answers_equal_recomputation(model: Transformer, settings: Sampling) -> None:
+    for n, ids in enumerate(prompts(4)):
+        one = settings.model_copy(update={"seed": n})
+        assert generate(model, [ids], one) == [recomputed(model, ids, one)]
+
+
+@pytest.mark.parametrize("settings", [GREEDY, FREE], ids=["greedy", "free"])
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_ragged_batches_answer_like_single_requests(
+    model: Transformer, settings: Sampling, batch: int
+) -> None:
+    asked = prompts(9, seed=1)
+    each = [settings.model_copy(update={"seed": n, "max_new_tokens": 3 + n}) for n in range(9)]
+    expected = [recomputed(model, ids, one) for ids, one in zip(asked, each, strict=True)]
+    assert generate(model, asked, each, batch=batch) == expected
+    order = random.Random(batch).sample(range(9), 9)
+    shuffled = generate(model, [asked[i] for i in order], [each[i] for i in order], batch=batch)
+    assert shuffled == [expected[i] for i in order]
+    assert generate(model, asked[:2], each[:2], batch=batch) == expected[:2]
+
+
+def test_rows_that_stop_leave_the_others_alone(model: Transformer) -> None:
+    asked = prompts(8, seed=2)
+    free = [recomputed(model, ids, FREE) for ids in asked]
+    stop = [free[0][2], free[3][5], free[5][0]]
+    expected = [recomputed(model, ids, FREE, stop) for ids in asked]
+    assert len({len(answer) for answer in expected}) > 2
+    assert generate(model, asked, FREE, stop, batch=8) == expected
+
+
+def test_the_seed_decides(model: Transformer) -> None:
+    def with_seed(seed: int) -> list[list[int]]:
+        return generate(model, [[1, 2, 3]], FREE.model_copy(update={"seed": seed}))
+
+    assert with_seed(1) == with_seed(1)
+    assert len({tuple(with_seed(seed)[0]) for seed in range(5)}) == 5
+
+
+def test_tokens_come_with_their_reason_to_end(model: Transformer) -> None:
+    new = recomputed(model, [5, 6], GREEDY)
+    stop = new[4]
+    cut = new.index(stop) + 1
+    tokens = list(stream(model, [Request([5, 6], GREEDY, [stop])]))
+    assert [token.id for token in tokens] == new[:cut]
+    assert [token.finish for token in tokens] == [None] * (cut - 1) + ["stop"]
+    tokens = list(stream(model, [Request([5, 6], GREEDY)]))
+    assert [token.finish for token in tokens] == [None] * 11 + ["length"]
+
+
+def test_tokens_come_as_they_are_made(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda *a, **k: calls.append(1) or decode(*a, **k))
+    tokens = stream(model, [Request([5, 6], GREEDY)])
+    assert not calls
+    for made in range(1, 6):
+        next(tokens)
+        assert len(calls) == made
+
+
+def test_the_caller_can_end_an_answer(model: Transformer) -> None:
+    heard = []
+
+    def ended(request: int, new: list[int]) -> bool:
+        heard.append((request, len(new)))
+        return request == 1 and len(new) == 3
+
+    tokens = list(stream(model, [Request([1], GREEDY), Request([2], GREEDY)], ended=ended))
+    assert [t.finish for t in tokens if t.request == 1] == [None, None, "stop"]
+    assert [t.finish for t in tokens if t.request == 0] == [None] * 11 + ["length"]
+    assert (1, 3) in heard
+    assert (1, 4) not in heard
+
+
+def test_an_answer_ends_where_the_context_does(model: Transformer) -> None:
+    context = model.config.context
+    long, short = list(range(90)) + [1] * (context - 93), [4, 5]
+    settings = Sampling(temperature=0, max_new_tokens=200)
+    both = generate(model, [long, short], settings)
+    assert [len(long) + len(both[0]), len(short) + len(both[1])] == [context, context]
+    assert both == [generate(model, [ids], settings)[0] for ids in (long, short)]
+    (token,) = stream(model, [Request([1] * (context - 1), settings)])
+    assert token.finish == "length"
+
+
+def test_requests_that_cannot_be_answered_are_told_before_any_work(model: Transformer) -> None:
+    with pytest.raises(MaturaError, match="request 1: the prompt is empty"):
+        generate(model, [[1], []], GREEDY)
+    context = model.config.context
+    with pytest.raises(MaturaError, match=f"{context} tokens and the model's context is {context}"):
+        generate(model, [[1] * context], GREEDY)
+    assert generate(model, [], GREEDY) == []
+    with pytest.raises(ValueError, match="argument"):
+        generate(model, [[1], [2]], [GREEDY])
+
+
+def test_progress_hears_of_every_token(model: Transformer) -> None:
+    heard: list[int] = []
+    answers = generate(model, prompts(3), GREEDY, advance=heard.append)
+    assert sum(heard) == sum(map(len, answers)) == 36

@@ -1,0 +1,152 @@
+"""Sampling: the right set of tokens, the exact probabilities, and draws that nobody else can move."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from matura.core.settings import Sampling
+from matura.infer import sampling
+from matura.infer.sampling import choose, kept, penalize, uniform
+
+SETTINGS = [
+    Sampling(),
+    Sampling(temperature=0.7),
+    Sampling(temperature=2.5, top_k=5),
+    Sampling(top_k=1),
+    Sampling(top_k=10_000),
+    Sampling(top_p=0.9),
+    Sampling(top_p=1e-6),
+    Sampling(top_p=0.999),
+    Sampling(min_p=0.1),
+    Sampling(min_p=1.0),
+    Sampling(temperature=1.3, top_k=20, top_p=0.8),
+    Sampling(temperature=0.8, top_k=50, top_p=0.95, min_p=0.05),
+    Sampling(temperature=1.5, top_p=0.7, min_p=0.2),
+]
+
+
+def some_logits(seed: int, vocabulary: int = 300, spread: float = 2.5) -> torch.Tensor:
+    return torch.randn(vocabulary, generator=torch.Generator().manual_seed(seed)) * spread
+
+
+def probabilities(logits_V: torch.Tensor, settings: Sampling) -> torch.Tensor:
+    """What `choose` draws from, over the whole vocabulary."""
+    scores, ids = kept(logits_V, settings)
+    where = torch.arange(len(logits_V)) if ids is None else ids
+    return torch.zeros(len(logits_V), dtype=torch.float64).index_put((where,), scores.double().softmax(-1))
+
+
+def by_the_book(logits: np.ndarray, settings: Sampling) -> np.ndarray:
+    """Temperature, top-k, top-p, min-p one after the other, each as its definition reads."""
+    scores = logits.astype(np.float64) / settings.temperature
+    order = np.argsort(-scores, kind="stable")
+    if settings.top_k:
+        order = order[: settings.top_k]
+    p = np.exp(scores[order] - scores[order].max())
+    p /= p.sum()
+    fewest = int(np.searchsorted(np.cumsum(p), settings.top_p)) + 1
+    order, p = order[:fewest], p[:fewest]
+    order = order[p >= settings.min_p * p[0]]
+    found = np.zeros_like(scores)
+    found[order] = np.exp(scores[order] - scores[order].max())
+    return found / found.sum()
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("first_look", [4, 512])
+def test_probabilities_equal_the_definition_and_transformers(
+    settings: Sampling, first_look: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "FIRST_LOOK", first_look)
+    for seed in range(6):
+        logits = some_logits(seed, spread=(0.1, 1.0, 4.0)[seed % 3])
+        found = probabilities(logits, settings)
+        np.testing.assert_allclose(found, by_the_book(logits.numpy(), settings), rtol=1e-5, atol=1e-12)
+        theirs = logits[None]
+        warpers = [TemperatureLogitsWarper(settings.temperature)]
+        warpers += [TopKLogitsWarper(settings.top_k)] if settings.top_k else []
+        warpers += [TopPLogitsWarper(settings.top_p)] if settings.top_p < 1 else []
+        warpers += [MinPLogitsWarper(settings.min_p)] if settings.min_p else []
+        for warper in warpers:
+            theirs = warper(None, theirs)
+        torch.testing.assert_close(found, theirs[0].double().softmax(-1), rtol=1e-5, atol=1e-12)
+
+
+def test_the_first_look_gives_what_sorting_everything_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    sorted_all = []
+    sort = torch.Tensor.sort
+    monkeypatch.setattr(torch.Tensor, "sort", lambda *a, **k: sorted_all.append(1) or sort(*a, **k))
+    for seed in range(20):
+        logits = some_logits(seed, 2000, spread=3.0)
+        for settings in (Sampling(top_p=0.9), Sampling(min_p=0.02), Sampling(top_p=0.9, min_p=0.02)):
+            quick = kept(logits, settings)
+            assert not sorted_all
+            with monkeypatch.context() as context:
+                context.setattr(sampling, "FIRST_LOOK", 1)
+                whole = kept(logits, settings)
+            assert sorted_all.pop()
+            for a, b in zip(quick, whole, strict=True):
+                assert a is not None
+                torch.testing.assert_close(a, b, rtol=0, atol=0)
+    kept(some_logits(0, 2000, spread=0.1), Sampling(top_p=0.99))  # flat: the look is too small
+    assert sorted_all
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3, 0.8])
+def test_the_penalty_equals_transformers_and_leaves_the_scores_alone(penalty: float) -> None:
+    logits, seen = some_logits(1), [3, 7, 7, 299, 0]
+    before = logits.clone()
+    expected = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([seen]), logits[None].clone())[0]
+    torch.testing.assert_close(penalize(logits, seen, penalty), expected, rtol=0, atol=0)
+    assert torch.equal(logits, before)
+    assert penalize(logits, [], penalty) is logits
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [Sampling(), Sampling(top_k=7), Sampling(temperature=0.6, top_p=0.9), Sampling(min_p=0.1)],
+    ids=str,
+)
+def test_every_token_is_drawn_as_often_as_it_is_probable(
+    settings: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The draws of an even grid: each token's share can differ from its probability by one step at most."""
+    logits, steps = some_logits(2, 30, spread=1.0), 2000
+    counts = torch.zeros(30, dtype=torch.float64)
+    for n in range(steps):
+        monkeypatch.setattr(sampling, "uniform", lambda seed, position, u=(n + 0.5) / steps: u)
+        counts[choose(logits, settings, (), 0)] += 1
+    assert (counts / steps - probabilities(logits, settings)).abs().max() < 1.5 / steps
+
+
+def test_the_ends_of_the_draw_stay_inside_of_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.tensor([-float("inf"), 1.0, 0.5, -float("inf")])
+    for draw in (0.0, 1 - 2**-53):
+        monkeypatch.setattr(sampling, "uniform", lambda seed, position, u=draw: u)
+        for settings in (Sampling(), Sampling(top_p=0.99), Sampling(min_p=0.01)):
+            assert choose(logits, settings, (), 0) in (1, 2)
+
+
+def test_draws_are_even_and_depend_on_seed_and_position_only() -> None:
+    draws = np.array([[uniform(seed, position) for position in range(100)] for seed in range(50)])
+    assert (draws >= 0).all()
+    assert (draws < 1).all()
+    assert len(np.unique(draws)) == draws.size
+    share = np.sort(draws.ravel())
+    assert np.abs(share - np.arange(1, 5001) / 5000).max() < 1.36 / np.sqrt(5000) * 1.3
+    assert uniform(3, 4) == draws[3, 4]
+    assert uniform(1, 23) != uniform(12, 3)
+
+
+def test_greedy_takes_the_best_after_the_penalty() -> None:
+    logits = torch.tensor([1.0, 3.0, 2.9])
+    assert choose(logits, Sampling(temperature=0), [], 0) == 1
+    assert choose(logits, Sampling(temperature=0, repetition_penalty=1.5), [1], 0) == 2
+    assert choose(logits, Sampling(temperature=0.001), [], 0) == 1
