@@ -71,14 +71,21 @@ def load_for_inference(
 def read_config(folder: str | Path) -> ModelConfig:
     """`model.json` of a model artifact's folder."""
     path = Path(folder) / CONFIG
-    return parse(ModelConfig, read_json(path, limit=1 << 20, what="a model's settings"), str(path))
+    return parse(ModelConfig, _read(path, "a model's settings"), str(path))
+
+
+def _read(path: Path, what: str) -> dict[str, Any]:
+    try:
+        return read_json(path, limit=1 << 20, what=what)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot read {what}: {error.strerror or error}") from error
 
 
 def load_adapter(model: Transformer, folder: str | Path) -> Transformer:
     """Put the LoRA updates of `folder` beside the layers of `model`."""
     folder = Path(folder)
     where = folder / ADAPTER_CONFIG
-    config = parse(LoraConfig, read_json(where, limit=1 << 20, what="LoRA settings"), str(where))
+    config = parse(LoraConfig, _read(where, "LoRA settings"), str(where))
     apply_lora(model, config)
     state, stored = lora_state(model), open_tensors(folder / ADAPTER_WEIGHTS)
     _same_names(set(state), set(stored), folder / ADAPTER_WEIGHTS)
@@ -134,7 +141,9 @@ def _read_hf(folder: Path) -> Checkpoint:
             f"{folder / 'config.json'}: model_type {hf.get('model_type')!r} is not supported; llama is"
         )
     config = _settings(lambda: llama.from_hf_config(hf), folder / "config.json")
-    names, stored = llama.hf_names(config), open_tensors(folder)
+    stored = open_tensors(folder)
+    _plausible(config, len(stored), folder)
+    names = llama.hf_names(config)
     ignored = {name for name in stored if name.endswith("rotary_emb.inv_freq")}
     ignored |= {"lm_head.weight"} if config.tied else set()
     _same_names(set(names), set(stored) - ignored, folder)
@@ -154,6 +163,7 @@ def _read_gguf(path: Path) -> Checkpoint:
         )
     present = set(file.tensors)
     config = _settings(lambda: llama.from_gguf_config(file.metadata, present, embedding.shape[0]), path)
+    _plausible(config, len(present), path)
     names = llama.gguf_names(config)
     _same_names(set(names), present - {"rope_freqs.weight"}, path)
 
@@ -185,8 +195,12 @@ def _assemble(
     config: ModelConfig, tensors: Mapping[str, Tensor], where: Path, device: str, dtype: torch.dtype
 ) -> Transformer:
     """A model around existing tensors: nothing is initialized, and nothing copied that fits as it is."""
-    with torch.device("meta"):
-        model = Transformer(config)
+    _plausible(config, len(tensors), where)
+    try:
+        with torch.device("meta"):
+            model = Transformer(config)
+    except RuntimeError as error:  # sizes beyond what a tensor can have
+        raise FormatError(f"{where}: these settings describe no model: {error}") from error
     expected = model.state_dict()
     _same_names(set(expected), set(tensors), where)
     state = {}
@@ -196,6 +210,13 @@ def _assemble(
         state[name] = tensor.to(device=device, dtype=dtype)
     model.load_state_dict(state, assign=True)
     return model
+
+
+def _plausible(config: ModelConfig, tensors: int, where: Path) -> None:
+    """Settings from outside may claim any number of layers; each would cost time and memory before it is missed."""
+    layers = sum(stack.layers for stack in (config.encoder, config.decoder) if stack)
+    if layers > tensors:
+        raise FormatError(f"{where}: its settings say {layers} layers, but it holds only {tensors} tensors")
 
 
 def _same_names(expected: set[str], found: set[str], where: Path) -> None:

@@ -120,6 +120,8 @@ def _config(
     theta: float,
     tied: bool,
 ) -> c.ModelConfig:
+    if head_width % 2:
+        raise FormatError(f"the width of a head is {head_width}; rotary positions need an even one")
     decoder = c.StackConfig(
         layers=layers,
         width=width,
@@ -141,5 +143,7 @@ def unpermute(config: c.ModelConfig, name: str, weight: Tensor) -> Tensor:
         heads = attention.kv_heads
     else:
         return weight
+    if weight.shape != (heads * attention.head_width, config.width):
+        return weight  # refused where names and shapes are compared
     rows, width = weight.shape
     return weight.reshape(heads, rows // heads // 2, 2, width).transpose(1, 2).reshape(rows, width)
