@@ -1,0 +1,349 @@
+"""Models on disk: what is saved comes back bit for bit, what others saved means the same, what lies is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from matura.core import artifact
+from matura.core.artifact import Artifact
+from matura.core.errors import ArtifactError, FormatError
+from matura.core.settings import LoraConfig, Sampling
+from matura.infer.engine import generate
+from matura.model import store
+from matura.model.config import ModelConfig, count_parameters
+from matura.model.peft.lora import apply_lora, lora_state
+from matura.model.transformer import Transformer
+from tests.gguf_files import Tensor, write_gguf
+from tests.model.tiny import some_ids
+from tests.tiny_models import gguf_parts, network, write_gguf_model
+
+
+def draft(folder: Path, kind: str = "model", **inputs: Artifact) -> artifact.Draft:
+    return artifact.begin(folder, kind=kind, stage="test", version=1, config={}, inputs=inputs)
+
+
+def saved(folder: Path, model: Transformer) -> Artifact:
+    made = draft(folder)
+    store.save(made.path, model)
+    return made.commit({})
+
+
+def equal(a: Transformer, b: Transformer) -> bool:
+    one, other = a.state_dict(), b.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_saved_model_comes_back_bit_for_bit(tied: bool, tmp_path: Path) -> None:
+    model = network(tied=tied)
+    again = store.load(saved(tmp_path / "m", model).path)
+    assert equal(again, model)
+    assert again.config == model.config
+    assert not again.training
+    tensors = load_file(tmp_path / "m" / store.WEIGHTS)
+    assert ("head.weight" in tensors) is not tied
+    assert sum(t.numel() for t in tensors.values()) == count_parameters(model.config)[0]
+
+
+def test_in_another_precision(tmp_path: Path) -> None:
+    made = saved(tmp_path / "m", network())
+    again = store.load(made.path, dtype=torch.float64)
+    assert again.embed.weight.dtype == torch.float64
+    assert torch.equal(again.embed.weight.float(), network().embed.weight)
+
+
+def trained_lora(model: Transformer, config: LoraConfig) -> Transformer:
+    apply_lora(model, config, seed=3)
+    with torch.no_grad():
+        for tensor in lora_state(model).values():
+            tensor.normal_(0, 0.3, generator=torch.Generator().manual_seed(4))
+    return model
+
+
+@pytest.fixture
+def adapted(tmp_path: Path) -> tuple[Artifact, Transformer]:
+    """An artifact of updates on a parent, and the model that was saved."""
+    parent = saved(tmp_path / "parent", network())
+    config = LoraConfig(rank=3, alpha=5.0, targets=("q", "down"), rank_stabilized=True)
+    model = trained_lora(network(), config)
+    made = draft(tmp_path / "child", model=parent)
+    store.save_adapter(made.path, model, config)
+    return made.commit({}), model
+
+
+def test_updates_come_back_on_their_parent(adapted: tuple[Artifact, Transformer]) -> None:
+    made, model = adapted
+    assert not (made.path / store.WEIGHTS).exists()
+    again, ids = store.load(made.path), some_ids(1, 20)
+    assert equal(again, model)
+    assert torch.equal(again.logits(again.decode(ids)), model.logits(model.decode(ids)))
+    settings = store.adapter_settings(made.path)
+    assert settings is not None
+    assert settings["rank"] == 3
+    assert store.adapter_settings(made.input("model").path) is None
+
+
+def test_updates_need_their_own_parent(adapted: tuple[Artifact, Transformer], tmp_path: Path) -> None:
+    made, _ = adapted
+    (tmp_path / "parent").rename(tmp_path / "away")
+    with pytest.raises(ArtifactError, match="which is gone"):
+        store.load(made.path)
+    saved(tmp_path / "parent", network(seed=9))
+    with pytest.raises(ArtifactError, match="now holds"):
+        store.load(made.path)
+
+
+def hf_model(tied: bool) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=tied,
+        rope_parameters={"rope_type": "default", "rope_theta": 50_000.0},
+        initializer_range=0.2,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("shards", ["5GB", "10KB"])
+def test_a_hugging_face_folder_gives_the_logits_of_transformers(
+    tied: bool, shards: str, tmp_path: Path
+) -> None:
+    theirs = hf_model(tied)
+    theirs.save_pretrained(tmp_path, max_shard_size=shards)
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) is (shards == "10KB")
+    checkpoint = store.read_checkpoint(tmp_path)
+    assert checkpoint.quantization is None
+    ours, ids = store.build(checkpoint, tmp_path), some_ids(2, 50)
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        torch.testing.assert_close(ours.logits(ours.decode(ids)), expected, rtol=1e-5, atol=1e-5)
+        generated = theirs.generate(ids[:1, :9], max_new_tokens=20, do_sample=False, pad_token_id=0)
+    settings = Sampling(temperature=0, max_new_tokens=20)
+    stop = theirs.generation_config.eos_token_id
+    new = generate(ours, [ids[0, :9].tolist()], settings, [stop])[0]
+    assert new == [id for id in generated[0, 9:].tolist() if id != stop]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported"),
+        ({"attention_bias": True}, "attention_bias=true is not supported"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope scaling 'yarn'"),
+        ({"rope_parameters": {"rope_type": "default"}}, "'rope_theta' is missing"),
+        ({"num_hidden_layers": 3}, "9 missing: model.layers.2.input_layernorm.weight"),
+        ({"num_hidden_layers": 1}, "9 unknown: model.layers.1.input_layernorm.weight"),
+        ({"num_hidden_layers": 10**9}, "1000000000 layers"),
+        ({"num_hidden_layers": "two"}, "describe no model"),
+        ({"num_attention_heads": 3}, "describe no model"),
+        ({"num_attention_heads": 0}, "describe no model"),
+        ({"head_dim": 7}, "width of a head is 7"),
+        ({"intermediate_size": 49}, r"mlp.gate.weight has shape \(48, 32\), its settings say \(49, 32\)"),
+        ({"vocab_size": 96}, r"embed.weight has shape \(97, 32\), its settings say \(96, 32\)"),
+        ({"tie_word_embeddings": False}, "1 missing: lm_head.weight"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_fit_their_weights_are_refused(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    hf_model(tied=True).save_pretrained(tmp_path)
+    settings = tmp_path / "config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | change))
+    with pytest.raises(FormatError, match=message):
+        store.build(store.read_checkpoint(tmp_path), tmp_path)
+
+
+def test_a_missing_setting_is_named(tmp_path: Path) -> None:
+    hf_model(tied=True).save_pretrained(tmp_path)
+    settings = tmp_path / "config.json"
+    settings.write_text(
+        json.dumps({k: v for k, v in json.loads(settings.read_text()).items() if k != "vocab_size"})
+    )
+    with pytest.raises(FormatError, match="'vocab_size' is missing"):
+        store.read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_gguf_file_gives_the_same_weights(tied: bool, tmp_path: Path) -> None:
+    model = network(tied=tied)
+    path = write_gguf_model(tmp_path / "m.gguf", model)
+    checkpoint = store.read_checkpoint(path)
+    assert checkpoint.quantization is None
+    assert equal(store.build(checkpoint, path), model)
+    assert equal(store.build(store.read_checkpoint(tmp_path), tmp_path), model)
+    assert checkpoint.config == model.config
+
+
+def test_the_quantization_of_most_weights_is_known(tmp_path: Path) -> None:
+    metadata, tensors = gguf_parts(network())
+    tensors = [
+        Tensor(t.name, "Q8_0", t.dims, bytes(34 * np.prod(t.dims) // 32))
+        if len(t.dims) == 2 and t.dims[0] % 32 == 0
+        else t
+        for t in tensors
+    ]
+    checkpoint = store.read_checkpoint(write_gguf(tmp_path / "m.gguf", metadata, tensors))
+    assert checkpoint.quantization == "Q8_0"
+
+
+Change = Callable[[dict[str, Any], list[Tensor]], None]
+
+
+def _drop(metadata: dict[str, Any], tensors: list[Tensor]) -> None:
+    del tensors[3]
+
+
+def _extra(metadata: dict[str, Any], tensors: list[Tensor]) -> None:
+    tensors.append(Tensor("blk.0.attn_q.bias", "F32", (32,), bytes(128)))
+
+
+def _flat(metadata: dict[str, Any], tensors: list[Tensor]) -> None:
+    place = next(i for i, t in enumerate(tensors) if t.name == "blk.1.attn_q.weight")
+    tensors[place] = Tensor("blk.1.attn_q.weight", "F32", (1024,), bytes(4096))
+
+
+def _no_embedding(metadata: dict[str, Any], tensors: list[Tensor]) -> None:
+    tensors[:] = [t for t in tensors if t.name != "token_embd.weight"]
+
+
+def _setting(name: str, value: Any) -> Change:
+    return lambda metadata, tensors: metadata.__setitem__(name, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_drop, "1 missing"),
+        (_extra, "1 unknown: blk.0.attn_q.bias"),
+        (_flat, r"attn_q|mixers.0.q.weight has shape \(1024,\)"),
+        (_no_embedding, "expected a matrix token_embd.weight"),
+        (_setting("general.architecture", "mamba"), "general.architecture 'mamba' is not supported"),
+        (_setting("llama.block_count", 2**31), "2147483648 layers"),
+        (_setting("llama.block_count", "x"), "describe no model"),
+        (_setting("llama.attention.head_count", 5), "m.gguf"),
+        (_setting("llama.attention.head_count", 2**31), "m.gguf"),
+        (_setting("llama.attention.head_count", 0), "describe no model"),
+        (_setting("llama.attention.head_count_kv", 1), "has shape"),
+        (_setting("llama.attention.key_length", 16), "has shape"),
+        (_setting("llama.attention.key_length", 3), "width of a head is 3"),
+        (_setting("llama.embedding_length", 2**31), "describe no model"),
+        (_setting("llama.feed_forward_length", 47), r"has shape \(48, 32\), its settings say \(47, 32\)"),
+        (_setting("llama.rope.scaling.type", "yarn"), "'yarn' is not supported"),
+        (_setting("llama.rope.freq_base", 0.0), "describe no model"),
+        (_setting("llama.rope.freq_base", float("nan")), "describe no model"),
+        (_setting("llama.attention.layer_norm_rms_epsilon", "x"), "describe no model"),
+    ],
+)
+def test_gguf_files_that_lie_are_refused(change: Change, message: str, tmp_path: Path) -> None:
+    metadata, tensors = gguf_parts(network())
+    change(metadata, tensors)
+    path = write_gguf(tmp_path / "m.gguf", metadata, tensors)
+    with pytest.raises(FormatError, match=message):
+        store.build(store.read_checkpoint(path), path)
+
+
+def test_a_missing_gguf_setting_is_named(tmp_path: Path) -> None:
+    metadata, tensors = gguf_parts(network())
+    del metadata["llama.block_count"]
+    path = write_gguf(tmp_path / "m.gguf", metadata, tensors)
+    with pytest.raises(FormatError, match=r"'llama\.block_count' is missing"):
+        store.read_checkpoint(path)
+
+
+def test_folders_that_are_no_models(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"expected a config\.json or one \.gguf file, found 0"):
+        store.read_checkpoint(tmp_path)
+    for name in ("a", "b"):
+        write_gguf_model(tmp_path / f"{name}.gguf", network())
+    with pytest.raises(FormatError, match=r"found 2 \.gguf files"):
+        store.read_checkpoint(tmp_path)
+    with pytest.raises(FormatError, match="is a corpus, not a model"):
+        store.load(draft(tmp_path / "c", "corpus").commit({}).path)
+
+
+def _without_norm(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["decoder.norm.weight"]
+
+
+def _another(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    tensors["decoder.norm.bias"] = torch.zeros(32)
+
+
+def _wide(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    tensors["decoder.norm.weight"] = torch.zeros(33)
+
+
+def _unknown_key(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    config["vocabluary"] = 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without_norm, "1 missing: decoder.norm.weight"),
+        (_another, "1 unknown: decoder.norm.bias"),
+        (_wide, r"decoder.norm.weight has shape \(33,\), its settings say \(32,\)"),
+        (_unknown_key, "vocabluary"),
+    ],
+)
+def test_our_own_files_are_checked_too(change: Callable[..., None], message: str, tmp_path: Path) -> None:
+    model = network()
+    config, tensors = model.config.model_dump(mode="json"), dict(model.state_dict())
+    change(config, tensors)
+    made = draft(tmp_path / "m")
+    (made.path / store.CONFIG).write_text(json.dumps(config))
+    save_file(tensors, made.path / store.WEIGHTS)
+    with pytest.raises(Exception, match=message) as caught:
+        store.load(made.commit({}).path)
+    assert type(caught.value).__module__ == "matura.core.errors"
+
+
+def test_a_model_without_its_settings_is_told(tmp_path: Path) -> None:
+    made = saved(tmp_path / "m", network())
+    (made.path / store.CONFIG).unlink()
+    with pytest.raises((ArtifactError, FormatError), match=r"model\.json"):
+        store.load(made.path)
+
+
+def test_updates_of_another_shape_are_refused(adapted: tuple[Artifact, Transformer], tmp_path: Path) -> None:
+    made, _ = adapted
+    path = made.path / store.ADAPTER_WEIGHTS
+    tensors = load_file(path)
+    name = next(iter(tensors))
+    save_file({**tensors, name: tensors[name][..., :-1].contiguous()}, path)
+    with pytest.raises(FormatError, match=f"{name} has shape"):
+        store.load(made.path)
+    del tensors[name]
+    save_file(tensors, path)
+    with pytest.raises(FormatError, match=f"1 missing: {name}"):
+        store.load(made.path)
+
+
+def test_for_inference_the_results_are_the_same(adapted: tuple[Artifact, Transformer]) -> None:
+    made, model = adapted
+    quick, ids = store.load_for_inference(made.path), some_ids(1, 20)
+    expected = model.logits(model.decode(ids))
+    with torch.no_grad():
+        torch.testing.assert_close(quick.logits(quick.decode(ids)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_settings_survive_json() -> None:
+    config = network().config
+    assert ModelConfig.model_validate_json(config.model_dump_json()) == config
