@@ -223,7 +223,7 @@ def _meters(
     if isinstance(replay, Artifact):
         rows = read_conversations(replay.file("heldout.jsonl"))
         meters["replay_loss"] = examples.from_conversations(rows, format, config.sequence)[0]
-    return {name: _spread(made, config.meter_tokens) for name, made in meters.items()}
+    return {name: _spread(made, config.meter_tokens) for name, made in meters.items() if made}
 
 
 def _spread(made: "list[Example]", tokens: int) -> "list[Example]":
