@@ -99,9 +99,12 @@ class LanguageModel:
         return "".join(self.stream(prompt, **sampling))
 
     def stream(self, prompt: str, **sampling: Any) -> Iterator[str]:
-        """The continuation of a plain text, piece by piece."""
+        """The continuation of a plain text, piece by piece. It begins as the tokenizer says a text begins; an empty
+        one begins as documents do."""
         begin = self.format.begin_id
-        ids = self.tokenizer.encode(prompt) or ([] if begin is None else [begin])
+        ids = [*self.tokenizer.prefix_ids, *self.tokenizer.encode(prompt)] or (
+            [] if begin is None else [begin]
+        )
         return self._answer(ids, sampling)
 
     def chat(self, messages: Sequence[Message], **sampling: Any) -> str:
@@ -115,7 +118,9 @@ class LanguageModel:
     def _answer(self, ids: list[int], sampling: dict[str, Any]) -> Iterator[str]:
         from matura.infer.text import stream_text
 
-        stop = self.format.stop_ids or ([] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id])
+        # What separates documents ends a text even where only the end of a turn is called a stop token.
+        ends = (*self.format.stop_ids, self.tokenizer.eos_id, self.format.begin_id)
+        stop = [id for id in dict.fromkeys(ends) if id is not None]
         return stream_text(self.model, self.tokenizer, ids, self.sampling(**sampling), stop)
 
     def sampling(self, **given: Any) -> Sampling:
