@@ -85,7 +85,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
 
     parent = inputs["model"]
     assert isinstance(parent, Artifact)
-    if config.method == "lora" and store.adapter_settings(parent.path) is not None:
+    if store.adapter_settings(parent.path) is not None:
         raise ConfigError(
             f"{parent.path} has LoRA updates already: merge it first (`matura merge model={parent.path}`)"
         )

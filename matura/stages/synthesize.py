@@ -197,5 +197,8 @@ def _usable(row: Conversation, config: Config) -> bool:
 
 
 def _unique(rows: Sequence[Conversation]) -> list[Conversation]:
-    """Rows whose text was not there before."""
-    return list({_text(row): row for row in reversed(rows)}.values())[::-1]
+    """Rows whose text was not there before, in their order."""
+    first: dict[str, Conversation] = {}
+    for row in rows:
+        first.setdefault(_text(row), row)
+    return list(first.values())
