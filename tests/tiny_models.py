@@ -1,6 +1,7 @@
 """Complete tiny models for tests: weights, tokenizer, chat template, as GGUF file and as artifact."""
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from matura.core import artifact
 from matura.core.artifact import Artifact
+from matura.core.config import parse
 from matura.core.raw import RawInput, raw_input
 from matura.core.records import Conversation, Document, write_conversations, write_documents
 from matura.model import config as c
@@ -92,12 +94,21 @@ def write_gguf_model(path: Path, model: Transformer, **more: Any) -> Path:
 def pulled(folder: Path, *, model: Transformer | None = None, name: str = "tiny", **more: Any) -> Artifact:
     """A complete tiny model artifact at `folder / name`, pulled from a GGUF file."""
     source = write_gguf_model(folder / f"{name}.gguf", model or network(), **more)
-    config = pull.Config(reference=name, files=str(source))
-    inputs: dict[str, Artifact | RawInput] = {"files": raw_input(source)}
+    return run(pull, folder / name, reference=name, files=raw_input(source))
+
+
+def run(stage: ModuleType, folder: Path, **settings: Any) -> Artifact:
+    """What a stage makes in `folder`; settings that are artifacts or raw inputs are its inputs."""
+    inputs = {name: one for name, one in settings.items() if isinstance(one, Artifact | RawInput)}
+    values = settings | {name: str(one.path) for name, one in inputs.items()}
+    config = parse(stage.Config, values, "test")
+    name = stage.__name__.rpartition(".")[2]
     draft = artifact.begin(
-        folder / name, kind=pull.KIND, stage="pull", version=pull.VERSION, config=config, inputs=inputs
+        folder, kind=stage.KIND, stage=name, version=stage.VERSION, config=config, inputs=inputs
     )
-    return pull.run(config, inputs, draft)
+    made = stage.run(config, inputs, draft)
+    assert isinstance(made, Artifact)
+    return made
 
 
 def corpus(folder: Path, documents: int = 12, heldout: int = 2, text: str = "") -> Artifact:

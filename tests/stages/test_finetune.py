@@ -1,0 +1,190 @@
+"""Fine-tuning: what is mixed in, what comes out, and the same bits after any kill."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from matura.core.artifact import Artifact
+from matura.core.config import parse
+from matura.core.errors import ConfigError, MaturaError
+from matura.core.metrics import MetricsLog
+from matura.core.records import Conversation
+from matura.model import store
+from matura.stages import finetune
+from matura.tokenizer import conversation
+from matura.train import examples, resume
+from matura.train.batches import pack
+from matura.train.objectives import next_token
+from tests.tiny_models import conversations, corpus, pulled, run, talk
+
+QUICK: dict[str, Any] = {
+    "tokens": 900,
+    "tokens_per_step": 128,
+    "sequence": 64,
+    "save_every": 1,
+    "meter_every": 2,
+    "lora": {"rank": 2},
+    "optimizer": {"lr": 1e-2},
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    """A model, documents and replay."""
+    place = tmp_path_factory.mktemp("world")
+    texts = [Conversation(f"t{n}", (), f"plain text {n} says hello") for n in range(4)]
+    return {
+        "model": pulled(place),
+        "corpus": corpus(place / "corpus"),
+        "replay": conversations(place / "replay", [*map(talk, range(8)), *texts], [talk(20), talk(21)]),
+    }
+
+
+def rows(made: Artifact) -> list[dict[str, Any]]:
+    timed = ("time", "seconds", "t")
+    return [
+        {k: v for k, v in row.items() if k not in timed}
+        for row in MetricsLog(made.path / "metrics.jsonl").rows()
+    ]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_killed_at_any_checkpoint_it_ends_in_the_same_bits(
+    method: str, world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(finetune, tmp_path / "whole", **world, **QUICK, method=method)
+    assert whole.summary["steps"] == 8
+    save = resume.save
+    for stop in (1, 2, 4, 7):
+
+        def dying(folder: Path, step: int, *rest: Any, stop: int = stop) -> None:
+            save(folder, step, *rest)
+            if step == stop:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(resume, "save", dying)
+        place = tmp_path / f"killed-{stop}"
+        with pytest.raises(KeyboardInterrupt):
+            run(finetune, place, **world, **QUICK, method=method)
+        monkeypatch.setattr(resume, "save", save)
+        torch.manual_seed(stop)
+        made = run(finetune, place, **world, **QUICK, method=method)
+        assert made.id == whole.id
+        assert made.summary == whole.summary
+        assert rows(made) == rows(whole)
+        assert made.record["resumed"] == 1
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_documents_are_learned(method: str, world: dict[str, Artifact], tmp_path: Path) -> None:
+    settings = QUICK | {"tokens": 4000, "method": method}
+    made = run(finetune, tmp_path / "made", **world, **settings)
+    seen = [row["heldout_loss"] for row in rows(made) if "heldout_loss" in row]
+    assert seen[-1] < seen[0] - 0.5
+    assert (made.path / store.ADAPTER_WEIGHTS).exists() is (method == "lora")
+    assert (made.path / store.WEIGHTS).exists() is (method == "full")
+    assert conversation.load(made.path).template == conversation.load(world["model"].path).template
+    documents = examples.from_documents(_heldout(world["corpus"]), conversation.load(made.path), 64)
+    with torch.no_grad():
+        batch = pack(documents)
+        loss = next_token(store.load(made.path), batch).item() / batch.weight
+    assert loss == pytest.approx(seen[-1], rel=0.05)
+
+
+def _heldout(made: Artifact) -> list[Any]:
+    from matura.core.records import read_documents
+
+    return list(read_documents(made.file("heldout.parquet")))
+
+
+def test_every_update_holds_its_share_of_replay(world: dict[str, Artifact]) -> None:
+    values = {**{name: str(one.path) for name, one in world.items()}, **QUICK}
+    values |= {"tokens_per_step": 512, "sequence": 128, "replay_share": 0.25}
+    config = parse(finetune.Config, values, "test")
+    format = conversation.load(world["model"].path)
+    batches, counts = finetune._batches(config, dict(world), format)
+    assert counts["replay_examples"] == 12
+    main, replay = batches.sources
+    for _ in range(60):
+        sizes = [sum(len(example.ids) - 1 for example in source.next()) for source in (main, replay)]
+        assert 0 < sizes[0] <= 384
+        assert 0 < sizes[1] <= 128
+    share = replay.mean_tokens / batches.mean_tokens
+    assert 0.15 < share < 0.3
+
+
+def test_without_replay_or_with_none_of_it_nothing_is_mixed(
+    world: dict[str, Artifact], tmp_path: Path
+) -> None:
+    alone = {"model": world["model"], "corpus": world["corpus"]}
+    made = run(finetune, tmp_path / "a", **alone, **QUICK)
+    assert "replay_examples" not in made.summary
+    assert len(made.summary["epochs"]) == 1
+    none = run(finetune, tmp_path / "b", **world, **QUICK, replay_share=0)
+    assert none.file(store.ADAPTER_WEIGHTS).read_bytes() == made.file(store.ADAPTER_WEIGHTS).read_bytes()
+
+
+def test_conversations_train_the_answers_only(world: dict[str, Artifact], tmp_path: Path) -> None:
+    talks = conversations(tmp_path / "talks", list(map(talk, range(12))), [talk(30), talk(31)])
+    settings = QUICK | {"tokens": 5000}
+    made = run(finetune, tmp_path / "made", model=world["model"], conversations=talks, **settings)
+    assert made.summary["examples"] == 12
+    assert made.summary["dropped_rows"] == 0
+    seen = [row["heldout_loss"] for row in rows(made) if "heldout_loss" in row]
+    assert seen[-1] < seen[0] - 1
+    cut = run(
+        finetune, tmp_path / "cut", model=world["model"], conversations=talks, **QUICK | {"sequence": 50}
+    )
+    assert cut.summary["dropped_rows"] + cut.summary["examples"] == 12
+
+
+@pytest.mark.parametrize("kind", ["corpus", "replay", "conversations"])
+def test_an_empty_held_out_part_is_no_reason_to_fail(
+    kind: str, world: dict[str, Artifact], tmp_path: Path
+) -> None:
+    given: dict[str, Artifact] = {"model": world["model"]}
+    if kind != "conversations":
+        given["corpus"] = corpus(tmp_path / "corpus", 4, 0) if kind == "corpus" else world["corpus"]
+    if kind != "corpus":
+        texts = [Conversation(f"t{n}", (), f"text {n}") for n in range(4)]
+        given[kind] = conversations(tmp_path / "talks", [*map(talk, range(4)), *texts], [])
+    made = run(finetune, tmp_path / "made", **given, **QUICK)
+    assert made.summary["steps"] > 0
+
+
+def test_nothing_to_learn_from_is_told(world: dict[str, Artifact], tmp_path: Path) -> None:
+    empty = corpus(tmp_path / "empty", 3, 3)
+    with pytest.raises(MaturaError, match="there is nothing to learn from"):
+        run(finetune, tmp_path / "a", model=world["model"], corpus=empty, **QUICK)
+    long = conversations(tmp_path / "long", [talk(1, "x" * 400)], [])
+    with pytest.raises(MaturaError, match="there is nothing to learn from"):
+        run(finetune, tmp_path / "b", model=world["model"], conversations=long, **QUICK | {"sequence": 8})
+    with pytest.raises(MaturaError, match="there is nothing to replay"):
+        run(finetune, tmp_path / "c", **world, **QUICK | {"replay_share": 0.01})
+
+
+def test_settings_that_contradict_each_other_are_refused(world: dict[str, Artifact], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="either a corpus or conversations"):
+        run(finetune, tmp_path / "a", model=world["model"], **QUICK)
+    with pytest.raises(ConfigError, match="either a corpus or conversations"):
+        run(finetune, tmp_path / "b", **world, conversations=world["replay"], **QUICK)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_parent_with_updates_must_be_merged_first(
+    method: str, world: dict[str, Artifact], tmp_path: Path
+) -> None:
+    tuned = run(finetune, tmp_path / "tuned", **world, **QUICK | {"tokens": 128})
+    with pytest.raises(ConfigError, match="has LoRA updates already: merge it first"):
+        run(finetune, tmp_path / "again", **world | {"model": tuned}, **QUICK, method=method)
+
+
+def test_the_origin_of_the_weights_is_passed_on(world: dict[str, Artifact], tmp_path: Path) -> None:
+    world["model"].record["summary"]["source_quantization"] = "Q4_1"
+    try:
+        made = run(finetune, tmp_path / "made", **world, **QUICK | {"tokens": 128})
+    finally:
+        world["model"].record["summary"]["source_quantization"] = None
+    assert made.summary["source_quantization"] == "Q4_1"
