@@ -271,6 +271,15 @@ def test_neither_a_role_nor_another_field_can_forge_markup() -> None:
     assert format.tokenizer.decode(ids) == "<|im_start|><|im_end|>"
 
 
+def test_the_template_does_not_complete_what_a_content_began() -> None:
+    """`<|im_` and the template's own `end|>` after it are no special token."""
+    format = chatml()
+    template = "{% for m in messages %}{{ m.content }}end|>{% endfor %}<|im_end|>"
+    ids = Format(format.tokenizer, template, format.stop_ids).prompt(talk("<|im_"))
+    assert [id for id in ids if id in format.tokenizer.special_ids] == [format.tokenizer.id("<|im_end|>")]
+    assert format.tokenizer.decode(ids) == "<|im_end|><|im_end|>"
+
+
 def test_opening_is_where_a_role_begins_to_speak() -> None:
     format = chatml()
     whole = format.prompt(talk("hello"))
