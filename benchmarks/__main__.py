@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +23,9 @@ NAMES = {
 def main() -> int:
     """Run the benchmarks that were named; 1 when one of them found what must not be."""
     options, names = _arguments()
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # so that a run in progress is ended and cleared away
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # before torch is loaded, and for every subprocess
     failed = []
     for name in names:

@@ -73,8 +73,14 @@ def run(options: Options) -> bool:
     )
     print()
     record.table(
-        ["stage", "id", "equal", "files equal", "resumed"],
-        [[row["stage"], row["id"][:12], row["equal"], row["files_equal"], row["resumed"]] for row in rows],
+        ["stage", "id", "equal", "files equal", "resumed", "different files"],
+        [
+            [
+                *(row["stage"], row["id"][:12], row["equal"], row["files_equal"], row["resumed"]),
+                ", ".join(row["different"]),
+            ]
+            for row in rows
+        ],
     )
     landed = sum(kill["stage"] != "finished before" for kill in kills)
     checks = {
@@ -194,8 +200,10 @@ def _compare(alone: Workspace, killed: Workspace, recipe: str, stage: str) -> di
     first, second = (place.find(f"{recipe}/{stage}") for place in (alone, killed))
     for one in (first, second):
         verify(one)
+    different = [name for name, hash in _hashes(first).items() if _hashes(second).get(name) != hash]
     return {
         "stage": stage,
+        "different": different,
         "id": first.id,
         "equal": first.id == second.id,
         "files_equal": _hashes(first) == _hashes(second),

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import record, reference, sides
 from benchmarks.options import Options
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "one": {"prompts": [16], "new": 64, "goal": 1.3, "floor": None},
     "batch": {"prompts": None, "new": 64, "goal": 1.0, "floor": 150.0},
 }
