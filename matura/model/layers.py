@@ -53,12 +53,15 @@ class Linear(nn.Linear):
 
 def join(layers: Sequence[nn.Module]) -> Tensor | None:
     """One matrix with the rows of all layers, whose weights become views of it; None if one is no plain layer."""
-    plain = [layer for layer in layers if isinstance(layer, Linear) and layer.bias is None]
-    if len(plain) < len(layers):
-        return None
+    plain: list[Linear] = []
+    for layer in layers:
+        if not isinstance(layer, Linear) or layer.bias is not None:
+            return None
+        plain.append(layer)
     joint = torch.cat([layer.weight.detach() for layer in plain])
-    for layer, rows in zip(plain, torch.split(joint, [layer.out_features for layer in plain]), strict=True):
-        layer.weight = nn.Parameter(rows, requires_grad=False)
+    blocks = torch.split(joint, [layer.out_features for layer in plain])
+    for layer, block in zip(plain, blocks, strict=True):
+        layer.weight = nn.Parameter(block, requires_grad=False)
     return joint
 
 
@@ -146,12 +149,12 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Tensor:
         if torch.is_grad_enabled():
-            return self.down(_SwiGLUFunction.apply(self.gate(x_ND), self.up(x_ND)))  # type: ignore[no-any-return]
+            return self.down(_SwiGLUFunction.apply(self.gate(x_ND), self.up(x_ND)))
         if self.gate_up_weight is None:
             gate_NF, up_NF = self.gate(x_ND), self.up(x_ND)
         else:
             gate_NF, up_NF = linear(x_ND, self.gate_up_weight).chunk(2, -1)
-        return self.down(F.silu(gate_NF).mul_(up_NF))  # type: ignore[no-any-return]
+        return self.down(F.silu(gate_NF).mul_(up_NF))
 
 
 class GELU(nn.Module):
