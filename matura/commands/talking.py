@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from matura.core.errors import MaturaError
+
 HELP = """/reset  forget the conversation and start again
 /help   this list
 /exit   leave (or Ctrl-D); Ctrl-C cuts an answer short"""
@@ -49,7 +51,11 @@ def chat(reference: str, system: str | None, sampling: dict[str, Any]) -> None:
                 print(f"Unknown command {line}.\n{HELP}")
             case _:
                 asked = [*messages, {"role": "user", "content": line}]
-                answer = _print(model.chat_stream(asked, **sampling))
+                try:
+                    answer = _print(model.chat_stream(asked, **sampling))
+                except MaturaError as error:  # the context is full, say: the conversation is not lost
+                    print(f"{error} (/reset starts again)")
+                    continue
                 messages = [*asked, {"role": "assistant", "content": answer}]
 
 

@@ -68,6 +68,7 @@ def parse(cls: type[C], values: dict[str, Any], where: str) -> C:
 
 def check(cls: type[C], values: dict[str, Any]) -> tuple[C | None, list[Problem]]:
     """Like `parse`, but hands the problems back, so that a recipe can add its own and name the lines."""
+    values = with_group_defaults(cls, values)
     problems = list(_booleans_for_numbers(cls, values, ()))
     config = None
     try:
@@ -75,6 +76,19 @@ def check(cls: type[C], values: dict[str, Any]) -> tuple[C | None, list[Problem]
     except pydantic.ValidationError as error:
         problems += _problems_of(cls, error, {p.place for p in problems})
     return (None if problems else config), problems
+
+
+def with_group_defaults(cls: type[Config], values: dict[str, Any]) -> dict[str, Any]:
+    """`values` in which a group given in part keeps the rest of the group's own default, at every depth.
+
+    A stage may give a group other defaults than its class has; `answer.temperature=0.5` must change only that.
+    """
+    result = dict(values)
+    for name, info in cls.model_fields.items():
+        given, default = result.get(name), info.get_default(call_default_factory=True)
+        if isinstance(given, dict) and isinstance(default, Config):
+            result[name] = with_group_defaults(type(default), {**dict(default), **given})
+    return result
 
 
 def listing(where: str, messages: list[str]) -> str:
@@ -142,20 +156,26 @@ def settings_of(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=set(input_kinds(type(config))))
 
 
-def describe(cls: type[Config], prefix: str = "") -> list[str]:
-    """Lines for `--help`: each setting with its type, default and description; groups are written a.b."""
+def describe(cls: type[Config], prefix: str = "", defaults: Config | None = None) -> list[str]:
+    """Lines for `--help`: each setting with its type, default and description; groups are written a.b.
+
+    `defaults` stands for the defaults of the class: what a stage gives a group of its own.
+    """
     lines: list[str] = []
     kinds = input_kinds(cls)
     for name, info in cls.model_fields.items():
         inner = _model_in(info.annotation)
         if inner is not None:
-            lines += describe(inner, f"{prefix}{name}.")
+            own = getattr(defaults, name) if defaults else info.get_default(call_default_factory=True)
+            lines += describe(inner, f"{prefix}{name}.", own if isinstance(own, Config) else None)
             continue
         if name in kinds:
             what = " or ".join("path" if kind == "raw" else kind for kind in kinds[name])
         else:
             what = type_text(info.annotation)
-        if info.is_required():
+        if defaults is not None:
+            default = f"default {_default_text(getattr(defaults, name))}"
+        elif info.is_required():
             default = "required"
         else:
             default = f"default {_default_text(info.get_default(call_default_factory=True))}"

@@ -28,7 +28,7 @@ class OptimizerConfig(Config):
     """AdamW (arXiv:1711.05101) and its learning rate over time."""
 
     lr: float = Field(
-        1e-3, gt=0, description="Peak learning rate; LoRA wants about ten times that of full tuning"
+        5e-4, gt=0, description="Peak learning rate; LoRA wants about ten times that of full tuning"
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="How the rate falls after warm-up"
@@ -41,8 +41,8 @@ class OptimizerConfig(Config):
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient")
 
 
-class Sampling(Config):
-    """How the next token is chosen. Temperature 0 is greedy."""
+class Draw(Config):
+    """How the next token is drawn. Temperature 0 is greedy."""
 
     max_new_tokens: int = Field(256, ge=1, description="Longest answer in tokens")
     temperature: float = Field(1.0, ge=0, description="Divides the logits; 0 takes the most likely token")
@@ -54,5 +54,10 @@ class Sampling(Config):
         0.0, ge=0, le=1, description="Drop tokens below this share of the best one's probability"
     )
     repetition_penalty: float = Field(1.0, gt=0, description="Divides the scores of tokens that came before")
+
+
+class Sampling(Draw):
+    """A draw with its seed, and the texts that end it."""
+
     seed: int = Field(0, ge=0, description="With the position it decides every draw")
     stop: tuple[str, ...] = Field((), description="Texts that end the answer; they are not part of it")

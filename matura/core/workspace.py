@@ -118,7 +118,7 @@ class Workspace:
             if stage in stages:
                 return self._stage_artifact(reference, stages[stage])
         name = model_name(parse(reference))
-        if (self.models / name).is_dir():
+        if (self.models / name / RECORD).exists():  # an interrupted pull counts as not pulled: it goes on
             return load(self.models / name)
         raise ModelNotFound(self._not_found(reference, path))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import safetensors
+import torch
 from torch import Tensor
 
 from matura.core.errors import FormatError
@@ -30,6 +31,13 @@ BITS = {
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
     **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2"), 8),
 }
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +131,13 @@ def _naturals(values: Any) -> bool:
 class TensorFiles(Mapping[str, Tensor]):
     """The tensors of one or several safetensors files by name, each loaded when it is asked for.
 
-    A tensor is a view of the file's memory map: writing to it never changes the file.
+    A tensor is a view of the file's memory map (writing to it never changes the file), or, with `mapped=False`,
+    read into memory of its own.
     """
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: list[Path], mapped: bool = True) -> None:
+        self._mapped = mapped
+        self._paths: dict[str, Path] = {}
         self.entries: dict[str, Entry] = {}
         self.metadata: dict[str, str] = {}
         self._handles: dict[str, Any] = {}
@@ -141,10 +152,25 @@ class TensorFiles(Mapping[str, Tensor]):
                     _fail(path, "every tensor in one file only", f"{name!r} again")
                 self.entries[name] = entry
                 self._handles[name] = handle
+                self._paths[name] = path
             self.metadata |= header.metadata
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._handles[name].get_tensor(name)
+        return self._handles[name].get_tensor(name) if self._mapped else self._read(name)
+
+    def _read(self, name: str) -> Tensor:
+        entry = self.entries[name]
+        tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+        with self._paths[name].open("rb") as file:
+            file.seek(entry.begin)
+            if (
+                file.readinto(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+                != entry.end - entry.begin
+            ):
+                _fail(
+                    self._paths[name], f"{entry.end - entry.begin} bytes of {name!r}", "the end of the file"
+                )
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -153,7 +179,7 @@ class TensorFiles(Mapping[str, Tensor]):
         return len(self.entries)
 
 
-def open_tensors(path: str | Path) -> TensorFiles:
+def open_tensors(path: str | Path, mapped: bool = True) -> TensorFiles:
     """The tensors of a safetensors file, of an index (`model.safetensors.index.json`) or of a model's folder.
 
     Raises FormatError when a file is broken or missing.
@@ -166,8 +192,8 @@ def open_tensors(path: str | Path) -> TensorFiles:
             raise FormatError(f"{path}: no {' and no '.join(names)} in this folder.")
         path = found[0]
     if path.name.endswith(".index.json"):
-        return TensorFiles(_shards(path))
-    return TensorFiles([path])
+        return TensorFiles(_shards(path), mapped)
+    return TensorFiles([path], mapped)
 
 
 def _shards(index: Path) -> list[Path]:

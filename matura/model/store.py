@@ -7,7 +7,6 @@ weights, and its parent as the input `model`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,19 +44,22 @@ class Checkpoint:
     """The quantized type most weights had, like "Q4_1"; None when they were never quantized."""
 
 
-def load(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Transformer:
+def load(
+    path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32, mapped: bool = True
+) -> Transformer:
     """The model of an artifact, in evaluation mode. LoRA updates sit on the parent they were trained on.
 
-    Weights are memory-mapped where device and dtype allow it. Raises ArtifactError or FormatError.
+    Weights are memory-mapped where device and dtype allow it, or read (`mapped=False`), which keeps no second copy
+    in memory when they are laid out anew. Raises ArtifactError or FormatError.
     """
     made = artifacts.load(path)
     if made.kind != "model":
         raise FormatError(f"{made.path} is a {made.kind}, not a model")
     if ADAPTER_CONFIG in made.record["files"]:
-        model = load(made.input("model").path, device=device, dtype=dtype)
+        model = load(made.input("model").path, device=device, dtype=dtype, mapped=mapped)
         return load_adapter(model, made.path).eval()
     return _assemble(
-        read_config(made.path), open_tensors(made.file(WEIGHTS)), made.path, device, dtype
+        read_config(made.path), open_tensors(made.file(WEIGHTS), mapped=mapped), made.path, device, dtype
     ).eval()
 
 
@@ -65,7 +67,7 @@ def load_for_inference(
     path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Transformer:
     """`load`, with updates merged into the weights and projections fused: the same results, made faster."""
-    return fuse_projections(merge_lora(load(path, device=device, dtype=dtype)))
+    return fuse_projections(merge_lora(load(path, device=device, dtype=dtype, mapped=False)))
 
 
 def read_config(folder: str | Path) -> ModelConfig:
@@ -165,6 +167,12 @@ def _read_gguf(path: Path) -> Checkpoint:
     config = _settings(lambda: llama.from_gguf_config(file.metadata, present, embedding.shape[0]), path)
     _plausible(config, len(present), path)
     names = llama.gguf_names(config)
+    if "rope_freqs.weight" in present:
+        factors = file.tensors["rope_freqs.weight"]
+        if (dequantize(file.data(factors.name), factors.type, factors.shape) != 1).any():
+            raise FormatError(
+                f"{path}: rope_freqs.weight scales the positions (Llama 3.1); that is not supported yet"
+            )
     _same_names(set(names), present - {"rope_freqs.weight"}, path)
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
@@ -235,7 +243,7 @@ def _same_shape(name: str, expected: Any, found: Any, where: Path) -> None:
         raise FormatError(f"{where}: {name} has shape {tuple(found)}, its settings say {tuple(expected)}")
 
 
-def adapter_settings(folder: str | Path) -> dict[str, Any] | None:
-    """`adapter.json` as a dict, or None when the folder holds a whole model."""
+def adapter_settings(folder: str | Path) -> LoraConfig | None:
+    """The LoRA settings of a model's folder, or None when it holds a whole model."""
     path = Path(folder) / ADAPTER_CONFIG
-    return json.loads(path.read_text()) if path.is_file() else None
+    return parse(LoraConfig, _read(path, "LoRA settings"), str(path)) if path.is_file() else None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matura.train.batches import Example, PackedBatches, Rows
 
 KIND = "model"
-VERSION = 1
+VERSION = 2
 TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0}  # a 135M model on 2 cores
 
 
@@ -39,11 +39,11 @@ class Config(config.Config):
     replay: Annotated[str | None, Input("conversations")] = Field(
         None, description="What `synthesize` wrote, mixed in against forgetting"
     )
-    replay_share: float = Field(0.2, ge=0, lt=1, description="Share of replay in the tokens of every update")
+    replay_share: float = Field(0.25, ge=0, lt=1, description="Share of replay in the tokens of every update")
     method: Literal["lora", "full"] = Field("lora", description="Train low-rank updates, or all weights")
     lora: LoraConfig = Field(LoraConfig(), description="For method=lora")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW and its schedule")
-    tokens: int = Field(56_000, ge=1, description="Training tokens in all, replay included")
+    tokens: int = Field(30_000, ge=1, description="Training tokens in all, replay included")
     tokens_per_step: int = Field(1024, ge=16, description="Tokens in one update")
     sequence: int = Field(512, ge=8, description="Longest example in tokens")
     meter_every: int = Field(20, ge=0, description="Steps between looks at held-out text; 0 for none")

@@ -20,15 +20,15 @@ from matura.core.errors import MaturaError
 from matura.core.files import write_json
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
-from matura.core.records import Conversation, write_conversations
-from matura.core.settings import Sampling
+from matura.core.records import CUT, Conversation, write_conversations
+from matura.core.settings import Draw, Sampling
 
 if TYPE_CHECKING:
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format
 
 KIND = "conversations"
-VERSION = 1
+VERSION = 2
 TOKENS_PER_SECOND = 130.0  # batched sampling of a 135M model on 2 cores
 
 
@@ -41,14 +41,17 @@ class Config(config.Config):
     )
     texts: int = Field(24, ge=0, description="Plain texts to keep")
     heldout: int = Field(12, ge=1, description="Conversations (or texts) of these held out for the exam")
-    question: Sampling = Field(
-        Sampling(max_new_tokens=48, temperature=1.0, top_k=200, top_p=0.95), description="How questions are sampled"
+    question: Draw = Field(
+        Draw(max_new_tokens=48, temperature=1.0, top_k=200, top_p=0.95),
+        description="How questions are sampled",
     )
-    answer: Sampling = Field(
-        Sampling(max_new_tokens=128, temperature=0.7, top_k=200, top_p=0.95), description="How answers are sampled"
+    answer: Draw = Field(
+        Draw(max_new_tokens=128, temperature=0.7, top_k=200, top_p=0.95),
+        description="How answers are sampled",
     )
-    text: Sampling = Field(
-        Sampling(max_new_tokens=160, temperature=1.0, top_k=200, top_p=0.95), description="How plain texts are sampled"
+    text: Draw = Field(
+        Draw(max_new_tokens=160, temperature=1.0, top_k=200, top_p=0.95),
+        description="How plain texts are sampled",
     )
     min_characters: int = Field(20, ge=1, description="Shorter answers and texts are dropped")
     batch: int = Field(24, ge=1, description="Requests that run together")
@@ -93,7 +96,9 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
             f"only {len(pool)} usable rows came out of {len(rows)}, and {config.heldout} are to be held out: write "
             "more (conversations=, texts=) or hold out fewer (heldout=)"
         )
-    heldout = pool[: config.heldout]
+    # Whole answers first: the exam reads them with their stop token.
+    heldout = sorted(pool, key=lambda row: bool(row.messages) and CUT.items() <= row.messages[-1].items())
+    heldout = heldout[: config.heldout]
     train = [row for row in kept if row not in heldout]
     write_conversations(draft.path / "train.jsonl", train)
     write_conversations(draft.path / "heldout.jsonl", heldout)
@@ -138,20 +143,14 @@ class _Writer:
     def _conversations(self, numbers: Sequence[int]) -> dict[str, Any]:
         opening = self.format.opening("user")
         questions, _ = self._sample([opening] * len(numbers), self.config.question, "question", numbers)
-        # A question that filled its budget stops in mid-sentence; its last line may still be a good question.
         asked = [[{"role": "user", "content": text.strip()}] for text in questions]
         prompts = [self.format.prompt(messages) for messages in asked]
         answers, ended = self._sample(prompts, self.config.answer, "answer", numbers)
-        rows = [
-            {
-                "id": f"conversation-{n}",
-                "messages": [*messages, {"role": "assistant", "content": answer.strip()}]
-                if messages[0]["content"]
-                else [],
-                "text": "",
-            }
-            for n, messages, answer in zip(numbers, asked, answers, strict=True)
-        ]
+        rows = []
+        for n, messages, answer, whole in zip(numbers, asked, answers, ended, strict=True):
+            reply = {"role": "assistant", "content": answer.strip()} | ({} if whole else CUT)
+            said = [*messages, reply] if messages[0]["content"] else []
+            rows.append({"id": f"conversation-{n}", "messages": said, "text": ""})
         return {"rows": rows, "stopped": sum(ended)}
 
     def _texts(self, numbers: Sequence[int]) -> dict[str, Any]:
@@ -165,17 +164,17 @@ class _Writer:
         return {"rows": rows, "stopped": sum(ended)}
 
     def _sample(
-        self, prompts: list[list[int]], sampling: Sampling, what: str, numbers: Sequence[int]
+        self, prompts: list[list[int]], draw: Draw, what: str, numbers: Sequence[int]
     ) -> tuple[list[str], list[bool]]:
         """The texts, and whether each ended by itself."""
         from matura.infer import engine
 
         stop = {*self.format.stop_ids, *([self.format.begin_id] if self.format.begin_id is not None else [])}
         seeds = [_seed(self.config.seed, what, n) for n in numbers]
-        each = [sampling.model_copy(update={"seed": seed}) for seed in seeds]
+        each = [Sampling(**dict(draw), seed=seed) for seed in seeds]
         answers = engine.generate(self.model, prompts, each, tuple(stop), batch=self.config.batch)
         texts = [self.format.tokenizer.decode(ids, skip_special=True) for ids in answers]
-        return texts, [len(ids) < sampling.max_new_tokens for ids in answers]
+        return texts, [len(ids) < draw.max_new_tokens for ids in answers]
 
 
 def _seed(seed: int, what: str, number: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from matura.core.errors import MaturaError
-from matura.core.records import Conversation, Document
+from matura.core.records import CUT, Conversation, Document
 from matura.tokenizer.conversation import Format
 from matura.train.batches import Example, chunk_document
 
@@ -22,6 +22,8 @@ def from_conversations(
 ) -> tuple[list[Example], int]:
     """Answers trained, questions read; plain texts trained whole. Cut after `length` tokens.
 
+    An answer marked as cut (`records.CUT`) is trained without its stop token: nobody should learn to stop there.
+
     Returns the examples, and how many rows were dropped because nothing trained was left of them. Raises MaturaError
     naming the row that the template cannot write.
     """
@@ -37,7 +39,11 @@ def from_conversations(
             rendered = format.render(row.messages)
         except MaturaError as error:
             raise MaturaError(f"conversation {row.id!r}: {error}") from error
-        example = Example(tuple(rendered.ids[:length]), tuple(rendered.mask[:length]))
+        end = len(rendered.ids)
+        if CUT.items() <= row.messages[-1].items():
+            end = max(i for i, trained in enumerate(rendered.mask) if trained)  # without the stop token
+        end = min(end, length)
+        example = Example(tuple(rendered.ids[:end]), tuple(rendered.mask[:end]))
         if example.trained:
             examples.append(example)
         dropped += not example.trained

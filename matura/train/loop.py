@@ -83,8 +83,8 @@ def train(
         norm = torch.nn.utils.clip_grad_norm_(parameters, clip).item()
         if not (math.isfinite(loss_value) and math.isfinite(norm)):
             raise Diverged(
-                f"step {step + 1}: loss {loss_value} and gradient norm {norm} are not finite. The last checkpoint "
-                f"is good; lower the learning rate (now {lr:g}) and run again."
+                f"step {step + 1}: loss {loss_value} and gradient norm {norm} are not finite, so this update was "
+                f"not made. Start again with a lower learning rate (it was {lr:g} here)."
             )
         if weight:
             optimizer.step()

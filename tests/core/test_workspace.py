@@ -87,11 +87,12 @@ def test_what_is_not_found_names_the_nearest(workspace: Workspace, tmp_path: Pat
         workspace.find(str(tmp_path / "folder"))
 
 
-def test_an_interrupted_model_is_not_just_missing(workspace: Workspace) -> None:
+def test_an_interrupted_pull_counts_as_not_pulled_but_its_path_says_so(workspace: Workspace) -> None:
     begin(workspace.model("half"), kind="model", stage="pull", version=1, config={}, inputs={})
-    for reference in ("half", str(workspace.model("half"))):
-        with pytest.raises(ArtifactError, match="interrupted"):
-            workspace.find(reference)
+    with pytest.raises(ModelNotFound):
+        workspace.find("half")
+    with pytest.raises(ArtifactError, match="interrupted"):
+        workspace.find(str(workspace.model("half")))
     assert workspace.drafts() == [workspace.model("half")]
 
 

@@ -86,7 +86,7 @@ def test_updates_come_back_on_their_parent(adapted: tuple[Artifact, Transformer]
     assert torch.equal(again.logits(again.decode(ids)), model.logits(model.decode(ids)))
     settings = store.adapter_settings(made.path)
     assert settings is not None
-    assert settings["rank"] == 3
+    assert settings.rank == 3
     assert store.adapter_settings(made.input("model").path) is None
 
 
