@@ -18,7 +18,7 @@ from matura.core.files import write_json
 from matura.core.manifest import RECORD
 from matura.core.recipe import Recipe, Step
 from matura.core.resolve import Pull, Resolved
-from matura.core.workspace import RUN, Workspace
+from matura.core.workspace import EARLIER, RUN, Workspace
 
 DISK_MARGIN = 1.2  # an estimate is no measurement
 
@@ -176,7 +176,7 @@ class _Journal:
         self.latest = workspace.read_run(recipe.name)
         named = {step.name for step in recipe.steps}
         self.stages: dict[str, dict[str, Any]] = {
-            stage: {"dir": Path(os.path.relpath(place, self.folder)).as_posix(), "status": "earlier run"}
+            stage: {"dir": Path(os.path.relpath(place, self.folder)).as_posix(), "status": EARLIER if stage in named else "kept"}
             for stage, place in self.latest.items()
             if keep_others or stage in named
         }

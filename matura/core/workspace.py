@@ -32,6 +32,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _POLL_SECONDS = 0.2
 
 
+EARLIER = "earlier run"
+"""Status in run.json of a stage that the latest run has not reached: its directory is from a run before."""
+
+
 class Workspace:
     """A workspace at `root`: given, or from the variable MATURA_WORKSPACE, or ./workspace. Made when first
     needed.
@@ -69,6 +73,10 @@ class Workspace:
 
         Raises ArtifactError when run.json is broken.
         """
+        return {stage: place for stage, (place, _) in self._stages(recipe).items()}
+
+    def _stages(self, recipe: str) -> dict[str, tuple[Path, str]]:
+        """Directory and status of each stage in run.json."""
         directory = self.runs / _checked(recipe, "a recipe")
         path = directory / RUN
         try:
@@ -83,7 +91,8 @@ class Workspace:
         for name, entry in stages.items() if isinstance(stages, dict) else [("", None)]:
             if not isinstance(entry, dict) or not isinstance(entry.get("dir"), str):
                 raise ArtifactError(f"{path} has no table of stages. Delete it and run the recipe again.")
-            found[name] = Path(os.path.normpath(directory / entry["dir"]))
+            place = Path(os.path.normpath(directory / entry["dir"]))
+            found[name] = place, str(entry.get("status", ""))
         return found
 
     def recipes(self) -> list[str]:
@@ -114,15 +123,20 @@ class Workspace:
             return load(path)
         recipe, slash, stage = reference.rstrip("/").partition("/")
         if slash and _NAME.fullmatch(recipe):
-            stages = self.read_run(recipe)
+            stages = self._stages(recipe)
             if stage in stages:
-                return self._stage_artifact(reference, stages[stage])
+                return self._stage_artifact(reference, *stages[stage])
         name = model_name(parse(reference))
         if (self.models / name / RECORD).exists():  # an interrupted pull counts as not pulled: it goes on
             return load(self.models / name)
         raise ModelNotFound(self._not_found(reference, path))
 
-    def _stage_artifact(self, reference: str, directory: Path) -> Artifact:
+    def _stage_artifact(self, reference: str, directory: Path, status: str) -> Artifact:
+        if status == EARLIER:
+            raise ArtifactError(
+                f"{reference} was not made by the latest run, which did not get that far: run it again. What an "
+                f"earlier run made is {directory}."
+            )
         if not directory.exists():
             raise ArtifactError(
                 f"The stage {reference} was planned but has not run yet. Run the recipe again to make it."

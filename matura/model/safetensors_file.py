@@ -164,7 +164,7 @@ class TensorFiles(Mapping[str, Tensor]):
         with self._paths[name].open("rb") as file:
             file.seek(entry.begin)
             if (
-                file.readinto(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+                file.readinto(tensor.view(-1).view(torch.uint8).numpy().data)
                 != entry.end - entry.begin
             ):
                 _fail(

@@ -343,6 +343,18 @@ def test_a_gate_stops_the_recipe_also_when_reused(life):
     assert "gate failed" in life.plan("exam.passes=false")["exam"][1]
 
 
+def test_a_stage_that_the_latest_run_did_not_reach_is_not_taken_for_its_result(life):
+    life.run()
+    earlier = life.workspace.find("adapt/merged").path
+    with pytest.raises(GateFailed):
+        life.run("exam.passes=false")
+    with pytest.raises(ArtifactError, match="did not get that far") as caught:
+        life.workspace.find("adapt/merged")
+    assert str(earlier) in str(caught.value)
+    life.run()
+    assert life.workspace.find("adapt/merged").path == earlier
+
+
 def test_a_damaged_output_is_moved_aside_and_made_again(life):
     first = life.run()["documents"]
     (first.path / "train.txt").write_text("")
