@@ -176,7 +176,10 @@ class _Journal:
         self.latest = workspace.read_run(recipe.name)
         named = {step.name for step in recipe.steps}
         self.stages: dict[str, dict[str, Any]] = {
-            stage: {"dir": Path(os.path.relpath(place, self.folder)).as_posix(), "status": EARLIER if stage in named else "kept"}
+            stage: {
+                "dir": Path(os.path.relpath(place, self.folder)).as_posix(),
+                "status": EARLIER if stage in named else "kept",
+            }
             for stage, place in self.latest.items()
             if keep_others or stage in named
         }

@@ -163,10 +163,7 @@ class TensorFiles(Mapping[str, Tensor]):
         tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
         with self._paths[name].open("rb") as file:
             file.seek(entry.begin)
-            if (
-                file.readinto(tensor.view(-1).view(torch.uint8).numpy().data)
-                != entry.end - entry.begin
-            ):
+            if file.readinto(tensor.view(-1).view(torch.uint8).numpy().data) != entry.end - entry.begin:
                 _fail(
                     self._paths[name], f"{entry.end - entry.begin} bytes of {name!r}", "the end of the file"
                 )
