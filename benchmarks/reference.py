@@ -43,12 +43,13 @@ def model(made: Artifact) -> Any:
     from transformers import LlamaForCausalLM
 
     from matura.model import store
-    from matura.model.families import llama
+    from matura.model.families.llama import LLAMA
 
     ours = store.load(made.path)
     theirs = LlamaForCausalLM(_config(made)).eval()
     state = ours.state_dict()
-    weights = {name: state[mine] for name, mine in llama.hf_names(ours.config).items()}
+    names = {entry.theirs: entry.ours[0] for entry in LLAMA.entries(ours.config)}
+    weights = {name: state[mine] for name, mine in names.items()}
     missing, unexpected = theirs.load_state_dict(weights, strict=False)
     if unexpected or set(missing) - {"lm_head.weight"}:
         raise ValueError(f"the names do not match: missing {missing}, unexpected {unexpected}")

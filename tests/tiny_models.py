@@ -13,7 +13,7 @@ from matura.core.config import parse
 from matura.core.raw import RawInput, raw_input
 from matura.core.records import Conversation, Document, write_conversations, write_documents
 from matura.model import config as c
-from matura.model.families import llama
+from matura.model.families import decoder as decoders
 from matura.model.transformer import Transformer
 from matura.stages import pull
 from matura.tokenizer.conversation import Format
@@ -45,7 +45,8 @@ def network(*, seed: int = 0, tied: bool = True, layers: int = 2, scale: float =
         norm=c.RMSNorm(eps=1e-5),
         position=c.Rope(theta=10_000.0),
     )
-    config = c.ModelConfig(vocabulary=VOCABULARY, context=CONTEXT, decoder=decoder, tied=tied, family="llama")
+    head = c.LanguageHead(tied=tied)
+    config = c.ModelConfig(vocabulary=VOCABULARY, context=CONTEXT, decoder=decoder, head=head, family="llama")
     model = Transformer(config).initialize(seed).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -77,8 +78,8 @@ def gguf_parts(model: Transformer, **more: Any) -> tuple[dict[str, Any], list[Te
         "llama.rope.freq_base": 10_000.0,
     }
     weights, tensors = model.state_dict(), []
-    for theirs, ours in llama.gguf_names(model.config).items():
-        weight = weights[ours].float()
+    for entry in decoders.gguf_entries(model.config):
+        theirs, weight = entry.theirs, weights[entry.ours[0]].float()
         if theirs.endswith(("attn_q.weight", "attn_k.weight")):
             weight = interleaved(weight, attention.heads if "attn_q" in theirs else attention.kv_heads)
         data = np.ascontiguousarray(weight.numpy()).tobytes()

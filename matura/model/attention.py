@@ -5,12 +5,16 @@ Shape suffixes: B batch, T query tokens, S key tokens, D width, H query heads, G
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from matura.model.bias import Bias
 
 
 @dataclass(frozen=True)
@@ -50,68 +54,131 @@ Mask = Packed | Tensor | None
 """`Packed`, or a boolean [B, S] that is True at real (not padding) keys, or None: every key is real."""
 
 
-def allowed(T: int, S: int, *, causal: bool, mask: Mask, device: torch.device | None = None) -> Tensor | None:
+@dataclass(frozen=True)
+class Rule:
+    """How the scores of one layer are made. `window`: tokens a query sees, itself included (to each side when not
+    causal); `scale` None is 1 / sqrt(K)."""
+
+    causal: bool
+    window: int | None = None
+    scale: float | None = None
+    softcap: float | None = None
+    dropout: float = 0.0
+
+
+Attend = Callable[..., Tensor]
+"""(q_BHTK, k_BGSK, v_BGSK, rule, mask=..., bias=...) -> [B, H, T, K]: `attend`, or one that also looks on."""
+
+
+def allowed(
+    T: int, S: int, rule: Rule, mask: Mask = None, device: torch.device | None = None
+) -> Tensor | None:
     """Boolean [B or 1, 1, T, S], True where a query may look; None when it may look everywhere.
 
     The queries are the last T of the S positions, so a causal query t sees keys up to S - T + t.
     """
-    allow: Tensor | None = None
-    if causal and T > 1:
-        allow = torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)[None, None]
+    parts: list[Tensor] = []
+    if rule.causal and T > 1:
+        parts.append(torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)[None, None])
     if isinstance(mask, Packed):
-        visible = mask.visible(device)[None, None]
-        allow = visible if allow is None else allow & visible
-    elif mask is not None:
-        keys = mask[:, None, None, :]
-        allow = keys if allow is None else allow & keys
-    return allow
+        parts.append(mask.visible(device)[None, None])
+        if rule.window:
+            near = _near(mask.positions(device)[0], mask.positions(device)[0], rule.window)
+            parts.append(near[None, None])
+    else:
+        if mask is not None:
+            parts.append(mask[:, None, None, :])
+        if rule.window and rule.window < S:
+            keys = torch.arange(S, device=device)
+            parts.append(_near(keys[S - T :], keys, rule.window)[None, None])
+    return reduce(torch.logical_and, parts) if parts else None
+
+
+def _near(queries_T: Tensor, keys_S: Tensor, window: int) -> Tensor:
+    return (queries_T[:, None] - keys_S[None, :]).abs() < window
 
 
 def attend_reference(
-    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, *, causal: bool, mask: Mask = None
+    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, rule: Rule, *, mask: Mask = None, bias: Bias | None = None
 ) -> tuple[Tensor, Tensor]:
     """Softmax attention as written in arXiv:1706.03762, section 3.2.1; returns (output, weights [B, H, T, S]).
 
-    A query with no allowed key (padding on the left) gets weights of zero.
+    Forbidden keys get a score of -inf. A query with no allowed key (padding on the left) gets weights of zero.
     """
+    T, S, width = q_BHTK.shape[2], k_BGSK.shape[2], q_BHTK.shape[-1]
     groups = q_BHTK.shape[1] // k_BGSK.shape[1]
     k_BHSK, v_BHSK = k_BGSK.repeat_interleave(groups, 1), v_BGSK.repeat_interleave(groups, 1)
-    scores_BHTS = q_BHTK @ k_BHSK.transpose(-1, -2) * q_BHTK.shape[-1] ** -0.5
-    allow = allowed(q_BHTK.shape[2], k_BGSK.shape[2], causal=causal, mask=mask, device=q_BHTK.device)
+    scores_BHTS = q_BHTK @ k_BHSK.transpose(-1, -2) * (width**-0.5 if rule.scale is None else rule.scale)
+    if rule.softcap is not None:
+        scores_BHTS = torch.tanh(scores_BHTS / rule.softcap) * rule.softcap
+    if bias is not None:
+        scores_BHTS = scores_BHTS + _bias(bias, T, S, mask, q_BHTK)
+    allow = allowed(T, S, rule, mask, q_BHTK.device)
     if allow is not None:
         scores_BHTS = scores_BHTS.masked_fill(~allow, float("-inf"))
     weights_BHTS = torch.softmax(scores_BHTS, -1).nan_to_num(0.0)
-    return weights_BHTS @ v_BHSK, weights_BHTS
+    dropped_BHTS = F.dropout(weights_BHTS, rule.dropout) if rule.dropout else weights_BHTS
+    return dropped_BHTS @ v_BHSK, weights_BHTS
 
 
-def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, *, causal: bool, mask: Mask = None) -> Tensor:
-    """The same through PyTorch's fused kernels; [B, H, T, K].
+def _bias(bias: Bias, T: int, S: int, mask: Mask, like: Tensor) -> Tensor:
+    """[1, H, T, S]; a packed row takes its distances from the positions inside the sequences."""
+    if isinstance(mask, Packed):
+        at_S = mask.positions(like.device)[0]
+        longest = int(at_S.max()) + 1
+        all_1HLL = bias(longest, longest).to(like.device, like.dtype)
+        return all_1HLL[:, :, at_S[-T:, None], at_S[None]]
+    return bias(T, S).to(like.device, like.dtype)
+
+
+def attend(
+    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, rule: Rule, *, mask: Mask = None, bias: Bias | None = None
+) -> Tensor:
+    """The same through PyTorch's fused kernels where they know the rule; [B, H, T, K].
 
     Packed rows run one kernel per sequence on a CPU (nothing is computed across sequences) and one masked
     kernel on an accelerator (no launch per sequence).
     """
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
-    if isinstance(mask, Packed) and q_BHTK.device.type == "cpu":
-        return _attend_packed(q_BHTK, k_BGSK, v_BGSK, causal=causal, mask=mask)
-    if T == 1 and not isinstance(mask, Packed):
-        return _attend_one_query(q_BHTK, k_BGSK, v_BGSK, mask)
-    if causal and mask is None and T == S:
-        return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, is_causal=True, enable_gqa=True)
-    allow = allowed(T, S, causal=causal, mask=mask, device=q_BHTK.device)
-    out_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=allow, enable_gqa=True)
+    if isinstance(mask, Packed):
+        if q_BHTK.device.type == "cpu":
+            return _attend_packed(q_BHTK, k_BGSK, v_BGSK, rule, mask, bias)
+    elif (
+        T == 1 and rule.causal and rule.window and rule.window < S
+    ):  # decoding: the far keys are not even read
+        near = slice(S - rule.window, None)
+        k_BGSK, v_BGSK = k_BGSK[:, :, near], v_BGSK[:, :, near]
+        mask = None if mask is None else mask[:, near]
+        S = rule.window
+    if rule.softcap is not None:
+        return attend_reference(q_BHTK, k_BGSK, v_BGSK, rule, mask=mask, bias=bias)[0]
+    simple = bias is None and not rule.dropout and (rule.causal or not rule.window)
+    if T == 1 and simple and not isinstance(mask, Packed):
+        return _attend_one_query(q_BHTK, k_BGSK, v_BGSK, rule, mask)
+    if rule.causal and mask is None and bias is None and T == S and not (rule.window and rule.window < S):
+        return F.scaled_dot_product_attention(
+            q_BHTK, k_BGSK, v_BGSK, dropout_p=rule.dropout, is_causal=True, scale=rule.scale, enable_gqa=True
+        )
+    allow = allowed(T, S, rule, mask, q_BHTK.device)
+    seen = allow
+    if bias is not None:
+        added = _bias(bias, T, S, mask, q_BHTK)
+        seen = added if allow is None else added.masked_fill(~allow, float("-inf"))
+    out_BHTK = F.scaled_dot_product_attention(
+        q_BHTK, k_BGSK, v_BGSK, attn_mask=seen, dropout_p=rule.dropout, scale=rule.scale, enable_gqa=True
+    )
+    if mask is None or allow is None:
+        return out_BHTK
     # A left-padded query sees nothing: kernels may answer NaN there, the reference answers zero.
-    return out_BHTK if mask is None else torch.where(_sees_any(allow), out_BHTK, 0.0)
+    return torch.where(allow.any(-1, keepdim=True), out_BHTK, 0.0)
 
 
-def _sees_any(allow: Tensor | None) -> Tensor:
-    assert allow is not None
-    return allow.any(-1, keepdim=True)
-
-
-def _attend_packed(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, *, causal: bool, mask: Packed) -> Tensor:
+def _attend_packed(
+    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, rule: Rule, mask: Packed, bias: Bias | None
+) -> Tensor:
     """One kernel per run of neighbours of equal length, which become rows of one batch; one per continuation."""
     if any(parent is not None for parent in mask.parents):
-        return _attend_branches(q_BHTK, k_BGSK, v_BGSK, causal=causal, mask=mask)
+        return _attend_branches(q_BHTK, k_BGSK, v_BGSK, rule, mask, bias)
     runs: list[list[int]] = []
     for length in mask.lengths:
         if runs and runs[-1][0] == length:
@@ -124,31 +191,34 @@ def _attend_packed(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, *, causal: bo
         zip(*(x.split(sizes, dim=2) for x in (q_BHTK, k_BGSK, v_BGSK)), strict=True)
     ):
         q, k, v = (x.unflatten(2, (-1, runs[i][0])).squeeze(0).transpose(0, 1) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(
-            q, k, v, is_causal=causal, enable_gqa=True
-        )  # [count, H, length, K]
+        out = attend(q, k, v, rule, bias=bias)  # [count, H, length, K]
         outs.append(out.transpose(0, 1).flatten(1, 2)[None])
     return torch.cat(outs, dim=2)
 
 
-def _attend_branches(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, *, causal: bool, mask: Packed) -> Tensor:
+def _attend_branches(
+    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, rule: Rule, mask: Packed, bias: Bias | None
+) -> Tensor:
     """One kernel per sequence; the keys of a continuation are its parent's and its own."""
     qs, ks, vs = (x.split(list(mask.lengths), dim=2) for x in (q_BHTK, k_BGSK, v_BGSK))
     outs = []
     for i, (q, k, v) in enumerate(zip(qs, ks, vs, strict=True)):
         if (parent := mask.parent(i)) is not None:
             k, v = torch.cat([ks[parent], k], 2), torch.cat([vs[parent], v], 2)
-        outs.append(attend(q, k, v, causal=causal))
+        outs.append(attend(q, k, v, rule, bias=bias))
     return torch.cat(outs, dim=2)
 
 
-def _attend_one_query(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Tensor | None) -> Tensor:
+def _attend_one_query(
+    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, rule: Rule, mask: Tensor | None
+) -> Tensor:
     """Decoding: the heads that share a key/value head become the queries of one small attention."""
     B, H, _, K = q_BHTK.shape
     G = k_BGSK.shape[1]
     keys = None if mask is None else mask[:, None, None, :]
     q_BGRK = q_BHTK.reshape(B, G, H // G, K)
-    return F.scaled_dot_product_attention(q_BGRK, k_BGSK, v_BGSK, attn_mask=keys).reshape(B, H, 1, K)
+    out_BGRK = F.scaled_dot_product_attention(q_BGRK, k_BGSK, v_BGSK, attn_mask=keys, scale=rule.scale)
+    return out_BGRK.reshape(B, H, 1, K)
 
 
 def spans(lengths: tuple[int, ...]) -> list[tuple[int, int]]:

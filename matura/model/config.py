@@ -13,11 +13,55 @@ from pydantic import Field, model_validator
 from matura.core.config import Config
 
 
+class LinearScaling(Config):
+    """Positions divided by `factor` (arXiv:2306.15595)."""
+
+    kind: Literal["linear"] = "linear"
+    factor: float = Field(gt=0)
+
+
+class DynamicScaling(Config):
+    """A base that grows with the sequence once it is longer than `original_context` (NTK-aware scaling)."""
+
+    kind: Literal["dynamic"] = "dynamic"
+    factor: float = Field(gt=0)
+    original_context: int = Field(gt=0, description="Longest sequence of pre-training")
+
+
+class Llama3Scaling(Config):
+    """Long wavelengths divided by `factor`, short ones kept, a ramp between (arXiv:2407.21783)."""
+
+    kind: Literal["llama3"] = "llama3"
+    factor: float = Field(gt=0)
+    low_frequency_factor: float = Field(1.0, gt=0)
+    high_frequency_factor: float = Field(4.0, gt=0)
+    original_context: int = Field(gt=0, description="Longest sequence of pre-training")
+
+
+class YarnScaling(Config):
+    """Wavelengths scaled by how often they turn within `original_context`, and sharper scores (arXiv:2309.00071)."""
+
+    kind: Literal["yarn"] = "yarn"
+    factor: float = Field(gt=0)
+    original_context: int = Field(gt=0, description="Longest sequence of pre-training")
+    beta_fast: float = Field(32.0, gt=0, description="Turns above which a wavelength is kept")
+    beta_slow: float = Field(1.0, gt=0, description="Turns below which it is divided by the factor")
+    attention_factor: float | None = Field(
+        None, gt=0, description="Scale of queries and keys; None: 0.1 ln(factor) + 1"
+    )
+    whole: bool = Field(True, description="Round the ends of the ramp to whole dimensions")
+
+
+Scaling = Annotated[LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling, Field(discriminator="kind")]
+
+
 class Rope(Config):
     """Rotary positions (arXiv:2104.09864): queries and keys are rotated by an angle that grows with position."""
 
     kind: Literal["rope"] = "rope"
     theta: float = Field(10_000.0, gt=0, description="Base of the wavelengths")
+    scaling: Scaling | None = Field(None, description="How positions beyond pre-training are reached")
+    width: int | None = Field(None, gt=0, description="Leading dimensions of a head that turn; None: all")
 
 
 class Learned(Config):
@@ -26,13 +70,39 @@ class Learned(Config):
     kind: Literal["learned"] = "learned"
 
 
+class Sinusoidal(Config):
+    """A fixed vector of sines and cosines per position, added to the embedding (arXiv:1706.03762, section 3.5).
+
+    `interleaved` is the paper's order, sine and cosine side by side; `halves` puts all sines first, as Marian does.
+    """
+
+    kind: Literal["sinusoidal"] = "sinusoidal"
+    order: Literal["interleaved", "halves"] = "interleaved"
+
+
+class RelativeBias(Config):
+    """A trained number per head and bucket of distances, added to the scores of every layer (T5, 2.1)."""
+
+    kind: Literal["relative"] = "relative"
+    buckets: int = Field(32, gt=1)
+    max_distance: int = Field(128, gt=1, description="Distances from here on share the last bucket")
+
+
+class Alibi(Config):
+    """A penalty that grows with distance, at another slope in every head (arXiv:2108.12409)."""
+
+    kind: Literal["alibi"] = "alibi"
+
+
 class NoPosition(Config):
     """No positions at all."""
 
     kind: Literal["none"] = "none"
 
 
-Position = Annotated[Rope | Learned | NoPosition, Field(discriminator="kind")]
+Position = Annotated[
+    Rope | Learned | Sinusoidal | RelativeBias | Alibi | NoPosition, Field(discriminator="kind")
+]
 
 
 class RMSNorm(Config):
@@ -60,24 +130,46 @@ class SwiGLU(Config):
     hidden: int = Field(gt=0, description="Width between the two projections")
 
 
+class GeGLU(Config):
+    """down(gelu(gate(x)) * up(x)) (arXiv:2002.05202); `approximate` is the tanh form of Gemma and Flan-T5."""
+
+    kind: Literal["geglu"] = "geglu"
+    hidden: int = Field(gt=0)
+    approximate: bool = True
+
+
 class GELU(Config):
-    """down(gelu(up(x))) with biases; `approximate` is the tanh form that GPT-2 uses."""
+    """down(gelu(up(x))); `approximate` is the tanh form that GPT-2 uses."""
 
     kind: Literal["gelu"] = "gelu"
     hidden: int = Field(gt=0)
     approximate: bool = False
+    bias: bool = True
 
 
-MLP = Annotated[SwiGLU | GELU, Field(discriminator="kind")]
+class ReLU(Config):
+    """down(max(0, up(x))) (arXiv:1706.03762, equation 2)."""
+
+    kind: Literal["relu"] = "relu"
+    hidden: int = Field(gt=0)
+    bias: bool = True
+
+
+MLP = Annotated[SwiGLU | GeGLU | GELU | ReLU, Field(discriminator="kind")]
 
 
 class Attention(Config):
-    """Multi-head attention; fewer `kv_heads` than `heads` is grouped-query attention (arXiv:2305.13245)."""
+    """Multi-head attention; fewer `kv_heads` than `heads` is grouped-query attention (arXiv:2305.13245), one
+    `kv_heads` is multi-query attention (arXiv:1911.02150)."""
 
     heads: int = Field(gt=0)
     kv_heads: int = Field(gt=0)
     head_width: int = Field(gt=0, description="Size of one head")
-    bias: bool = Field(False, description="Biases on the four projections")
+    bias: Literal["none", "qkv", "all"] = Field("none", description="Projections that have a bias")
+    qk_norm: Norm | None = Field(None, description="Norm of every query and key head before it is turned")
+    scale: float | None = Field(None, gt=0, description="Factor of the scores; None: 1 / sqrt(head_width)")
+    softcap: float | None = Field(None, gt=0, description="Scores become softcap * tanh(score / softcap)")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the attention weights dropped in training")
 
     @model_validator(mode="after")
     def _groups(self) -> Attention:
@@ -86,19 +178,87 @@ class Attention(Config):
         return self
 
 
+class Local(Config):
+    """Layers in which a token sees only its neighbourhood (sliding window)."""
+
+    window: int = Field(
+        gt=0, description="Tokens that are seen, itself included (to each side in an encoder)"
+    )
+    layers: tuple[int, ...] = Field(description="Which layers, counted from 0")
+    position: Rope | None = Field(None, description="Their own rotary positions; None: the stack's")
+
+
 class StackConfig(Config):
-    """A stack of equal blocks: an encoder (`causal=False`), a decoder, or a decoder with cross-attention."""
+    """A stack of blocks: an encoder (`causal=False`), a decoder, or a decoder with cross-attention.
+
+    `norm_placement`: `pre` norms what a part reads, `post` the sum after it, `sandwich` what it reads and what it
+    writes (Gemma 2).
+    """
 
     layers: int = Field(gt=0)
     width: int = Field(gt=0, description="Size of the residual stream")
     attention: Attention
     mlp: MLP
     norm: Norm = RMSNorm()
-    norm_placement: Literal["pre", "post"] = "pre"
+    norm_placement: Literal["pre", "post", "sandwich"] = "pre"
     position: Position = Rope()
+    local: Local | None = Field(None, description="Layers with a sliding window")
+    embedding_norm: Norm | None = Field(
+        None, description="Norm of the embeddings before the first block (BERT)"
+    )
+    segments: int = Field(0, ge=0, description="Kinds of segments with a trained vector each (BERT)")
     causal: bool = True
     cross: bool = Field(False, description="Every block also attends to an encoder's output")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="Of embeddings and of what every part writes")
+
+    @model_validator(mode="after")
+    def _fits(self) -> StackConfig:
+        if self.local and (bad := [i for i in self.local.layers if not 0 <= i < self.layers]):
+            raise ValueError(f"local.layers: {bad[0]} is no layer; there are {self.layers}, counted from 0")
+        rope = [p for p in (self.position, self.local and self.local.position) if isinstance(p, Rope)]
+        for width in (p.width or self.attention.head_width for p in rope):
+            if width % 2 or width > self.attention.head_width:
+                raise ValueError(
+                    f"rotary positions turn pairs: {width} of the {self.attention.head_width} dimensions of a "
+                    "head is odd or too many"
+                )
+        return self
+
+
+class LanguageHead(Config):
+    """Scores for every token of the vocabulary."""
+
+    kind: Literal["language"] = "language"
+    tied: bool = Field(True, description="The output matrix is the embedding matrix")
+    bias: bool = False
+    transform: Norm | None = Field(None, description="A projection, GELU and this norm first (BERT)")
+    scale: float = Field(1.0, gt=0, description="Factor of what the head reads (T5: width ** -0.5)")
+    softcap: float | None = Field(None, gt=0, description="Scores become softcap * tanh(score / softcap)")
+
+
+class Classifier(Config):
+    """One score per label, read from the first or the last token of a text; `hidden` is a projection before."""
+
+    kind: Literal["classifier"] = "classifier"
+    labels: tuple[str, ...] = Field(min_length=1)
+    pool: Literal["first", "last"] = "first"
+    hidden: Literal["none", "tanh", "relu"] = "tanh"
+    bias: bool = True
+
+
+class Pooler(Config):
+    """tanh of a projection of the first token: BERT's text vector, in checkpoints that have no other head."""
+
+    kind: Literal["pooler"] = "pooler"
+
+
+class NoHead(Config):
+    """Hidden states are the output (sentence encoders)."""
+
+    kind: Literal["none"] = "none"
+
+
+Head = Annotated[LanguageHead | Classifier | Pooler | NoHead, Field(discriminator="kind")]
 
 
 class ModelConfig(Config):
@@ -108,7 +268,13 @@ class ModelConfig(Config):
     context: int = Field(gt=0, description="Longest sequence the model was made for, in tokens")
     encoder: StackConfig | None = None
     decoder: StackConfig | None = None
-    tied: bool = Field(True, description="The output layer is the embedding matrix")
+    head: Head = LanguageHead()
+    embedding_scale: float = Field(
+        1.0, gt=0, description="Factor of the token embeddings (Gemma: sqrt(width))"
+    )
+    start_id: int | None = Field(
+        None, ge=0, description="Token that opens what a decoder with encoder writes"
+    )
     family: str = Field("matura", description="Where the weights' arrangement comes from, e.g. llama")
 
     @model_validator(mode="after")
@@ -117,43 +283,23 @@ class ModelConfig(Config):
             raise ValueError("a model needs an encoder, a decoder or both")
         if self.encoder and self.decoder and self.encoder.width != self.decoder.width:
             raise ValueError("encoder and decoder share the embedding, so their widths must be equal")
+        if self.encoder and self.encoder.causal:
+            raise ValueError("an encoder sees both sides: encoder.causal must be false")
         return self
 
     @property
     def width(self) -> int:
         """Size of the residual stream."""
+        return self.last_stack.width
+
+    @property
+    def last_stack(self) -> StackConfig:
+        """The stack whose output the head reads: the decoder, or the only one."""
         stack = self.decoder or self.encoder
         assert stack is not None
-        return stack.width
+        return stack
 
-
-def count_parameters(config: ModelConfig) -> tuple[int, int]:
-    """(all parameters, parameters used in matrix products per token: the blocks and the output layer).
-
-    The second is what FLOP estimates need: a forward pass costs about 2 FLOPs per token for each of them.
-    """
-    blocks = sum(_stack_parameters(stack) for stack in (config.encoder, config.decoder) if stack)
-    table = config.vocabulary * config.width
-    positions = sum(
-        config.context * stack.width
-        for stack in (config.encoder, config.decoder)
-        if stack and isinstance(stack.position, Learned)
-    )
-    return blocks + table * (1 if config.tied else 2) + positions, blocks + table
-
-
-def _stack_parameters(stack: StackConfig) -> int:
-    attention = stack.attention
-    inner = attention.heads * attention.head_width
-    inner_kv = attention.kv_heads * attention.head_width
-    one = 2 * stack.width * inner + 2 * stack.width * inner_kv
-    if attention.bias:
-        one += inner + 2 * inner_kv + stack.width
-    matrices = 3 if isinstance(stack.mlp, SwiGLU) else 2
-    mlp = matrices * stack.width * stack.mlp.hidden
-    if isinstance(stack.mlp, GELU):
-        mlp += stack.mlp.hidden + stack.width
-    norm = stack.width * (2 if isinstance(stack.norm, LayerNorm) and stack.norm.bias else 1)
-    mixers = 2 if stack.cross else 1
-    final = norm if stack.norm_placement == "pre" else 0
-    return stack.layers * (mixers * one + mlp + (mixers + 1) * norm) + final
+    @property
+    def tied(self) -> bool:
+        """Whether the output matrix is the embedding matrix."""
+        return isinstance(self.head, LanguageHead) and self.head.tied

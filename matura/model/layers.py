@@ -9,7 +9,7 @@ Shape suffixes: N any leading dimensions, D width, F hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -51,18 +51,27 @@ class Linear(nn.Linear):
         return linear(x_NI, self.weight, self.bias)
 
 
-def join(layers: Sequence[nn.Module]) -> Tensor | None:
-    """One matrix with the rows of all layers, whose weights become views of it; None if one is no plain layer."""
+Joint = tuple[Tensor, Tensor | None]
+"""Weight [O, I] and bias [O] of several layers under each other."""
+
+
+def join(layers: Sequence[nn.Module]) -> Joint | None:
+    """The rows of all layers in one matrix, of which their weights become views; None if one is no plain layer."""
     plain: list[Linear] = []
     for layer in layers:
-        if not isinstance(layer, Linear) or layer.bias is not None:
+        if not isinstance(layer, Linear) or (layer.bias is None) != (layers[0].bias is None):
             return None
         plain.append(layer)
-    joint = torch.cat([layer.weight.detach() for layer in plain])
-    blocks = torch.split(joint, [layer.out_features for layer in plain])
-    for layer, block in zip(plain, blocks, strict=True):
+    sizes = [layer.out_features for layer in plain]
+    weight = torch.cat([layer.weight.detach() for layer in plain])
+    biases = [layer.bias.detach() for layer in plain if layer.bias is not None]
+    bias = torch.cat(biases) if biases else None
+    for layer, block in zip(plain, weight.split(sizes), strict=True):
         layer.weight = nn.Parameter(block, requires_grad=False)
-    return joint
+    if bias is not None:
+        for layer, part in zip(plain, bias.split(sizes), strict=True):
+            layer.bias = nn.Parameter(part, requires_grad=False)
+    return weight, bias
 
 
 def rms_norm_reference(x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -135,39 +144,56 @@ class _SwiGLUFunction(torch.autograd.Function):
         return d_gate_NF, d_up_NF
 
 
-class SwiGLU(nn.Module):
-    """Gated MLP of the Llama family; three projections without biases."""
+class Gated(nn.Module):
+    """down(activation(gate(x)) * up(x)): SwiGLU and GeGLU; three projections without biases."""
 
-    def __init__(self, width: int, config: c.SwiGLU) -> None:
+    def __init__(self, width: int, config: c.SwiGLU | c.GeGLU) -> None:
         super().__init__()
         self.gate = Linear(width, config.hidden, bias=False)
         self.up = Linear(width, config.hidden, bias=False)
         self.down = Linear(config.hidden, width, bias=False)
+        self.activation = activation(config)
 
-        self.gate_up_weight: Tensor | None = None
+        self.gate_up: Joint | None = None
         """Rows of gate and up in one matrix (see `fuse_projections`); not a parameter."""
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and self.activation is F.silu:
             return self.down(_SwiGLUFunction.apply(self.gate(x_ND), self.up(x_ND)))
-        if self.gate_up_weight is None:
+        if self.gate_up is None or torch.is_grad_enabled():
             gate_NF, up_NF = self.gate(x_ND), self.up(x_ND)
         else:
-            gate_NF, up_NF = linear(x_ND, self.gate_up_weight).chunk(2, -1)
-        return self.down(F.silu(gate_NF).mul_(up_NF))
+            gate_NF, up_NF = linear(x_ND, *self.gate_up).chunk(2, -1)
+        return self.down(self.activation(gate_NF) * up_NF)
 
 
-class GELU(nn.Module):
-    """Two projections with biases around a GELU, as in GPT-2 and BERT."""
+class Plain(nn.Module):
+    """down(activation(up(x))): GELU and ReLU."""
 
-    def __init__(self, width: int, config: c.GELU) -> None:
+    def __init__(self, width: int, config: c.GELU | c.ReLU) -> None:
         super().__init__()
-        self.up = Linear(width, config.hidden)
-        self.down = Linear(config.hidden, width)
-        self.approximate = "tanh" if config.approximate else "none"
+        self.up = Linear(width, config.hidden, bias=config.bias)
+        self.down = Linear(config.hidden, width, bias=config.bias)
+        self.activation = activation(config)
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x_ND), approximate=self.approximate))
+        return self.down(self.activation(self.up(x_ND)))
+
+
+def activation(config: c.MLP) -> Callable[[Tensor], Tensor]:
+    """The function between the projections."""
+    match config:
+        case c.SwiGLU():
+            return F.silu
+        case c.ReLU():
+            return F.relu
+        case _:
+            return gelu_tanh if config.approximate else F.gelu
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU by its tanh approximation (arXiv:1606.08415, section 2)."""
+    return F.gelu(x, approximate="tanh")
 
 
 def build_norm(width: int, config: c.Norm) -> nn.Module:
@@ -177,4 +203,4 @@ def build_norm(width: int, config: c.Norm) -> nn.Module:
 
 def build_mlp(width: int, config: c.MLP) -> nn.Module:
     """The module for an MLP value."""
-    return SwiGLU(width, config) if isinstance(config, c.SwiGLU) else GELU(width, config)
+    return Gated(width, config) if isinstance(config, c.SwiGLU | c.GeGLU) else Plain(width, config)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from matura.model.attention import Packed
+from matura.model.heads import Unembedding
 from matura.model.transformer import Transformer
 
 CHUNK = 512
@@ -24,10 +25,10 @@ Row = tuple[Sequence[int], Sequence[int]]
 
 
 def cross_entropy_reference(
-    hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights_N: Tensor
+    features_ND: Tensor, head: Unembedding, targets_N: Tensor, weights_N: Tensor
 ) -> Tensor:
-    """Weighted sum of -log softmax(hidden head^T)[target], all logits at once."""
-    logprobs_NV = torch.log_softmax(hidden_ND @ head_VD.T, -1)
+    """Weighted sum of -log softmax(logits)[target], all logits at once."""
+    logprobs_NV = torch.log_softmax(head.logits(features_ND), -1)
     return -(logprobs_NV.gather(1, targets_N[:, None])[:, 0] * weights_N).sum()
 
 
@@ -35,37 +36,58 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """The gradient needs the softmax that the loss has just computed, so both are made in one pass over chunks."""
 
     @staticmethod
-    def forward(ctx, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        need_hidden, need_head = ctx.needs_input_grad[:2]
-        d_hidden_ND = torch.empty_like(hidden_ND) if need_hidden else None
-        d_head_VD = torch.zeros_like(head_VD) if need_head else None
-        loss = hidden_ND.new_zeros(())
-        for start in range(0, len(hidden_ND), CHUNK):
+    def forward(  # type: ignore[no-untyped-def]
+        ctx,
+        x_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        softcap: float | None,
+        targets_N: Tensor,
+        weights_N: Tensor,
+    ) -> Tensor:
+        need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
+        d_x_ND = torch.empty_like(x_ND) if need_x else None
+        d_weight_VD = torch.zeros_like(weight_VD) if need_weight else None
+        d_bias_V = torch.zeros_like(bias_V) if need_bias and bias_V is not None else None
+        loss = x_ND.new_zeros(())
+        for start in range(0, len(x_ND), CHUNK):
             part = slice(start, start + CHUNK)
-            hidden, targets, weights = hidden_ND[part], targets_N[part, None], weights_N[part, None]
-            logits_NV = hidden @ head_VD.T
+            x, targets, weights = x_ND[part], targets_N[part, None], weights_N[part, None]
+            logits_NV = x @ weight_VD.T
+            if bias_V is not None:
+                logits_NV += bias_V
+            slope_NV = _cap_in_place(logits_NV, softcap)
             chosen = logits_NV.gather(1, targets)
-            probabilities, log_total = _softmax_in_place(logits_NV)
+            d_logits_NV, log_total = _softmax_in_place(logits_NV)
             loss += ((log_total - chosen) * weights).sum()
-            if not (need_hidden or need_head):
+            if not (need_x or need_weight or need_bias):
                 continue
-            probabilities.scatter_add_(1, targets, torch.full_like(chosen, -1.0)).mul_(weights)
-            if d_hidden_ND is not None:
-                torch.mm(probabilities, head_VD, out=d_hidden_ND[part])
-            if d_head_VD is not None:
-                d_head_VD.addmm_(probabilities.T, hidden)
-        ctx.save_for_backward(d_hidden_ND, d_head_VD)
+            d_logits_NV.scatter_add_(1, targets, torch.full_like(chosen, -1.0)).mul_(weights)
+            if slope_NV is not None:
+                d_logits_NV.mul_(slope_NV)
+            if d_x_ND is not None:
+                torch.mm(d_logits_NV, weight_VD, out=d_x_ND[part])
+            if d_weight_VD is not None:
+                d_weight_VD.addmm_(d_logits_NV.T, x)
+            if d_bias_V is not None:
+                d_bias_V += d_logits_NV.sum(0)
+        ctx.save_for_backward(d_x_ND, d_weight_VD, d_bias_V)
         return loss
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[no-untyped-def]
-        d_hidden_ND, d_head_VD = ctx.saved_tensors
-        return (
-            None if d_hidden_ND is None else d_hidden_ND * grad,
-            None if d_head_VD is None else d_head_VD * grad,
-            None,
-            None,
-        )
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        found = tuple(None if one is None else one * grad for one in ctx.saved_tensors)
+        return (*found, None, None, None)
+
+
+def _cap_in_place(logits_NV: Tensor, softcap: float | None) -> Tensor | None:
+    """softcap * tanh(logits / softcap) in the same memory; returns its derivative, 1 - tanh^2."""
+    if softcap is None:
+        return None
+    logits_NV.div_(softcap).tanh_()
+    slope_NV = 1 - logits_NV.square()
+    logits_NV.mul_(softcap)
+    return slope_NV
 
 
 def _softmax_in_place(logits_NV: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,12 +97,14 @@ def _softmax_in_place(logits_NV: Tensor) -> tuple[Tensor, Tensor]:
     return logits_NV.div_(total), total.log() + largest
 
 
-def cross_entropy(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:
-    """Sum over positions of weight * -log p(target), in chunks; differentiable in hidden and head.
+def cross_entropy(features_ND: Tensor, head: Unembedding, targets_N: Tensor, weights_N: Tensor) -> Tensor:
+    """Sum over positions of weight * -log p(target), in chunks; differentiable in the features and the head.
 
     No positions give a loss of zero that is still connected to the graph.
     """
-    return _ChunkedCrossEntropy.apply(hidden_ND, head_VD, targets_N, weights_N)
+    return _ChunkedCrossEntropy.apply(
+        features_ND, head.weight_VD, head.bias_V, head.softcap, targets_N, weights_N
+    )
 
 
 @torch.no_grad()

@@ -12,115 +12,20 @@ V vocabulary.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matura.model import config as c
-from matura.model.attention import Mask, Packed, attend
+from matura.model.attention import Attend, Mask, Packed, attend
+from matura.model.bias import build_bias
+from matura.model.block import Attention, Block, View
 from matura.model.cache import Cache, LayerCache, new_cache
-from matura.model.layers import Linear, SwiGLU, build_mlp, build_norm, join, linear
-from matura.model.position import Rotation, rotate, rotation
-
-
-class Attention(nn.Module):
-    """Self-attention, or cross-attention when `memory_BSD` is given."""
-
-    def __init__(self, width: int, config: c.Attention, causal: bool) -> None:
-        super().__init__()
-        self.heads, self.kv_heads, self.causal = config.heads, config.kv_heads, causal
-        inner, inner_kv = config.heads * config.head_width, config.kv_heads * config.head_width
-        self.q = Linear(width, inner, bias=config.bias)
-        self.k = Linear(width, inner_kv, bias=config.bias)
-        self.v = Linear(width, inner_kv, bias=config.bias)
-        self.o = Linear(inner, width, bias=config.bias)
-        self.qkv_weight: Tensor | None = None
-        """Rows of q, k and v in one matrix (see `fuse_projections`); not a parameter."""
-
-    def forward(
-        self,
-        x_BTD: Tensor,
-        *,
-        turn: Rotation | None = None,
-        mask: Mask = None,
-        memory_BSD: Tensor | None = None,
-        cache: LayerCache | None = None,
-    ) -> Tensor:
-        if memory_BSD is None and self.qkv_weight is not None and not torch.is_grad_enabled():
-            q_BTHK, k_BTGK, v_BTGK = self._fused(x_BTD, turn)
-            k_BGSK, v_BGSK = k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2)
-        else:
-            q_BTHK = self.q(x_BTD).unflatten(-1, (self.heads, -1))
-            if turn is not None:
-                q_BTHK = rotate(q_BTHK, turn)
-            if memory_BSD is not None and cache is not None and cache.length:
-                return self._output(q_BTHK, cache.k_BGSK, cache.v_BGSK, mask)  # memory never changes
-            k_BGSK, v_BGSK = self._keys_values(x_BTD if memory_BSD is None else memory_BSD, turn)
-        if cache is not None:
-            k_BGSK, v_BGSK = cache.append(k_BGSK, v_BGSK)
-        return self._output(q_BTHK, k_BGSK, v_BGSK, mask)
-
-    def _output(self, q_BTHK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Mask) -> Tensor:
-        out_BHTK = attend(q_BTHK.transpose(1, 2), k_BGSK, v_BGSK, causal=self.causal, mask=mask)
-        return self.o(out_BHTK.transpose(1, 2).flatten(-2))
-
-    def _fused(self, x_BTD: Tensor, turn: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values by one product; queries and keys turned together."""
-        assert self.qkv_weight is not None
-        all_BTXK = linear(x_BTD, self.qkv_weight).unflatten(-1, (self.heads + 2 * self.kv_heads, -1))
-        turned, v_BTGK = all_BTXK.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
-        if turn is not None:
-            turned = rotate(turned, turn)
-        q_BTHK, k_BTGK = turned.split([self.heads, self.kv_heads], dim=2)
-        return q_BTHK, k_BTGK, v_BTGK
-
-    def _keys_values(self, source_BSD: Tensor, turn: Rotation | None) -> tuple[Tensor, Tensor]:
-        k_BSGK = self.k(source_BSD).unflatten(-1, (self.kv_heads, -1))
-        v_BSGK = self.v(source_BSD).unflatten(-1, (self.kv_heads, -1))
-        if turn is not None:
-            k_BSGK = rotate(k_BSGK, turn)
-        return k_BSGK.transpose(1, 2), v_BSGK.transpose(1, 2)
-
-
-class Block(nn.Module):
-    """Self-attention, then cross-attention in a decoder with memory, then the MLP; each with norm and residual."""
-
-    def __init__(self, config: c.StackConfig) -> None:
-        super().__init__()
-        self.post = config.norm_placement == "post"
-        self.dropout = config.dropout
-        self.mixers = nn.ModuleList([Attention(config.width, config.attention, config.causal)])
-        if config.cross:
-            self.mixers.append(Attention(config.width, config.attention, causal=False))
-        self.mlp = build_mlp(config.width, config.mlp)
-        self.norms = nn.ModuleList(build_norm(config.width, config.norm) for _ in range(len(self.mixers) + 1))
-
-    def forward(
-        self,
-        x_BTD: Tensor,
-        *,
-        turn: Rotation | None,
-        mask: Mask,
-        memory_BSD: Tensor | None,
-        memory_mask_BS: Tensor | None,
-        cache: LayerCache | None,
-        cross_cache: LayerCache | None,
-    ) -> Tensor:
-        x_BTD = self._step(x_BTD, 0, lambda h: self.mixers[0](h, turn=turn, mask=mask, cache=cache))
-        if len(self.mixers) == 2:
-            x_BTD = self._step(
-                x_BTD,
-                1,
-                lambda h: self.mixers[1](h, memory_BSD=memory_BSD, mask=memory_mask_BS, cache=cross_cache),
-            )
-        return self._step(x_BTD, -1, self.mlp)
-
-    def _step(self, x_BTD: Tensor, which: int, part) -> Tensor:  # type: ignore[no-untyped-def]
-        norm = self.norms[which]
-        out_BTD = part(x_BTD if self.post else norm(x_BTD))
-        if self.dropout and self.training:
-            out_BTD = F.dropout(out_BTD, self.dropout)
-        return norm(x_BTD + out_BTD) if self.post else x_BTD + out_BTD
+from matura.model.heads import LanguageHead, Unembedding, build_head
+from matura.model.layers import Gated, build_norm, join
+from matura.model.position import Turn, rotation, sinusoids
 
 
 class Stack(nn.Module):
@@ -129,53 +34,110 @@ class Stack(nn.Module):
     def __init__(self, config: c.StackConfig, context: int) -> None:
         super().__init__()
         self.config = config
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = build_norm(config.width, config.norm) if config.norm_placement == "pre" else nn.Identity()
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(config.layers))
+        self.norm = build_norm(config.width, config.norm) if config.norm_placement != "post" else None
         learned = isinstance(config.position, c.Learned)
         self.positions = nn.Embedding(context, config.width) if learned else None
+        self.segments = nn.Embedding(config.segments, config.width) if config.segments else None
+        self.embedding_norm = (
+            build_norm(config.width, config.embedding_norm) if config.embedding_norm else None
+        )
+        self.bias = build_bias(config)
 
     def forward(
         self,
         x_BTD: Tensor,
+        view: View,
         *,
         positions_BT: Tensor | None = None,
-        mask: Mask = None,
-        memory_BSD: Tensor | None = None,
-        memory_mask_BS: Tensor | None = None,
+        segments_BT: Tensor | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
         past = cache.length if cache else 0
         if positions_BT is None:
-            positions_BT = _positions(x_BTD, mask, past)
-        if self.positions is not None:
-            x_BTD = x_BTD + self.positions(positions_BT)
-        turn = rotation(self.config.position, positions_BT, self.config.attention.head_width, x_BTD.dtype)
+            positions_BT = _positions(x_BTD, view.mask, past)
+        x_BTD = self._embedded(x_BTD, positions_BT, segments_BT)
+        turn, near = self._turns(x_BTD, positions_BT, view.mask, past)
+        bias = None if self.bias is None else functools.cache(self.bias)  # every layer asks for the same
+        local = self.config.local.layers if self.config.local else ()
         for i, block in enumerate(self.blocks):
-            if cache is not None and memory_BSD is not None and cache.cross[i] is None:
-                one = new_cache(
-                    self.config, len(x_BTD), memory_BSD.shape[1], dtype=x_BTD.dtype, device=x_BTD.device
-                )
-                cache.cross[i] = one.layers[0]
+            if cache is not None and view.memory_BSD is not None and cache.cross[i] is None:
+                cache.cross[i] = self._memory_cache(view.memory_BSD)
             x_BTD = block(
                 x_BTD,
-                turn=turn,
-                mask=mask,
-                memory_BSD=memory_BSD,
-                memory_mask_BS=memory_mask_BS,
+                view,
+                turn=near if i in local else turn,
+                bias=bias,
                 cache=cache.layers[i] if cache else None,
                 cross_cache=cache.cross[i] if cache else None,
             )
-        return self.norm(x_BTD)
+        return x_BTD if self.norm is None else self.norm(x_BTD)
+
+    def _embedded(self, x_BTD: Tensor, positions_BT: Tensor, segments_BT: Tensor | None) -> Tensor:
+        """Token embeddings with what is added to them."""
+        position = self.config.position
+        if self.segments is not None:
+            first = torch.zeros_like(positions_BT) if segments_BT is None else segments_BT
+            x_BTD = x_BTD + self.segments(first)
+        elif segments_BT is not None:
+            raise ValueError("this model has no segments")
+        if self.positions is not None:
+            x_BTD = x_BTD + self.positions(positions_BT)
+        elif isinstance(position, c.Sinusoidal):
+            x_BTD = x_BTD + sinusoids(position.order, positions_BT, x_BTD.shape[-1], x_BTD.dtype)
+        if self.embedding_norm is not None:
+            x_BTD = self.embedding_norm(x_BTD)
+        return F.dropout(x_BTD, self.config.dropout) if self.config.dropout and self.training else x_BTD
+
+    def _turns(
+        self, x_BTD: Tensor, positions_BT: Tensor, mask: Mask, past: int
+    ) -> tuple[Turn | None, Turn | None]:
+        """The rotation of full layers, and that of local ones."""
+        position, local = self.config.position, self.config.local
+        if not isinstance(position, c.Rope):
+            return None, None
+        turn = self._turn(position, x_BTD, positions_BT, mask, past)
+        if local is None or local.position is None:
+            return turn, turn
+        return turn, self._turn(local.position, x_BTD, positions_BT, mask, past)
+
+    def _turn(self, rope: c.Rope, x_BTD: Tensor, positions_BT: Tensor, mask: Mask, past: int) -> Turn:
+        width, dtype = self.config.attention.head_width, x_BTD.dtype
+        if not isinstance(rope.scaling, c.DynamicScaling):
+            return Turn(rotation(rope, positions_BT, width, dtype))
+        keys_BS = positions_BT if isinstance(mask, Packed) else _all_positions(x_BTD, mask, past)
+        lengths_BS = _lengths(keys_BS, mask)
+        keys = rotation(rope, keys_BS, width, dtype, lengths_BS)
+        T = x_BTD.shape[1]
+        return Turn((keys[0][:, -T:], keys[1][:, -T:]), keys)
+
+    def _memory_cache(self, memory_BSD: Tensor) -> LayerCache:
+        B, S = memory_BSD.shape[:2]
+        one = new_cache(self.config, B, S, dtype=memory_BSD.dtype, device=memory_BSD.device)
+        return one.layers[0]
 
 
 def _positions(x_BTD: Tensor, mask: Mask, past: int) -> Tensor:
     """Positions of the T new tokens: from 0 in every packed sequence, otherwise counted over real tokens."""
-    T, device = x_BTD.shape[1], x_BTD.device
     if isinstance(mask, Packed):
-        return mask.positions(device)
+        return mask.positions(x_BTD.device)
+    return _all_positions(x_BTD, mask, past)[:, -x_BTD.shape[1] :]
+
+
+def _all_positions(x_BTD: Tensor, mask: Tensor | None, past: int) -> Tensor:
+    """Positions of all S = past + T tokens, [B or 1, S]."""
     if mask is None:
-        return torch.arange(past, past + T, device=device)[None]
-    return (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -T:]
+        return torch.arange(past + x_BTD.shape[1], device=x_BTD.device)[None]
+    return (mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def _lengths(positions_BS: Tensor, mask: Mask) -> Tensor:
+    """For every token the length of the sequence that it belongs to."""
+    if not isinstance(mask, Packed):
+        return positions_BS.amax(-1, keepdim=True) + 1
+    per_sequence = [int(part.max()) + 1 for part in positions_BS[0].split(list(mask.lengths))]
+    counts = torch.tensor(mask.lengths, device=positions_BS.device)
+    return torch.tensor(per_sequence, device=positions_BS.device).repeat_interleave(counts)[None]
 
 
 class Transformer(nn.Module):
@@ -187,13 +149,21 @@ class Transformer(nn.Module):
         self.embed = nn.Embedding(config.vocabulary, config.width)
         self.encoder = Stack(config.encoder, config.context) if config.encoder else None
         self.decoder = Stack(config.decoder, config.context) if config.decoder else None
-        self.head = None if config.tied else Linear(config.width, config.vocabulary, bias=False)
+        self.head = build_head(config)
 
-    def encode(self, ids_BS: Tensor, *, mask: Mask = None) -> Tensor:
+    def encode(
+        self,
+        ids_BS: Tensor,
+        *,
+        mask: Mask = None,
+        segments_BS: Tensor | None = None,
+        attend: Attend = attend,
+    ) -> Tensor:
         """Source ids to memory [B, S, D]; every token sees both sides."""
         if self.encoder is None:
             raise ValueError("this model has no encoder")
-        return self.encoder(self.embed(ids_BS), mask=mask)
+        view = View(mask, attend=attend)
+        return self.encoder(self._embed(ids_BS), view, segments_BT=segments_BS)
 
     def decode(
         self,
@@ -204,6 +174,7 @@ class Transformer(nn.Module):
         memory_BSD: Tensor | None = None,
         memory_mask_BS: Tensor | None = None,
         cache: Cache | None = None,
+        attend: Attend = attend,
     ) -> Tensor:
         """Token ids to hidden states [B, T, D] after the final norm; `logits` turns them into scores.
 
@@ -211,23 +182,32 @@ class Transformer(nn.Module):
         """
         if self.decoder is None:
             raise ValueError("this model has no decoder")
-        return self.decoder(
-            self.embed(ids_BT),
-            positions_BT=positions_BT,
-            mask=mask,
-            memory_BSD=memory_BSD,
-            memory_mask_BS=memory_mask_BS,
-            cache=cache,
-        )
+        view = View(mask, memory_BSD, memory_mask_BS, attend)
+        return self.decoder(self._embed(ids_BT), view, positions_BT=positions_BT, cache=cache)
 
-    def logits(self, x_BTD: Tensor) -> Tensor:
+    def _embed(self, ids_BT: Tensor) -> Tensor:
+        x_BTD = self.embed(ids_BT)
+        scale = self.config.embedding_scale
+        return x_BTD if scale == 1 else x_BTD * scale
+
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
         """Scores over the vocabulary [..., V]; ask only for the positions that are needed."""
-        return linear(x_BTD, self.head_weight_VD)
+        return self.unembedding.logits(self.features(hidden_BTD))
+
+    def features(self, hidden_BTD: Tensor) -> Tensor:
+        """What the output matrix is multiplied with: hidden states after the head's own layers."""
+        return self._language_head.features(hidden_BTD)
 
     @property
-    def head_weight_VD(self) -> Tensor:
-        """The output matrix: the embedding itself when tied."""
-        return self.embed.weight if self.head is None else self.head.weight
+    def unembedding(self) -> Unembedding:
+        """The output matrix (the embedding itself when tied), its bias and cap."""
+        return self._language_head.unembedding(self.embed.weight)
+
+    @property
+    def _language_head(self) -> LanguageHead:
+        if not isinstance(self.head, LanguageHead):
+            raise ValueError("this model has no scores over its vocabulary")
+        return self.head
 
     def new_cache(self, batch: int, capacity: int = 64) -> Cache:
         """An empty cache for the decoder in the model's dtype and on its device."""
@@ -259,11 +239,11 @@ def fuse_projections(model: Transformer) -> Transformer:
     """Lay the weights that read the same input side by side (q, k, v; gate, up), for inference.
 
     The parameters become views of the joint matrices, so nothing is stored twice and names stay. Layers that LoRA or
-    quantization replaced, or with biases, are left as they are. A fused model must stay on its device.
+    quantization replaced are left as they are. A fused model must stay on its device.
     """
     for module in model.modules():
         if isinstance(module, Attention):
-            module.qkv_weight = join([module.q, module.k, module.v])
-        elif isinstance(module, SwiGLU):
-            module.gate_up_weight = join([module.gate, module.up])
+            module.qkv = join([module.q, module.k, module.v])
+        elif isinstance(module, Gated):
+            module.gate_up = join([module.gate, module.up])
     return model

@@ -10,7 +10,7 @@ from matura.core.config import Input
 from matura.core.plan import Estimate
 
 KIND = "model"
-VERSION = 1
+VERSION = 2
 
 
 class Config(config.Config):
@@ -31,14 +31,15 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
 
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
     """Write weights, settings, tokenizer, conversation format and generation defaults. Raises FormatError."""
+    from matura.model import checkpoint as checkpoints
     from matura.model import store
-    from matura.model.config import count_parameters
+    from matura.model.counting import count_parameters
     from matura.tokenizer import conversation, reading
 
     raw = inputs["files"]
     assert isinstance(raw, RawInput)
     format = conversation.from_files(reading.read(raw.path))
-    checkpoint = store.read_checkpoint(raw.path)
+    checkpoint = checkpoints.read(raw.path)
     model = store.build(checkpoint, raw.path)
     store.save(draft.path, model)
     format.save(draft.path)

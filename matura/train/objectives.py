@@ -15,4 +15,5 @@ def next_token(model: Transformer, batch: PackedBatch) -> Tensor:
     The output layer, a fifth of a small model's work, is computed nowhere else.
     """
     hidden_1TD = model.decode(batch.ids_1T, mask=batch.mask)
-    return cross_entropy(hidden_1TD[0, batch.where_N], model.head_weight_VD, batch.targets_N, batch.weights_N)
+    features_ND = model.features(hidden_1TD[0, batch.where_N])
+    return cross_entropy(features_ND, model.unembedding, batch.targets_N, batch.weights_N)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from matura.model.attention import Packed, allowed, attend, attend_reference, spans
+from matura.model.attention import Packed, Rule, allowed, attend, attend_reference, spans
 
 
 def qkv(batch: int, T: int, S: int, heads: int = 4, kv_heads: int = 2) -> tuple[torch.Tensor, ...]:
@@ -31,8 +31,8 @@ PADDING = torch.tensor([[False, False, True, True, True, True], [True] * 6])
 )
 def test_equals_the_reference(T: int, S: int, causal: bool, mask: torch.Tensor | None) -> None:
     q, k, v = qkv(2, T, S)
-    expected, weights = attend_reference(q, k, v, causal=causal, mask=mask)
-    found = attend(q, k, v, causal=causal, mask=mask)
+    expected, weights = attend_reference(q, k, v, Rule(causal), mask=mask)
+    found = attend(q, k, v, Rule(causal), mask=mask)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     sums = weights.sum(-1)
     assert ((sums - 1).abs().lt(1e-12) | sums.eq(0)).all()
@@ -43,12 +43,12 @@ def test_equals_the_reference(T: int, S: int, causal: bool, mask: torch.Tensor |
 def test_packed_equals_the_reference(lengths: tuple[int, ...], causal: bool) -> None:
     q, k, v = qkv(1, 6, 6)
     mask = Packed(lengths)
-    expected, _ = attend_reference(q, k, v, causal=causal, mask=mask)
-    torch.testing.assert_close(attend(q, k, v, causal=causal, mask=mask), expected, rtol=0, atol=1e-12)
+    expected, _ = attend_reference(q, k, v, Rule(causal), mask=mask)
+    torch.testing.assert_close(attend(q, k, v, Rule(causal), mask=mask), expected, rtol=0, atol=1e-12)
 
 
 def test_a_causal_query_sees_no_later_key() -> None:
-    allow = allowed(3, 5, causal=True, mask=None)
+    allow = allowed(3, 5, Rule(True))
     assert allow is not None
     assert allow[0, 0].tolist() == [
         [True, True, True, False, False],
@@ -67,5 +67,5 @@ def test_continuations_of_one_parent_equal_the_reference(causal: bool) -> None:
     q, k, v = qkv(1, 9, 9)
     mask = Packed((3, 2, 1, 2, 1), (None, 0, 0, None, 3))
     assert mask.positions().tolist() == [[0, 1, 2, 3, 4, 3, 0, 1, 2]]
-    expected, _ = attend_reference(q, k, v, causal=causal, mask=mask)
-    torch.testing.assert_close(attend(q, k, v, causal=causal, mask=mask), expected, rtol=0, atol=1e-12)
+    expected, _ = attend_reference(q, k, v, Rule(causal), mask=mask)
+    torch.testing.assert_close(attend(q, k, v, Rule(causal), mask=mask), expected, rtol=0, atol=1e-12)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matura.model import config as c
-from matura.model.layers import RMSNorm, SwiGLU, rms_norm_reference, swiglu_reference
+from matura.model.layers import Gated, RMSNorm, rms_norm_reference, swiglu_reference
 from matura.model.position import rotate, rotate_reference, rotation
 
 
@@ -26,7 +26,7 @@ def test_rms_norm_and_its_gradients() -> None:
 
 
 def test_swiglu_and_its_gradients() -> None:
-    mlp = SwiGLU(8, c.SwiGLU(hidden=12)).double()
+    mlp = Gated(8, c.SwiGLU(hidden=12)).double()
     x = random(4, 8)
     expected = mlp.down(swiglu_reference(mlp.gate(x), mlp.up(x)))
     torch.testing.assert_close(mlp(x), expected, rtol=0, atol=1e-12)
@@ -42,7 +42,6 @@ def test_swiglu_and_its_gradients() -> None:
 @pytest.mark.parametrize("grad", [True, False])
 def test_rotate_and_its_gradient(grad: bool) -> None:
     turn = rotation(c.Rope(theta=100.0), torch.arange(7)[None], 8, torch.float64)
-    assert turn is not None
     x = random(2, 7, 3, 8)
     with torch.set_grad_enabled(grad):
         found = rotate(x, turn)

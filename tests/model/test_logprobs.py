@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from matura.model import logprobs
+from matura.model.heads import Unembedding
 from matura.model.logprobs import (
     continuation_kl,
     continuation_logprobs,
@@ -13,31 +14,38 @@ from matura.model.logprobs import (
 from tests.model.tiny import build, llama_config, some_ids
 
 
+@pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("chunk", [2, 7, 512])
-def test_chunked_cross_entropy_equals_the_formula(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_cross_entropy_equals_the_formula(
+    chunk: int, softcap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(logprobs, "CHUNK", chunk)
     make = torch.Generator().manual_seed(0)
     hidden = torch.randn(7, 6, generator=make, dtype=torch.float64, requires_grad=True)
     head = torch.randn(11, 6, generator=make, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(11, generator=make, dtype=torch.float64, requires_grad=True)
     targets, weights = some_ids(7, vocabulary=11), torch.tensor([1, 0, 2, 1, 1, 0.5, 1], dtype=torch.float64)
-    loss = cross_entropy(hidden, head, targets, weights)
-    expected = cross_entropy_reference(hidden, head, targets, weights)
+    reads = Unembedding(head, bias, softcap)
+    loss = cross_entropy(hidden, reads, targets, weights)
+    expected = cross_entropy_reference(hidden, reads, targets, weights)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
-    found = torch.autograd.grad(loss * 3, (hidden, head))
-    for a, b in zip(found, torch.autograd.grad(expected * 3, (hidden, head)), strict=True):
+    found = torch.autograd.grad(loss * 3, (hidden, head, bias))
+    for a, b in zip(found, torch.autograd.grad(expected * 3, (hidden, head, bias)), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
 def test_no_positions_give_a_connected_zero() -> None:
     hidden = torch.zeros(0, 6, requires_grad=True)
-    loss = cross_entropy(hidden, torch.ones(11, 6), torch.zeros(0, dtype=torch.long), torch.zeros(0))
+    loss = cross_entropy(
+        hidden, Unembedding(torch.ones(11, 6)), torch.zeros(0, dtype=torch.long), torch.zeros(0)
+    )
     loss.backward()
     assert loss.item() == 0
     assert hidden.grad is not None
 
 
 def test_a_huge_logit_stays_finite() -> None:
-    hidden, head = torch.full((1, 1), 1e4), torch.tensor([[1.0], [-1.0]])
+    hidden, head = torch.full((1, 1), 1e4), Unembedding(torch.tensor([[1.0], [-1.0]]))
     loss = cross_entropy(hidden, head, torch.tensor([1]), torch.ones(1))
     assert loss.item() == pytest.approx(2e4)
 

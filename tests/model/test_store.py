@@ -16,8 +16,9 @@ from matura.core.artifact import Artifact
 from matura.core.errors import ArtifactError, FormatError
 from matura.core.settings import LoraConfig, Sampling
 from matura.infer.engine import generate
-from matura.model import store
-from matura.model.config import ModelConfig, count_parameters
+from matura.model import checkpoint, store
+from matura.model.config import ModelConfig
+from matura.model.counting import count_parameters
 from matura.model.peft.lora import apply_lora, lora_state
 from matura.model.transformer import Transformer
 from tests.gguf_files import Tensor, write_gguf
@@ -126,9 +127,9 @@ def test_a_hugging_face_folder_gives_the_logits_of_transformers(
     theirs = hf_model(tied)
     theirs.save_pretrained(tmp_path, max_shard_size=shards)
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) is (shards == "10KB")
-    checkpoint = store.read_checkpoint(tmp_path)
-    assert checkpoint.quantization is None
-    ours, ids = store.build(checkpoint, tmp_path), some_ids(2, 50)
+    found = checkpoint.read(tmp_path)
+    assert found.quantization is None
+    ours, ids = store.build(found, tmp_path), some_ids(2, 50)
     with torch.no_grad():
         expected = theirs(ids).logits
         torch.testing.assert_close(ours.logits(ours.decode(ids)), expected, rtol=1e-5, atol=1e-5)
@@ -142,18 +143,18 @@ def test_a_hugging_face_folder_gives_the_logits_of_transformers(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported"),
-        ({"attention_bias": True}, "attention_bias=true is not supported"),
-        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope scaling 'yarn'"),
-        ({"rope_parameters": {"rope_type": "default"}}, "'rope_theta' is missing"),
+        ({"model_type": "lama"}, "model_type 'lama' is not supported; did you mean 'llama'"),
+        ({"attention_bias": True}, "8 missing: model.layers.0.self_attn.k_proj.bias"),
+        ({"hidden_act": "gelu"}, "hidden_act='gelu' is not supported"),
+        ({"rope_parameters": {"rope_type": "other", "rope_theta": 1e4}}, "rope scaling 'other'"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "'factor' is missing"),
         ({"num_hidden_layers": 3}, "9 missing: model.layers.2.input_layernorm.weight"),
         ({"num_hidden_layers": 1}, "9 unknown: model.layers.1.input_layernorm.weight"),
         ({"num_hidden_layers": 10**9}, "1000000000 layers"),
         ({"num_hidden_layers": "two"}, "describe no model"),
         ({"num_attention_heads": 3}, "describe no model"),
         ({"num_attention_heads": 0}, "describe no model"),
-        ({"head_dim": 7}, "width of a head is 7"),
+        ({"head_dim": 7}, "7 of the 7 dimensions of a head is odd"),
         ({"intermediate_size": 49}, r"mlp.gate.weight has shape \(48, 32\), its settings say \(49, 32\)"),
         ({"vocab_size": 96}, r"embed.weight has shape \(97, 32\), its settings say \(96, 32\)"),
         ({"tie_word_embeddings": False}, "1 missing: lm_head.weight"),
@@ -167,7 +168,7 @@ def test_settings_that_do_not_fit_their_weights_are_refused(
     settings = tmp_path / "config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | change))
     with pytest.raises(FormatError, match=message):
-        store.build(store.read_checkpoint(tmp_path), tmp_path)
+        store.build(checkpoint.read(tmp_path), tmp_path)
 
 
 def test_a_missing_setting_is_named(tmp_path: Path) -> None:
@@ -177,18 +178,18 @@ def test_a_missing_setting_is_named(tmp_path: Path) -> None:
         json.dumps({k: v for k, v in json.loads(settings.read_text()).items() if k != "vocab_size"})
     )
     with pytest.raises(FormatError, match="'vocab_size' is missing"):
-        store.read_checkpoint(tmp_path)
+        checkpoint.read(tmp_path)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_gguf_file_gives_the_same_weights(tied: bool, tmp_path: Path) -> None:
     model = network(tied=tied)
     path = write_gguf_model(tmp_path / "m.gguf", model)
-    checkpoint = store.read_checkpoint(path)
-    assert checkpoint.quantization is None
-    assert equal(store.build(checkpoint, path), model)
-    assert equal(store.build(store.read_checkpoint(tmp_path), tmp_path), model)
-    assert checkpoint.config == model.config
+    found = checkpoint.read(path)
+    assert found.quantization is None
+    assert equal(store.build(found, path), model)
+    assert equal(store.build(checkpoint.read(tmp_path), tmp_path), model)
+    assert found.config == model.config
 
 
 def test_the_quantization_of_most_weights_is_known(tmp_path: Path) -> None:
@@ -199,8 +200,8 @@ def test_the_quantization_of_most_weights_is_known(tmp_path: Path) -> None:
         else t
         for t in tensors
     ]
-    checkpoint = store.read_checkpoint(write_gguf(tmp_path / "m.gguf", metadata, tensors))
-    assert checkpoint.quantization == "Q8_0"
+    found = checkpoint.read(write_gguf(tmp_path / "m.gguf", metadata, tensors))
+    assert found.quantization == "Q8_0"
 
 
 Change = Callable[[dict[str, Any], list[Tensor]], None]
@@ -242,7 +243,7 @@ def _setting(name: str, value: Any) -> Change:
         (_setting("llama.attention.head_count", 0), "describe no model"),
         (_setting("llama.attention.head_count_kv", 1), "has shape"),
         (_setting("llama.attention.key_length", 16), "has shape"),
-        (_setting("llama.attention.key_length", 3), "width of a head is 3"),
+        (_setting("llama.attention.key_length", 3), "3 of the 3 dimensions of a head is odd"),
         (_setting("llama.embedding_length", 2**31), "describe no model"),
         (_setting("llama.feed_forward_length", 47), r"has shape \(48, 32\), its settings say \(47, 32\)"),
         (_setting("llama.rope.scaling.type", "yarn"), "'yarn' is not supported"),
@@ -256,7 +257,7 @@ def test_gguf_files_that_lie_are_refused(change: Change, message: str, tmp_path:
     change(metadata, tensors)
     path = write_gguf(tmp_path / "m.gguf", metadata, tensors)
     with pytest.raises(FormatError, match=message):
-        store.build(store.read_checkpoint(path), path)
+        store.build(checkpoint.read(path), path)
 
 
 def test_a_missing_gguf_setting_is_named(tmp_path: Path) -> None:
@@ -264,16 +265,16 @@ def test_a_missing_gguf_setting_is_named(tmp_path: Path) -> None:
     del metadata["llama.block_count"]
     path = write_gguf(tmp_path / "m.gguf", metadata, tensors)
     with pytest.raises(FormatError, match=r"'llama\.block_count' is missing"):
-        store.read_checkpoint(path)
+        checkpoint.read(path)
 
 
 def test_folders_that_are_no_models(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"expected a config\.json or one \.gguf file, found 0"):
-        store.read_checkpoint(tmp_path)
+        checkpoint.read(tmp_path)
     for name in ("a", "b"):
         write_gguf_model(tmp_path / f"{name}.gguf", network())
     with pytest.raises(FormatError, match=r"found 2 \.gguf files"):
-        store.read_checkpoint(tmp_path)
+        checkpoint.read(tmp_path)
     with pytest.raises(FormatError, match="is a corpus, not a model"):
         store.load(draft(tmp_path / "c", "corpus").commit({}).path)
 

@@ -5,6 +5,7 @@ import torch
 
 from matura.model import config as c
 from matura.model.attention import Packed
+from matura.model.counting import count_parameters
 from matura.model.transformer import Transformer, fuse_projections
 from tests.model.tiny import build, gpt_stack, llama_config, some_ids
 
@@ -135,7 +136,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 @pytest.mark.parametrize("name", decoders())
 def test_parameters_are_counted(name: str) -> None:
     config = decoders()[name]
-    total, _ = c.count_parameters(config)
+    total, _ = count_parameters(config)
     assert total == sum(p.numel() for p in Transformer(config).parameters())
 
 

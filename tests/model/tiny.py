@@ -18,7 +18,9 @@ def llama_config(
         norm=c.RMSNorm(eps=1e-5),
         position=c.Rope(theta=10_000.0),
     )
-    return c.ModelConfig(vocabulary=vocabulary, context=128, decoder=decoder, tied=tied, family="llama")
+    return c.ModelConfig(
+        vocabulary=vocabulary, context=128, decoder=decoder, head=c.LanguageHead(tied=tied), family="llama"
+    )
 
 
 def gpt_stack(*, causal: bool = True, cross: bool = False, placement: str = "pre") -> c.StackConfig:
@@ -26,7 +28,7 @@ def gpt_stack(*, causal: bool = True, cross: bool = False, placement: str = "pre
     return c.StackConfig(
         layers=2,
         width=32,
-        attention=c.Attention(heads=4, kv_heads=4, head_width=8, bias=True),
+        attention=c.Attention(heads=4, kv_heads=4, head_width=8, bias="all"),
         mlp=c.GELU(hidden=64),
         norm=c.LayerNorm(),
         norm_placement=placement,

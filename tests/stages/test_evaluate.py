@@ -49,7 +49,9 @@ def network(seed=0, scale=1.0):
         norm=c.RMSNorm(eps=1e-5),
         position=c.Rope(theta=10_000.0),
     )
-    config = c.ModelConfig(vocabulary=260, context=512, decoder=decoder, tied=False, family="llama")
+    config = c.ModelConfig(
+        vocabulary=260, context=512, decoder=decoder, head=c.LanguageHead(tied=False), family="llama"
+    )
     model = Transformer(config).initialize(seed).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():

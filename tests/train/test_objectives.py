@@ -7,13 +7,18 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama
 
-from matura.model.config import Rope
-from matura.model.families import llama
+from matura.model.config import ModelConfig, Rope
+from matura.model.families.llama import LLAMA
 from matura.model.transformer import Transformer
 from matura.train.batches import Example, pack
 from matura.train.objectives import next_token
 from tests.model.tiny import build, llama_config, some_ids
 from tests.train.test_batches import examples
+
+
+def names(config: ModelConfig) -> dict[str, str]:
+    """transformers' names of tensors -> ours."""
+    return {entry.theirs: entry.ours[0] for entry in LLAMA.entries(config)}
 
 
 class _Doubled:
@@ -51,7 +56,7 @@ def reference(model: Transformer) -> LlamaForCausalLM:
         )
     ).double()
     ours = model.state_dict()
-    state = {name: ours[mine] for name, mine in llama.hf_names(config).items()}
+    state = {name: ours[mine] for name, mine in names(config).items()}
     if config.tied:
         state["lm_head.weight"] = ours["embed.weight"]
     theirs.load_state_dict(state)
@@ -76,9 +81,9 @@ def test_logits_loss_and_gradients_equal_transformers(tied: bool, kv_heads: int)
     torch.testing.assert_close(loss, expected.loss, rtol=0, atol=1e-10)
     ours = dict(model.named_parameters())
     theirs_named = dict(theirs.named_parameters())
-    names = llama.hf_names(model.config)
-    assert set(names.values()) == set(ours)
-    for name, mine in names.items():
+    ours_of = names(model.config)
+    assert set(ours_of.values()) == set(ours)
+    for name, mine in ours_of.items():
         torch.testing.assert_close(ours[mine].grad, theirs_named[name].grad, rtol=0, atol=1e-10, msg=name)
 
 

@@ -1,0 +1,165 @@
+"""Other projects' checkpoints: Hugging Face folders in and out, GGUF files in.
+
+Which tensor is which, and what the settings mean, is in `families/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from matura.core import gguf
+from matura.core.errors import FormatError
+from matura.core.files import atomic_write, read_json, write_json
+from matura.model.config import ModelConfig
+from matura.model.dequantize import dequantize
+from matura.model.families import registry
+from matura.model.families.family import Family
+from matura.model.families.weights import Entry
+from matura.model.safetensors_file import open_tensors
+from matura.model.transformer import Transformer
+
+T = TypeVar("T")
+QUANTIZED = ("Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Another project's model: our settings, and its tensors under our names, made one at a time when iterated."""
+
+    config: ModelConfig
+    tensors: Iterator[tuple[str, Tensor]]
+    quantization: str | None
+    """The quantized type most weights had, like "Q4_1"; None when they were never quantized."""
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Open a GGUF file or a Hugging Face folder with safetensors. Raises FormatError, naming the file."""
+    path = Path(path)
+    if path.is_dir() and not (path / "config.json").is_file():
+        files = sorted(path.glob("*.gguf"))
+        if len(files) != 1:
+            raise FormatError(
+                f"{path}: expected a config.json or one .gguf file, found {len(files)} .gguf files"
+            )
+        path = files[0]
+    return _read_hf(path) if path.is_dir() else _read_gguf(path)
+
+
+def _read_hf(folder: Path) -> Checkpoint:
+    where = folder / "config.json"
+    hf = read_json(where, limit=4 << 20, what="a model's settings")
+    family = _named(where, lambda: registry.by_model_type(hf.get("model_type")))
+    stored = open_tensors(folder)
+    config = _named(where, lambda: family.from_hf(hf, set(stored)))
+    plausible(config, len(stored), folder)
+    entries = _named(where, lambda: family.entries(config))
+    _all_there(entries, set(stored), family, folder)
+    return Checkpoint(config, _ours(entries, stored.__getitem__, folder), None)
+
+
+def _read_gguf(path: Path) -> Checkpoint:
+    file = gguf.read(path)
+    family, layout = _named(path, lambda: registry.by_architecture(file.metadata.get("general.architecture")))
+    shapes = {name: tuple(info.shape) for name, info in file.tensors.items()}
+    if len(shapes.get("token_embd.weight", ())) != 2:
+        raise FormatError(
+            f"{path}: expected a matrix token_embd.weight; the file does not hold a language model"
+        )
+    config = _named(path, lambda: layout.from_metadata(file.metadata, shapes))
+    plausible(config, len(shapes), path)
+    entries = _named(path, lambda: layout.entries(config))
+    if "rope_freqs.weight" in shapes:
+        factors = file.tensors["rope_freqs.weight"]
+        if (dequantize(file.data(factors.name), factors.type, factors.shape) != 1).any():
+            raise FormatError(
+                f"{path}: rope_freqs.weight scales the positions (Llama 3.1); that is not supported yet"
+            )
+    _all_there(entries, set(shapes) - {"rope_freqs.weight"}, family, path)
+
+    def tensor(name: str) -> Tensor:
+        info = file.tensors[name]
+        return torch.from_numpy(dequantize(file.data(name), info.type, info.shape))
+
+    sizes: dict[str, int] = {}
+    for info in file.tensors.values():
+        sizes[info.type] = sizes.get(info.type, 0) + info.nbytes
+    largest = max(sizes, key=lambda kind: sizes[kind])
+    return Checkpoint(config, _ours(entries, tensor, path), largest if largest in QUANTIZED else None)
+
+
+def _ours(entries: list[Entry], tensor: Callable[[str], Tensor], where: Path) -> Iterator[tuple[str, Tensor]]:
+    for entry in entries:
+        try:
+            found = entry.read(tensor(entry.theirs))
+        except (RuntimeError, ValueError) as error:
+            raise FormatError(
+                f"{where}: {entry.theirs} does not have the shape its settings say: {error}"
+            ) from error
+        yield from zip(entry.ours, found, strict=True)
+
+
+def _all_there(entries: list[Entry], stored: set[str], family: Family, where: Path) -> None:
+    ignored = {name for name in stored if name.startswith(family.ignored) or name.endswith(family.ignored)}
+    expected = {entry.theirs for entry in entries}
+    ignored |= {"lm_head.weight"} if "lm_head.weight" not in expected else set()  # a copy of the embedding
+    same_names(expected, stored - (ignored - expected), where)
+
+
+def _named(where: Path, read: Callable[[], T]) -> T:
+    """The result of `read`, with the file named in whatever goes wrong."""
+    try:
+        return read()
+    except KeyError as error:
+        raise FormatError(f"{where}: the setting {error.args[0]!r} is missing") from error
+    except FormatError as error:
+        raise FormatError(f"{where}: {error}") from error
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError, AttributeError) as error:
+        raise FormatError(f"{where}: these settings describe no model: {error}") from error
+
+
+def write_hf(folder: str | Path, model: Transformer) -> None:
+    """Write `config.json` and `model.safetensors` as `transformers` reads them. Raises FormatError for a model whose
+    settings have no place there."""
+    folder = Path(folder)
+    family = registry.by_name(model.config.family)
+    settings, entries = family.to_hf(model.config), family.entries(model.config)
+    write_json(folder / "config.json", settings)
+    state = model.state_dict()
+    same_names({name for entry in entries for name in entry.ours}, set(state), folder)
+    tensors = {
+        entry.theirs: entry.write(tuple(state[name] for name in entry.ours)).contiguous() for entry in entries
+    }
+    with atomic_write(folder / "model.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def plausible(config: ModelConfig, tensors: int, where: Path) -> None:
+    """Settings from outside may claim any number of layers; each would cost time and memory before it is missed."""
+    layers = sum(stack.layers for stack in (config.encoder, config.decoder) if stack)
+    if layers > tensors:
+        raise FormatError(f"{where}: its settings say {layers} layers, but it holds only {tensors} tensors")
+
+
+def same_names(expected: set[str], found: set[str], where: Path) -> None:
+    """Refuse tensors that are missing or unknown."""
+    missing, extra = sorted(expected - found), sorted(found - expected)
+    if missing or extra:
+        parts = [
+            f"{len(names)} {what}: {', '.join(names[:3])}"
+            for what, names in (("missing", missing), ("unknown", extra))
+            if names
+        ]
+        raise FormatError(f"{where}: its tensors are not those of its settings ({'; '.join(parts)})")
+
+
+def same_shape(name: str, expected: Any, found: Any, where: Path) -> None:
+    """Refuse a tensor of another shape."""
+    if tuple(expected) != tuple(found):
+        raise FormatError(f"{where}: {name} has shape {tuple(found)}, its settings say {tuple(expected)}")
