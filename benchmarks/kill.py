@@ -1,7 +1,7 @@
 """kill -9 at random moments of a recipe: the rerun goes on, and the end is bit for bit what it would have been.
 
-One workspace is left alone, and its time is measured. In another the same recipe is killed (SIGKILL to the whole
-process group) again and again, at seeded moments spread over that time, each rerun going on from the last, until it
+One workspace is left alone, and the time of its stages is measured. In another the same recipe is killed (SIGKILL to
+the whole process group) again and again, at a seeded moment of every stage, each rerun going on from the last, until it
 completes. Then every stage's id and every file's hash are compared; logs with timings are no part of an id.
 """
 
@@ -24,12 +24,14 @@ from typing import Any
 import matura
 from benchmarks import record
 from benchmarks.options import Options
+from matura.core import artifact as artifacts
 from matura.core.artifact import Artifact, verify
 from matura.core.files import canonical_hash, hash_file, read_json
 from matura.core.workspace import Workspace
 
 START_SECONDS = 1.0
 """Python and its imports: a rerun has to get past them before it can get any further."""
+POLL_SECONDS = 0.02
 
 SHORT = (
     "replay.conversations=20",
@@ -64,8 +66,9 @@ def run(options: Options) -> bool:
         _finish(_start(command, alone, options.threads, Path(folder, "alone.log")), Path(folder, "alone.log"))
         seconds = time.monotonic() - began
         print(f"Uninterrupted: {seconds:.0f} s", flush=True)
-        kills = _kill(command, killed, seconds, options, Path(folder))
         (name,) = alone.recipes()
+        targets = _targets(alone, name, options.default(options.kills, 6, 2), random.Random(options.seed))
+        kills = _kill(command, killed, targets, options, Path(folder))
         rows = [_compare(alone, killed, name, stage) for stage in alone.read_run(name)]
     record.table(
         ["kill", "after s", "stage", "progress", "the rerun said"],
@@ -141,34 +144,82 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def _targets(alone: Workspace, recipe: str, count: int, draw: random.Random) -> list[tuple[str, float]]:
+    """(stage, seconds into it) of every kill: each stage once, the longest more often, at random moments."""
+    models = [
+        artifacts.load(path) for path in sorted(alone.models.glob("*/")) if (path / "artifact.json").is_file()
+    ]
+    stages = alone.read_run(recipe)
+    seconds = {"pull": sum(made.record["seconds"] for made in models)}
+    seconds |= {stage: alone.find(f"{recipe}/{stage}").record["seconds"] for stage in stages}
+    longest = sorted(seconds, key=lambda stage: -seconds[stage])
+    hits = dict.fromkeys(seconds, 0)
+    for _, stage in zip(range(count), [*longest, *(longest[:2] * count)], strict=False):
+        hits[stage] += 1
+    targets = []
+    for stage, times in hits.items():
+        before = 0.0
+        for share in sorted(draw.random() for _ in range(times)):
+            targets.append((stage, (share - before) * seconds[stage]))  # the next one goes on from there
+            before = share
+    return targets
+
+
 def _kill(
-    command: Sequence[str], workspace: Workspace, seconds: float, options: Options, folder: Path
+    command: Sequence[str],
+    workspace: Workspace,
+    targets: Sequence[tuple[str, float]],
+    options: Options,
+    folder: Path,
 ) -> list[dict[str, Any]]:
-    """Kill at seeded moments, then let it finish. Where each kill hit, and what the run after it said."""
-    count = options.default(options.kills, 5, 2)
-    draw = random.Random(options.seed)
-    moments = sorted(draw.uniform(0, seconds) for _ in range(count))
+    """Kill at the given moments, then let it finish. Where each kill hit, and what the run after it said."""
+    order = list(dict.fromkeys(stage for stage, _ in targets))
     kills: list[dict[str, Any]] = []
-    for moment, before in zip(moments, [0.0, *moments], strict=False):
+    for stage, seconds in targets:
         log = folder / f"killed-{len(kills)}.log"
+        start = START_SECONDS if kills else 0.0
         process = _start(command, workspace, options.threads, log)
-        wait = moment - before + (START_SECONDS if kills else 0)
+        began = time.monotonic()
         try:
-            process.wait(timeout=wait)
-        except subprocess.TimeoutExpired:
-            place = _where(workspace)
-        else:
-            _finish(process, log)
-            place = ("finished before", "")
+            hit = _wait(process, workspace, order, stage, start, seconds)
+            place = _where(workspace) if hit else ("finished before", "")
+            if not hit:
+                _finish(process, log)
         finally:
             _kill_group(process)
+        after = time.monotonic() - began
         _said(kills, log)
-        kills.append({"after": wait, "moment": moment, "stage": place[0], "progress": place[1], "rerun": ""})
-        print(f"  kill {len(kills)}/{count} after {wait:.1f} s: {' '.join(place)}", flush=True)
+        kills.append({"after": after, "aim": stage, "stage": place[0], "progress": place[1], "rerun": ""})
+        print(f"  kill {len(kills)}/{len(targets)} after {after:.1f} s: {' '.join(place)}", flush=True)
     log = folder / "last.log"
     _finish(_start(command, workspace, options.threads, log), log)
     _said(kills, log)
     return kills
+
+
+def _wait(
+    process: subprocess.Popen[bytes],
+    workspace: Workspace,
+    order: Sequence[str],
+    stage: str,
+    start: float,
+    seconds: float,
+) -> bool:
+    """Until the stage has been at work for `seconds`, or a later one has begun (True), or the process has ended.
+
+    In the first `start` seconds the newest draft is still the one that the last kill left.
+    """
+    time.sleep(start)
+    seen: float | None = None
+    while process.poll() is None:
+        place = _where(workspace)[0]
+        if place == stage and seen is None:
+            seen = time.monotonic()
+        late = place in order and order.index(place) > order.index(stage)
+        if late or (seen is not None and time.monotonic() - seen >= seconds):
+            return True
+        time.sleep(POLL_SECONDS)
+    return False
 
 
 def _where(workspace: Workspace) -> tuple[str, str]:

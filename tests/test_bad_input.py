@@ -157,7 +157,7 @@ def test_a_full_disk_while_saving(matura_, monkeypatch, file):
     real, calls = files.sync, []
 
     def full(path):
-        if str(path).endswith(f"{file}{files.TEMPORARY_SUFFIX}") and "tuned-" in str(path):
+        if files.is_temporary(Path(path).parent.name) and Path(path).name == file and "tuned-" in str(path):
             calls.append(path)
             if len(calls) == (3 if file.startswith("checkpoint") else 1):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

@@ -237,14 +237,14 @@ class Draft:
         files = {}
         for directory, folders, names in os.walk(self.path):
             here = Path(directory)
-            if here == self.path:
-                folders[:] = [name for name in folders if name != RESUME]
+            for name in filter(is_temporary, folders):
+                remove(here / name)
+            folders[:] = [
+                name for name in folders if not is_temporary(name) and (here != self.path or name != RESUME)
+            ]
             for name in [*names, *(name for name in folders if (here / name).is_symlink())]:
                 path = here / name
                 relative = path.relative_to(self.path).as_posix()
-                if is_temporary(name):
-                    path.unlink()
-                    continue
                 if relative in (DRAFT, RECORD):
                     continue
                 if path.is_symlink() or not path.is_file():
@@ -298,7 +298,7 @@ def begin(
         write_json(directory / DRAFT, request)
         for entry in directory.iterdir():
             if is_temporary(entry.name):
-                entry.unlink()
+                remove(entry)
         (directory / RESUME).mkdir(exist_ok=True)
     return Draft(directory, directory / RESUME, MetricsLog(directory / METRICS), request)
 

@@ -68,9 +68,10 @@ def saving(what: str, directory: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to; on leaving, sync it and rename it into place.
+    """Give a temporary path to write to; on leaving, sync it and rename it to `path`.
 
-    Whatever happens, `path` is either as it was before or complete. On failure the temporary file is removed.
+    Whatever happens, `path` is either as it was before or complete. The temporary file has a directory of its own
+    beside `path`, for a library may put temporary files of its own beside what it writes; on failure it is removed.
 
         with atomic_write(directory / "state.safetensors") as temporary:
             save_file(tensors, temporary)
@@ -78,17 +79,17 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises ArtifactError when the disk is full.
     """
     path = Path(path)
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}{TEMPORARY_SUFFIX}"
+    place = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}{TEMPORARY_SUFFIX}"
+    temporary = place / path.name
     try:
         with saving(path.name, path.parent):
+            place.mkdir(exist_ok=True)
             yield temporary
             sync(temporary)
             os.replace(temporary, path)
             sync(path.parent)
     finally:
-        # After a success there is nothing left to remove.
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

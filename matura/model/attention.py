@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from matura.model.bias import Bias
+from matura.model.blockwise import BLOCK, causal_attention
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,8 @@ def attend(
     if isinstance(mask, Packed):
         if q_BHTK.device.type == "cpu":
             return _attend_packed(q_BHTK, k_BGSK, v_BGSK, rule, mask, bias)
-    elif (
-        T == 1 and rule.causal and rule.window and rule.window < S
-    ):  # decoding: the far keys are not even read
-        near = slice(S - rule.window, None)
+    elif T == 1 and rule.causal and rule.window and rule.window < S:
+        near = slice(S - rule.window, None)  # decoding: the far keys are not even read
         k_BGSK, v_BGSK = k_BGSK[:, :, near], v_BGSK[:, :, near]
         mask = None if mask is None else mask[:, near]
         S = rule.window
@@ -155,10 +154,8 @@ def attend(
     simple = bias is None and not rule.dropout and (rule.causal or not rule.window)
     if T == 1 and simple and not isinstance(mask, Packed):
         return _attend_one_query(q_BHTK, k_BGSK, v_BGSK, rule, mask)
-    if rule.causal and mask is None and bias is None and T == S and not (rule.window and rule.window < S):
-        return F.scaled_dot_product_attention(
-            q_BHTK, k_BGSK, v_BGSK, dropout_p=rule.dropout, is_causal=True, scale=rule.scale, enable_gqa=True
-        )
+    if rule.causal and mask is None and simple and T == S and not (rule.window and rule.window < S):
+        return _attend_causal(q_BHTK, k_BGSK, v_BGSK, rule)
     allow = allowed(T, S, rule, mask, q_BHTK.device)
     seen = allow
     if bias is not None:
@@ -171,6 +168,16 @@ def attend(
         return out_BHTK
     # A left-padded query sees nothing: kernels may answer NaN there, the reference answers zero.
     return torch.where(allow.any(-1, keepdim=True), out_BHTK, 0.0)
+
+
+def _attend_causal(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, rule: Rule) -> Tensor:
+    """Every query sees what stands before it, and nothing else is asked."""
+    T, K = q_BHTK.shape[2:]
+    if q_BHTK.device.type == "cpu" and T > BLOCK and q_BHTK.dtype in (torch.float32, torch.float64):
+        return causal_attention(q_BHTK, k_BGTK, v_BGTK, K**-0.5 if rule.scale is None else rule.scale)
+    return F.scaled_dot_product_attention(
+        q_BHTK, k_BGTK, v_BGTK, is_causal=True, scale=rule.scale, enable_gqa=True
+    )
 
 
 def _attend_packed(

@@ -10,6 +10,7 @@ import pytest
 from matura.core import artifact
 from matura.core.artifact import Artifact, Draft, begin, check_files, key, load, raw_input, verify
 from matura.core.errors import ArtifactError
+from matura.core.files import atomic_write
 
 
 @pytest.fixture
@@ -102,6 +103,22 @@ def test_an_interrupted_draft_is_taken_up_again(tmp_path: Path, notes: Path) -> 
     made = again.commit({})
     assert made.record["resumed"] == 1
     assert {entry.name for entry in place.iterdir()} == {"artifact.json", "metrics.jsonl"}
+
+
+def test_what_a_kill_left_of_a_library_is_no_part_of_the_artifact(tmp_path: Path, notes: Path) -> None:
+    """A library may write to a temporary file of its own; killed then, it leaves it beside what it was given."""
+    with atomic_write(tmp_path / "probe") as temporary:
+        temporary.write_text("x")
+        place = temporary.parent.name
+    assert temporary.parent.parent == tmp_path
+    draft = start(tmp_path / "out", notes)
+    for folder in (draft.path, draft.path / "parts"):
+        (folder / place).mkdir(parents=True)
+        (folder / place / ".tmpA1b2C3").write_text("half")
+    (draft.path / "whole").write_text("all")
+    made = draft.commit({})
+    assert set(made.record["files"]) == {"whole"}
+    assert not list(made.path.rglob(".tmp*"))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def test_atomic_write_replaces_the_file_only_when_it_is_complete(tmp_path: Path)
     with files.atomic_write(target) as temporary:
         temporary.write_bytes(b"new")
         assert target.read_bytes() == b"old"
-        assert files.is_temporary(temporary.name)
+        assert files.is_temporary(temporary.parent.name)
     assert target.read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["state.bin"]
 
