@@ -86,9 +86,15 @@ def with_group_defaults(cls: type[Config], values: dict[str, Any]) -> dict[str, 
     result = dict(values)
     for name, info in cls.model_fields.items():
         given, default = result.get(name), info.get_default(call_default_factory=True)
-        if isinstance(given, dict) and isinstance(default, Config):
+        if isinstance(given, dict) and isinstance(default, Config) and _same_kind(default, given):
             result[name] = with_group_defaults(type(default), {**dict(default), **given})
     return result
+
+
+def _same_kind(default: Config, given: dict[str, Any]) -> bool:
+    """Whether a group that may be of several kinds (a discriminated union) is of its default's kind."""
+    kind = getattr(default, "kind", None)
+    return kind is None or given.get("kind", kind) == kind
 
 
 def listing(where: str, messages: list[str]) -> str:
@@ -136,24 +142,13 @@ def set_dotted(values: dict[str, Any], assignment: str) -> dict[str, Any]:
 
 
 def input_kinds(cls: type[Config]) -> dict[str, tuple[str, ...]]:
-    """The input settings of a Config class and the kinds each accepts."""
+    """The input settings of a Config class itself (not of its groups) and the kinds each accepts."""
     return {
         name: marker.kinds
         for name, info in cls.model_fields.items()
         for marker in (*info.metadata, *_markers(info.annotation))
         if isinstance(marker, Input)
     }
-
-
-def inputs_of(config: Config) -> dict[str, str]:
-    """The references a config names, by setting; those left at None are skipped."""
-    given = {name: getattr(config, name) for name in input_kinds(type(config))}
-    return {name: str(text) for name, text in given.items() if text is not None}
-
-
-def settings_of(config: Config) -> dict[str, Any]:
-    """The resolved settings without the input references, as plain JSON values: what a result depends on."""
-    return config.model_dump(mode="json", exclude=set(input_kinds(type(config))))
 
 
 def describe(cls: type[Config], prefix: str = "", defaults: Config | None = None) -> list[str]:
@@ -164,10 +159,11 @@ def describe(cls: type[Config], prefix: str = "", defaults: Config | None = None
     lines: list[str] = []
     kinds = input_kinds(cls)
     for name, info in cls.model_fields.items():
-        inner = _model_in(info.annotation)
+        inner, keyed = group_in(info.annotation)
         if inner is not None:
             own = getattr(defaults, name) if defaults else info.get_default(call_default_factory=True)
-            lines += describe(inner, f"{prefix}{name}.", own if isinstance(own, Config) else None)
+            below = f"{prefix}{name}.NAME." if keyed else f"{prefix}{name}."
+            lines += describe(inner, below, own if isinstance(own, Config) else None)
             continue
         if name in kinds:
             what = " or ".join("path" if kind == "raw" else kind for kind in kinds[name])
@@ -237,10 +233,14 @@ def _models(members: Iterable[Any]) -> list[type[pydantic.BaseModel]]:
     return [m for m in members if isinstance(m, type) and issubclass(m, pydantic.BaseModel)]
 
 
-def _model_in(annotation: Any) -> type[Config] | None:
-    """The one group of settings an annotation stands for, if it is one."""
+def group_in(annotation: Any) -> tuple[type[Config] | None, bool]:
+    """The one group of settings an annotation stands for, if it is one; and whether it is a mapping to such groups."""
+    for member in _members(annotation):
+        if get_origin(member) is dict:
+            inner, _ = group_in(get_args(member)[1])
+            return inner, inner is not None
     models = [m for m in _models(_members(annotation)) if issubclass(m, Config)]
-    return models[0] if len(models) == 1 else None
+    return (models[0] if len(models) == 1 else None), False
 
 
 def _booleans_for_numbers(cls: type[pydantic.BaseModel], values: Any, place: Place) -> Iterable[Problem]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from matura.core import artifact, resolve
 from matura.core.artifact import Artifact
-from matura.core.config import input_kinds, settings_of
 from matura.core.errors import ArtifactError, FormatError
 from matura.core.files import read_json
+from matura.core.inputs import kinds_of, settings_of
 from matura.core.manifest import DRAFT, MAX_RECORD_BYTES, RECORD
 from matura.core.metrics import MetricsLog
 from matura.core.plan import Estimate, Planned
@@ -66,7 +66,7 @@ def reason(step: Step, ids: Mapping[str, str], before: Made | None) -> str:
     reasons = []
     if before.version != step.module.VERSION:
         reasons.append(f"stage version {before.version} -> {step.module.VERSION}")
-    names = {*before.inputs, *input_kinds(step.module.Config)}
+    names = {*before.inputs, *kinds_of(step.config)}
     changes = _changes(_flat(before.config, names), _flat(settings_of(step.config)))
     if changes:
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
@@ -77,7 +77,7 @@ def reason(step: Step, ids: Mapping[str, str], before: Made | None) -> str:
         if setting not in before.inputs:
             reasons.append(f"input {name} added")
         elif setting in ids and before.inputs[setting]["id"] != ids[setting]:
-            was = before.config.get(setting)
+            was = _flat(before.config).get(setting)
             moved = was != text and setting in step.outside
             reasons.append(f"input {name} changed" + (f": {was} -> {text}" if moved else ""))
     reasons += [f"input {setting} removed" for setting in before.inputs if setting not in wanted]
@@ -144,7 +144,12 @@ def estimate(step: Step, inputs: Mapping[str, Resolved | None]) -> Estimate:
 def _as_before(setting: str, text: str, before: Made | None) -> RawInput | None:
     """Raw data that a stage fetches by itself, taken to be what the same words named in the latest run."""
     entry = before.inputs.get(setting) if before else None
-    if before is None or entry is None or entry.get("kind") != "raw" or before.config.get(setting) != text:
+    if (
+        before is None
+        or entry is None
+        or entry.get("kind") != "raw"
+        or _flat(before.config).get(setting) != text
+    ):
         return None
     return RawInput(Path(entry["path"]), entry["id"], entry.get("files", {}))
 
@@ -152,7 +157,7 @@ def _as_before(setting: str, text: str, before: Made | None) -> RawInput | None:
 def _awaited(step: Step, setting: str) -> str:
     if setting in step.uses:
         return f"{step.uses[setting]} runs first"
-    verb = "fetched" if "raw" in input_kinds(step.module.Config)[setting] else "pulled"
+    verb = "fetched" if "raw" in kinds_of(step.config)[setting] else "pulled"
     return f"{step.outside[setting]} is {verb} first"
 
 
@@ -164,13 +169,11 @@ def _flat(settings: Mapping[str, Any], leave_out: Container[str] = ()) -> dict[s
     """Settings with groups written a.b, without the names to leave out."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        if name in leave_out:
-            continue
         if isinstance(value, dict) and value:
             flat |= {f"{name}.{inner}": deep for inner, deep in _flat(value).items()}
         else:
             flat[name] = value
-    return flat
+    return {name: value for name, value in flat.items() if name not in leave_out}
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

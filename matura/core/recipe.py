@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from matura.core import config as configs
-from matura.core import yamlfile
+from matura.core import inputs, yamlfile
 from matura.core.config import Config, did_you_mean
 from matura.core.errors import ConfigError
 
@@ -200,18 +200,7 @@ def _check_stages(stages: dict[str, Any], modules: Modules, problems: _Problems)
         after = _after(raw, stages, place, problems)
         module = _module(raw.get("stage"), modules, place, problems)
         settings = {key: value for key, value in raw.items() if key not in ("stage", "after")}
-        kinds = configs.input_kinds(module.Config) if module else {}
-        uses = {}
-        for key, value in settings.items():
-            if isinstance(value, str) and value.startswith("$"):
-                if module and key not in module.Config.model_fields:
-                    continue  # reported as unknown below
-                uses[key] = value[1:]
-                if module and key not in kinds and value[1:] in stages:
-                    problems.add((*place, key), f"is not an input{_inputs_text(kinds)}")
-                elif module is None or key in kinds:
-                    _check_use((*place, key), value[1:], kinds.get(key), stages, modules, problems)
-        edges[name] = [*uses.values(), *after]
+        edges[name] = [*_uses(settings, module, place, stages, modules, problems), *after]
         if module:
             config, wrong = configs.check(module.Config, settings)
             for problem in wrong:
@@ -224,11 +213,36 @@ def _check_stages(stages: dict[str, Any], modules: Modules, problems: _Problems)
     return steps
 
 
+def _uses(
+    settings: dict[str, Any],
+    module: Any,
+    place: Place,
+    stages: dict[str, Any],
+    modules: Modules,
+    problems: _Problems,
+) -> list[str]:
+    """The stages that `$name`s in the settings refer to, each checked. (Unknown settings are reported elsewhere.)"""
+    if module is None:
+        named = [((key,), value[1:], None) for key, value in settings.items() if str(value).startswith("$")]
+        for at, name, _ in named:
+            _check_use((*place, *at), name, None, stages, modules, problems)
+        return [name for _, name, _ in named]
+    found = list(inputs.uses(module.Config, settings))
+    for where, name, kinds in found:
+        if kinds is not None:
+            _check_use((*place, *where), name, kinds, stages, modules, problems)
+        elif name in stages:
+            problems.add(
+                (*place, *where), f"is not an input{_inputs_text(configs.input_kinds(module.Config))}"
+            )
+    return [name for _, name, _ in found]
+
+
 def _step(name: str, kind: str, module: Any, config: Config, after: tuple[str, ...]) -> Step:
-    given = configs.inputs_of(config)
+    given = inputs.inputs_of(config)
     uses = {key: text[1:] for key, text in given.items() if text.startswith("$")}
     outside = {key: os.path.expanduser(text) for key, text in given.items() if key not in uses}
-    return Step(name, kind, module, config.model_copy(update=outside), uses, outside, after)
+    return Step(name, kind, module, inputs.with_inputs(config, outside), uses, outside, after)
 
 
 def _after(raw: dict[str, Any], stages: dict[str, Any], place: Place, problems: _Problems) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from matura.core import references
 from matura.core.artifact import Artifact
 from matura.core.errors import ConfigError, FormatError, MaturaError, ModelNotFound
 from matura.core.files import canonical_hash, read_json, write_json
+from matura.core.inputs import kinds_of
 from matura.core.raw import RawInput, raw_input
 from matura.core.recipe import Recipe, Step
 from matura.core.workspace import Workspace
@@ -141,7 +142,7 @@ def _listing(path: Path) -> tuple[list[Any], float]:
 
 
 def _kinds(step: Step, setting: str) -> tuple[str, ...]:
-    return configs.input_kinds(step.module.Config)[setting]
+    return kinds_of(step.config)[setting]
 
 
 def _right_kind(step: Step, setting: str, found: Artifact) -> Artifact:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
-from matura.core import config, yamlfile
+from matura.core import config, inputs, yamlfile
 from matura.core.config import Config, Input
 from matura.core.errors import ConfigError
 
@@ -120,10 +120,10 @@ def test_set_dotted_refuses(assignment):
 
 def test_inputs_and_settings():
     parsed = Training(corpus="$docs", other="~/x")
-    assert config.inputs_of(parsed) == {"corpus": "$docs", "other": "~/x"}
+    assert inputs.inputs_of(parsed) == {"corpus": "$docs", "other": "~/x"}
     assert config.input_kinds(Training)["corpus"] == ("corpus", "conversations")
-    assert not {"corpus", "replay", "other"} & config.settings_of(parsed).keys()
-    assert config.settings_of(parsed)["optim"] == {"lr": 0.001, "betas": [0.9, 0.95]}
+    assert not {"corpus", "replay", "other"} & inputs.settings_of(parsed).keys()
+    assert inputs.settings_of(parsed)["optim"] == {"lr": 0.001, "betas": [0.9, 0.95]}
 
 
 def test_describe_names_type_default_and_description():
