@@ -1,0 +1,214 @@
+"""Settings of curation, in groups: where text comes from, and what every step does with it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from matura.core.config import Config, Input
+
+OnOff = Literal["on", "off"]
+
+
+class Source(Config):
+    """Where documents come from. The kind is told from path and suffixes unless it is given."""
+
+    path: Annotated[str | None, Input("raw")] = Field(
+        None,
+        description="Folder, file, wheel:..., s3://... or https://... path, hf:dataset, or a database URL with `query`",
+    )
+    made: Annotated[str | None, Input("replay", "corpus")] = Field(
+        None, description="An artifact instead: what `synthesize` wrote, or another corpus"
+    )
+    kind: Literal["auto", "documents", "warc", "wikipedia", "code", "table", "sql"] = "auto"
+    include: tuple[str, ...] = Field((), description="Globs of what to read, such as *.md; empty means all")
+    exclude: tuple[str, ...] = Field((), description="Globs of what to leave out")
+    text: str = Field("text", description="Column that holds the text (tables, SQL, datasets)")
+    query: str | None = Field(None, description="SELECT statement (SQL)")
+    license: str = Field("", description="Licence of documents that do not name their own")
+    weight: float = Field(
+        1.0, gt=0, description="Share in the mixture, relative to the other sources' weights"
+    )
+
+
+class Engine(Config):
+    """What runs the steps."""
+
+    kind: Literal["native", "ray"] = "native"
+    address: str | None = Field(None, description="Address of a Ray cluster; None starts one on this machine")
+    workers: int = Field(0, ge=0, description="Worker processes; 0: one for each core")
+    part_bytes: int = Field(32 << 20, ge=1 << 16, description="Text that one task reads")
+
+
+class Limits(Config):
+    """Bounds on files from outside."""
+
+    file_bytes: int = Field(
+        50 << 20,
+        ge=1,
+        description="Larger files (unpacked) are passed over; archives and tables may be larger",
+    )
+    document_bytes: int = Field(10 << 20, ge=1, description="Larger documents are passed over")
+    expansion: float = Field(
+        200.0, gt=1, description="Unpacked size over packed size beyond which a file is a bomb"
+    )
+    seconds: float = Field(30.0, gt=0, description="Time for parsing one pdf, epub or docx")
+    strict: bool = Field(False, description="A broken file is an error instead of a line in the report")
+
+
+class Languages(Config):
+    """Language identification; `keep` empty keeps all. Thresholds may differ by language."""
+
+    use: OnOff = "off"
+    keep: tuple[str, ...] = Field((), description="ISO 639-1 codes to keep")
+    threshold: float = Field(0.5, ge=0, le=1, description="Least share of the score of the best language")
+    thresholds: dict[str, float] = Field({}, description="The same for single languages")
+
+
+class Gopher(Config):
+    """Quality rules of arXiv:2112.11446, table A1."""
+
+    use: OnOff = "off"
+    min_words: int = 50
+    max_words: int = 100_000
+    min_mean_word: float = 3.0
+    max_mean_word: float = 10.0
+    max_symbol_ratio: float = Field(0.1, description="Hash signs and ellipses per word")
+    max_bullet_lines: float = 0.9
+    max_ellipsis_lines: float = 0.3
+    min_alphabetic_words: float = 0.8
+    min_stop_words: int = 2
+    stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
+
+
+class Repetition(Config):
+    """Repetition rules of arXiv:2112.11446, table A1: shares of lines, paragraphs and n-grams that repeat."""
+
+    use: OnOff = "off"
+    max_duplicate_lines: float = 0.3
+    max_duplicate_paragraphs: float = 0.3
+    max_duplicate_line_characters: float = 0.2
+    max_duplicate_paragraph_characters: float = 0.2
+    top_ngrams: dict[int, float] = Field(
+        {2: 0.2, 3: 0.18, 4: 0.16}, description="n: share of characters in the most frequent n-gram"
+    )
+    duplicate_ngrams: dict[int, float] = Field(
+        {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10},
+        description="n: share of characters in n-grams that repeat",
+    )
+
+
+class C4(Config):
+    """Rules of arXiv:1910.10683, section 2.2: lines first, then the page."""
+
+    use: OnOff = "off"
+    terminal_punctuation: bool = Field(True, description="Drop lines that do not end as a sentence")
+    min_line_words: int = 3
+    max_word_characters: int = 1000
+    drop_javascript_lines: bool = True
+    drop_policy_lines: bool = True
+    drop_lorem_ipsum: bool = True
+    drop_curly_bracket: bool = True
+    min_sentences: int = 5
+
+
+class FineWeb(Config):
+    """Rules of arXiv:2406.17557, section 3.3."""
+
+    use: OnOff = "off"
+    min_lines_with_punctuation: float = 0.12
+    max_short_lines: float = 0.67
+    short_line_characters: int = 30
+    max_duplicate_line_characters: float = 0.01
+    max_newlines_per_word: float = 0.3
+
+
+class Code(Config):
+    """Rules for source code."""
+
+    use: OnOff = "off"
+    max_line_characters: int = 1000
+    max_mean_line_characters: float = 100.0
+    min_alphanumeric: float = 0.25
+    drop_generated: bool = True
+
+
+class Quality(Config):
+    """A classifier learned from labelled examples (hashed n-grams, logistic regression)."""
+
+    use: OnOff = "off"
+    examples: Annotated[str | None, Input("raw")] = Field(
+        None, description="JSON Lines of {text, label: 0 or 1}"
+    )
+    threshold: float = Field(0.5, ge=0, le=1, description="Least score to be kept")
+
+
+class Toxicity(Config):
+    """A lexicon, or any function `module:callable` (texts -> scores in 0..1)."""
+
+    use: OnOff = "off"
+    score: str = Field(
+        "lexicon",
+        description="lexicon, learned (alt-profanity style linear model trained on `examples`), or module:callable",
+    )
+    examples: Annotated[str | None, Input("raw")] = Field(
+        None, description="JSON Lines of {text, label: 0 or 1}"
+    )
+    threshold: float = Field(0.5, ge=0, le=1)
+    group_thresholds: Literal["same", "equal-rates"] = Field(
+        "same",
+        description="equal-rates: texts that mention a group get the threshold that makes its false-positive rate "
+        "on the templates that of all",
+    )
+
+
+class Fuzzy(Config):
+    """MinHash with banding (Broder 1997); every candidate pair is checked by its true Jaccard index."""
+
+    use: OnOff = "off"
+    words: int = Field(5, ge=1, description="Words in a shingle")
+    bands: int = Field(20, ge=1)
+    rows: int = Field(6, ge=1)
+    jaccard: float = Field(0.8, gt=0, le=1, description="Least true Jaccard index of duplicates")
+    keep: Literal["longest", "first"] = Field("longest", description="Which document of a cluster stays")
+
+
+class Substring(Config):
+    """Long spans that occur again are removed, except for the first (arXiv:2107.06499)."""
+
+    use: OnOff = "off"
+    words: int = Field(50, ge=10, description="Least words of a repeated span")
+
+
+class Pii(Config):
+    """Personal data and secrets."""
+
+    action: Literal["mask", "pseudonymise", "report", "drop"] = "mask"
+    ip: bool = False
+    national_ids: tuple[str, ...] = Field(
+        (), description="Countries (ISO 3166) whose personal numbers are looked for"
+    )
+    names: str | None = Field(
+        None, description="module:callable that finds names and addresses: texts -> spans"
+    )
+
+
+class Decontamination(Config):
+    """Drop documents that hold test items (arXiv:2005.14165, appendix C)."""
+
+    problems: Annotated[str | None, Input("raw")] = Field(
+        None, description="Folder or file of test items: txt, JSON Lines, Parquet"
+    )
+    columns: tuple[str, ...] = Field((), description="Columns that hold the items' texts; empty: all texts")
+    words: int = Field(13, ge=5, description="Words in a run that counts as a leak")
+    action: Literal["drop", "cut"] = Field(
+        "drop", description="Drop the document, or cut the runs with 200 characters around"
+    )
+
+
+class Canary(Config):
+    """Secrets planted at known rates, so that memorisation can be measured after training (arXiv:1802.08232)."""
+
+    rates: tuple[int, ...] = Field(
+        (), description="How often each secret is planted, such as 1, 4, 16; empty plants none"
+    )
+    each: int = Field(5, ge=1, description="Secrets for every rate")
