@@ -60,5 +60,5 @@ clean:
 # What tests, checks and benchmarks need besides.
 .venv/.ready-dev: .venv/.ready
 	@echo "Installing what the tests need ..."
-	@$(INSTALL) --no-build-isolation --editable ".[dev,reference]"
+	@$(INSTALL) --no-build-isolation --editable ".[dev,reference,bench]"
 	@touch $@

@@ -16,6 +16,9 @@ NAMES = {
     "parity": "the same logits, answers, perplexity and chat ids as transformers on the same weights",
     "speed_train": "LoRA and full tuning beside transformers + peft: tokens/s and peak memory",
     "speed_decode": "cached generation beside transformers: one prompt, and 16 ragged ones",
+    "animal": "which heads link \"it\" with what, in a decoder and in an encoder (docs/inspect.md)",
+    "gguf": "GGUF files that llama.cpp loads, reads and answers from as Matura does",
+    "curation_speed": "filters and signatures of curation beside datatrove: MB per CPU-second, equal decisions",
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
 }
 
@@ -38,7 +41,7 @@ def main() -> int:
 
 
 def _arguments() -> tuple[Options, list[str]]:
-    listed = "\n".join(f"  {name:13} {about}" for name, about in NAMES.items())
+    listed = "\n".join(f"  {name:14} {about}" for name, about in NAMES.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=listed, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -57,6 +60,7 @@ def _arguments() -> tuple[Options, list[str]]:
     parser.add_argument("--recipe", type=Path, default=Options.recipe, help="kill: what to run")
     parser.add_argument("--overrides", nargs="+", default=[], help="kill: stage.key=value ... of the recipe")
     parser.add_argument("--full", action="store_true", help="kill: the recipe as it is, not a short version")
+    parser.add_argument("--peer", type=Path, help="curation_speed: a Python that has datatrove and spaCy")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
     given = vars(parser.parse_args())
     names = given.pop("names") or list(NAMES)

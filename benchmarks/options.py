@@ -24,6 +24,7 @@ class Options:
     recipe: Path = Path("recipes/adapt.yaml")
     overrides: tuple[str, ...] = ()
     full: bool = False
+    peer: Path | None = None
     results: Path = RESULTS
 
     def default(self, given: int | None, normal: int, quick: int) -> int:

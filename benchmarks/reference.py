@@ -1,4 +1,4 @@
-"""The same model in transformers: our weights under its names, our tokenizer.json, our chat template."""
+"""The same model in transformers: loaded from our own export, as its users would load it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from matura import api
 from matura.core.artifact import Artifact
 from matura.core.errors import ModelNotFound
+from matura.core.files import write_json
 from matura.core.workspace import Workspace
 
 
@@ -21,77 +22,34 @@ def find_model(reference: str) -> Artifact:
             return api.pull(reference, place)
 
 
-def tokenizer(made: Artifact) -> Any:
-    """transformers' tokenizer around our tokenizer.json, with the template and the roles of the model.
+def folder(made: Artifact) -> Path:
+    """A Hugging Face folder with the model and its tokenizer; written once.
 
-    (Its own conversion from GGUF loses the rule that splits digits, so it is not used.)
+    Its generation defaults are empty: an answer of the peer ends by its length only, and nothing changes its scores.
     """
-    from transformers import PreTrainedTokenizerFast
-
+    from matura.model import store
+    from matura.stages import export
     from matura.tokenizer import conversation
 
-    format = conversation.load(made.path)
-    roles = format.tokenizer.roles
-    named = {"bos_token": roles.bos, "eos_token": roles.eos, "pad_token": roles.pad, "unk_token": roles.unk}
-    return PreTrainedTokenizerFast(
-        tokenizer_file=str(made.file("tokenizer.json")), chat_template=format.template, **named
-    )
+    place = Workspace().root / "benchmarks" / f"export-{made.id[:12]}"
+    if not (place / "done").is_file():
+        export.write_hf(place, store.load(made.path), conversation.load(made.path), "F32")
+        write_json(place / "generation_config.json", {})
+        (place / "done").touch()
+    return place
+
+
+def tokenizer(made: Artifact) -> Any:
+    """transformers' tokenizer of the folder, with the template and the roles of the model."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder(made))
 
 
 def model(made: Artifact) -> Any:
-    """transformers' LlamaForCausalLM with our weights, in evaluation mode."""
-    from transformers import LlamaForCausalLM
+    """transformers' language model of the folder, in evaluation mode."""
+    import torch
+    from transformers import AutoModelForCausalLM
 
-    from matura.model import store
-    from matura.model.families.llama import LLAMA
-
-    ours = store.load(made.path)
-    theirs = LlamaForCausalLM(_config(made)).eval()
-    state = ours.state_dict()
-    names = {entry.theirs: entry.ours[0] for entry in LLAMA.entries(ours.config)}
-    weights = {name: state[mine] for name, mine in names.items()}
-    missing, unexpected = theirs.load_state_dict(weights, strict=False)
-    if unexpected or set(missing) - {"lm_head.weight"}:
-        raise ValueError(f"the names do not match: missing {missing}, unexpected {unexpected}")
-    theirs.tie_weights()
-    return theirs
-
-
-def _config(made: Artifact) -> Any:
-    from transformers import LlamaConfig
-
-    from matura.model import config as c
-    from matura.model import store
-
-    ours = store.read_config(made.path)
-    stack = ours.decoder
-    assert stack is not None
-    assert isinstance(stack.mlp, c.SwiGLU)
-    assert isinstance(stack.norm, c.RMSNorm)
-    assert isinstance(stack.position, c.Rope)
-    return LlamaConfig(
-        vocab_size=ours.vocabulary,
-        hidden_size=stack.width,
-        intermediate_size=stack.mlp.hidden,
-        num_hidden_layers=stack.layers,
-        num_attention_heads=stack.attention.heads,
-        num_key_value_heads=stack.attention.kv_heads,
-        head_dim=stack.attention.head_width,
-        max_position_embeddings=ours.context,
-        rms_norm_eps=stack.norm.eps,
-        rope_parameters={"rope_type": "default", "rope_theta": stack.position.theta},
-        tie_word_embeddings=ours.tied,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-    )
-
-
-def folder(made: Artifact) -> Path:
-    """A Hugging Face folder with the model, so that the peer loads it the way its users do; written once."""
-    place = Workspace().root / "benchmarks" / f"hf-{made.id[:12]}"
-    if not (place / "done").is_file():
-        place.mkdir(parents=True, exist_ok=True)
-        model(made).save_pretrained(place)
-        (place / "done").touch()
-    return place
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder(made), dtype=torch.float32)
+    return loaded.eval()

@@ -3,16 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "pipeline"]
 
 if TYPE_CHECKING:
-    from matura.api import load
+    from matura.api import load, pipeline
 
 
 def __getattr__(name: str) -> Any:
-    """`matura.load` is imported when it is first used: `import matura` alone loads nothing heavy."""
-    if name == "load":
-        from matura.api import load
+    """`matura.load` and `matura.pipeline` are imported when they are first used: `import matura` alone loads nothing
+    heavy."""
+    if name in ("load", "pipeline"):
+        from matura import api
 
-        return load
+        return getattr(api, name)
     raise AttributeError(f"module 'matura' has no attribute {name!r}")

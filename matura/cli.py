@@ -4,13 +4,17 @@ import importlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
 import matura
+from matura.commands import inspect_app, verbs
+from matura.commands.options import ModelArgument, WorkspaceOption
+from matura.commands.options import workspace as use_workspace
 from matura.core.errors import MaturaError
 
 STAGES = {
@@ -19,6 +23,7 @@ STAGES = {
     "finetune": "matura.stages.finetune",
     "merge": "matura.stages.merge",
     "evaluate": "matura.stages.evaluate",
+    "export": "matura.stages.export",
 }
 ABOUT = {
     "curate": "Turn a folder of documents into a corpus.",
@@ -26,6 +31,7 @@ ABOUT = {
     "finetune": "Train a model on a corpus or on conversations.",
     "merge": "Fold an adapter into its base model.",
     "evaluate": "Examine a model against its parent.",
+    "export": "Write a model for other programs: Hugging Face folder or GGUF.",
 }
 
 app = typer.Typer(
@@ -36,16 +42,12 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(inspect_app.app, name="inspect")
 
-WorkspaceOption = Annotated[
-    Path | None,
-    typer.Option("--workspace", help="Where all is kept (default: MATURA_WORKSPACE, else ./workspace)."),
-]
 PlanOption = Annotated[bool, typer.Option("--plan", help="Only show what would run, why, and what it costs.")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Wait while another process uses the workspace.")]
 SettingsArgument = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)]
 ArtifactArgument = Annotated[str, typer.Argument(help="Path, RUN/STAGE or the name of a model.")]
-ModelArgument = Annotated[str, typer.Argument(help="Path, name, RUN/STAGE, hf:..., pypi:... or an alias.")]
 
 
 class _Modules(Mapping[str, Any]):
@@ -64,12 +66,26 @@ class _Modules(Mapping[str, Any]):
 def main() -> None:
     """The console script. A MaturaError is one message and exit 1; MATURA_DEBUG=1 shows the traceback."""
     try:
-        app(prog_name="matura")
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            app(prog_name="matura")
     except MaturaError as error:
         if os.environ.get("MATURA_DEBUG", "0") not in ("", "0"):
             raise
         print(f"matura: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning as one message for a person."""
+    print(f"matura: {message}", file=sys.stderr, flush=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -95,7 +111,7 @@ def run_recipe(
     from matura.core import recipe as recipes
 
     checked = recipes.load(recipe.expanduser(), _Modules(), overrides or (), name)
-    place = _workspace(workspace)
+    place = use_workspace(workspace)
     if plan:
         running.show_plan(checked, place)
         return
@@ -104,45 +120,79 @@ def run_recipe(
     running.execute(checked, place, wait=wait, keep_others=False, again=again, options=options)
 
 
+HelpOption = Annotated[bool, typer.Option("--help", "-h", help="Show the settings.")]
+RunNameOption = Annotated[str, typer.Option("--name", help="Name of the run it belongs to.")]
+
+
 def _stage_command(kind: str) -> Callable[..., None]:
     def stage(
         settings: SettingsArgument = None,
         plan: PlanOption = False,
-        name: Annotated[str, typer.Option(help="Name of the run it belongs to.")] = "adhoc",
+        name: RunNameOption = "adhoc",
         wait: WaitOption = False,
         workspace: WorkspaceOption = None,
-        show_help: Annotated[bool, typer.Option("--help", "-h", help="Show the settings.")] = False,
+        show_help: HelpOption = False,
     ) -> None:
         if show_help:
             print(_stage_help(kind))
-            return
-        from matura.commands import running
-        from matura.core import recipe as recipes
-
-        checked = recipes.single(kind, settings or (), _Modules(), name)
-        place = _workspace(workspace)
-        if plan:
-            running.show_plan(checked, place)
-            return
-        options = _options(workspace=workspace)
-        again = ["matura", kind, *(settings or ()), *_options(name=name), *options]
-        running.execute(checked, place, wait=wait, keep_others=True, again=again, options=options)
+        else:
+            _run_stage(kind, settings or [], plan, wait, workspace, name=name)
 
     return stage
 
 
 for _kind in STAGES:
-    app.command(_kind, help=ABOUT[_kind], add_help_option=False)(_stage_command(_kind))
+    if _kind != "export":
+        app.command(_kind, help=ABOUT[_kind], add_help_option=False)(_stage_command(_kind))
 
 
-def _stage_help(kind: str) -> str:
+@app.command(help=ABOUT["export"], add_help_option=False)
+def export(
+    settings: SettingsArgument = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Copy the files there: a folder, or a path ending in .gguf.")
+    ] = None,
+    plan: PlanOption = False,
+    name: RunNameOption = "adhoc",
+    wait: WaitOption = False,
+    workspace: WorkspaceOption = None,
+    show_help: HelpOption = False,
+) -> None:
+    if show_help:
+        print(_stage_help("export", " [--to PLACE]"))
+        return
+    made = _run_stage("export", settings or [], plan, wait, workspace, name=name, to=to)
+    if made and to:
+        from matura.commands import running
+
+        running.copy_export(made["export"], to)
+
+
+def _run_stage(
+    kind: str, settings: list[str], plan: bool, wait: bool, workspace: Path | None, **options: Any
+) -> Any:
+    """Run one stage and return what was made, by name; `options` are repeated in the command that goes on."""
+    from matura.commands import running
+    from matura.core import recipe as recipes
+
+    checked = recipes.single(kind, settings, _Modules(), options["name"])
+    place = use_workspace(workspace)
+    if plan:
+        running.show_plan(checked, place)
+        return None
+    common = _options(workspace=workspace)
+    again = ["matura", kind, *settings, *_options(**options), *common]
+    return running.execute(checked, place, wait=wait, keep_others=True, again=again, options=common)
+
+
+def _stage_help(kind: str, more: str = "") -> str:
     from matura.core import config
 
     module = _Modules()[kind]
     about = (module.__doc__ or ABOUT[kind]).strip()
     return "\n".join(
         [
-            f"Usage: matura {kind} [KEY=VALUE]... [--plan] [--name NAME] [--wait] [--workspace PATH]",
+            f"Usage: matura {kind} [KEY=VALUE]... [--plan] [--name NAME] [--wait] [--workspace PATH]" + more,
             "",
             about,
             "",
@@ -169,7 +219,7 @@ def show(
     """Tell what an artifact is, how it was made, and its files."""
     from matura.core import lineage
 
-    found = _workspace(workspace).find(artifact)
+    found = use_workspace(workspace).find(artifact)
     print(json.dumps(found.record, indent=2) if as_json else lineage.show(found))
 
 
@@ -178,7 +228,7 @@ def show_lineage(artifact: ArtifactArgument, workspace: WorkspaceOption = None) 
     """Draw what an artifact was made from, down to the raw files."""
     from matura.core import lineage
 
-    print(lineage.draw(lineage.tree(_workspace(workspace).find(artifact))))
+    print(lineage.draw(lineage.tree(use_workspace(workspace).find(artifact))))
 
 
 @app.command()
@@ -194,7 +244,7 @@ def gc(
     from matura.core import reclaim
     from matura.core.files import size_text
 
-    place = _workspace(workspace)
+    place = use_workspace(workspace)
     with place.lock(wait):
         unused = reclaim.find_unused(place, models=models)
         for item in unused:
@@ -212,81 +262,16 @@ def pull(model: ModelArgument, wait: WaitOption = False, workspace: WorkspaceOpt
     """Bring a model into the workspace."""
     from matura.commands import running
 
-    place = _workspace(workspace)
+    place = use_workspace(workspace)
     with place.lock(wait):
         print(running.pull(model, place).path)
 
 
-Sampling = dict[str, Any]
-MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Stop after this many tokens.")]
-Temperature = Annotated[float | None, typer.Option(min=0, help="0 takes the likeliest token each time.")]
-TopK = Annotated[int | None, typer.Option(min=0, help="Sample among the k likeliest tokens; 0 is off.")]
-TopP = Annotated[float | None, typer.Option(min=0, max=1, help="Sample among the likeliest that make up p.")]
-MinP = Annotated[float | None, typer.Option(min=0, max=1, help="Drop what is less likely than p x the best.")]
-Penalty = Annotated[float | None, typer.Option(min=0, help="Above 1 makes repeating less likely.")]
-Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text.")]
-Stop = Annotated[list[str] | None, typer.Option(help="Stop before this text; may be given several times.")]
-
-
-@app.command()
-def generate(
-    model: ModelArgument,
-    prompt: Annotated[str, typer.Argument(help='The text to go on from; "-" reads it from stdin.')],
-    max_new_tokens: MaxNewTokens = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    min_p: MinP = None,
-    repetition_penalty: Penalty = None,
-    seed: Seed = None,
-    stop: Stop = None,
-    workspace: WorkspaceOption = None,
-) -> None:
-    """Continue a text. What is not given comes from the model's own defaults."""
-    given = _given(locals(), "model", "prompt", "workspace")
-    from matura.commands import talking
-
-    _workspace(workspace)
-    talking.generate(model, prompt, given)
-
-
-@app.command()
-def chat(
-    model: ModelArgument,
-    system: Annotated[str | None, typer.Option(help="A system message to open with.")] = None,
-    max_new_tokens: MaxNewTokens = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    min_p: MinP = None,
-    repetition_penalty: Penalty = None,
-    seed: Seed = None,
-    stop: Stop = None,
-    workspace: WorkspaceOption = None,
-) -> None:
-    """Talk with a model in the terminal. What is not given comes from the model's own defaults."""
-    given = _given(locals(), "model", "system", "workspace")
-    from matura.commands import talking
-
-    _workspace(workspace)
-    talking.chat(model, system, given)
-
-
-def _given(values: Mapping[str, Any], *others: str) -> Sampling:
-    """The sampling options that were given on the command line."""
-    return {name: value for name, value in values.items() if name not in others and value not in (None, [])}
+for _verb in verbs.VERBS:
+    app.command()(_verb)
 
 
 def _options(**options: Any) -> list[str]:
     """Options as they were given, to be typed again."""
     given = {name: value for name, value in options.items() if value is not None}
     return [part for name, value in given.items() for part in (f"--{name}", str(value))]
-
-
-def _workspace(root: Path | None) -> Any:
-    """The workspace to use; a stage that asks for it by itself gets the same one."""
-    from matura.core.workspace import Workspace
-
-    if root is not None:
-        os.environ["MATURA_WORKSPACE"] = str(root.expanduser().absolute())
-    return Workspace()

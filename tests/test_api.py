@@ -4,13 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import matura
 from matura.api import LanguageModel, pull
 from matura.core.errors import ArtifactError, ConfigError, MaturaError, ModelNotFound
-from matura.core.settings import Sampling
+from matura.core.settings import Beams, Sampling
 from matura.core.workspace import Workspace
-from matura.infer import engine
+from matura.evaluate import likelihood
+from matura.infer import beam, engine
+from tests import tiny_hf
 from tests.tiny_models import chatml, corpus, network, pulled, talk, write_gguf_model
 
 HELLO = talk(1).messages[:1]
@@ -43,6 +46,102 @@ def test_a_plain_text_is_continued(model: LanguageModel) -> None:
     assert model.generate("hello", max_new_tokens=12, temperature=0) == model.generate(
         "hello", max_new_tokens=12, temperature=0, seed=5
     )
+
+
+def test_ids_are_continued_by_ids(model: LanguageModel) -> None:
+    ids = model.tokenizer("hello")
+    assert ids == model.tokenizer.encode("hello")
+    found = model.generate(ids, **SHORT)
+    assert model.tokenizer.decode(found, skip_special=True) == model.generate("hello", **SHORT)
+    assert found == engine.generate(network(), [ids], Sampling(**SHORT), [0, 2])[0]
+    assert model.generate(torch.tensor(ids), **SHORT) == found
+    for wrong in ([ids], ["hello"], [{"role": "user", "content": "a"}]):
+        with pytest.raises(
+            ConfigError, match=r"a text or a flat list of token ids.*conversations go to `chat`"
+        ):
+            model.generate(wrong, **SHORT)  # type: ignore[call-overload]
+
+
+def test_many_answers_at_once(model: LanguageModel) -> None:
+    found = model.answers(["hello", model.tokenizer("a b")], n=2, logprobs=0, batch=3, **SHORT)
+    assert [answer.text for answer in found[::2]] == [
+        model.generate(text, **SHORT) for text in ("hello", "a b")
+    ]
+    assert all(len(answer.ids) == len(answer.logprobs) for answer in found)
+    assert found[0].ids != found[1].ids
+    for prompt in ("hello", [5, 6]):
+        with pytest.raises(ConfigError, match="generate gives one answer; several come from `answers`"):
+            model.generate(prompt, n=2)  # type: ignore[call-overload]
+
+
+def test_beams_find_the_likeliest_answer(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = model.tokenizer("hello")
+    best = beam.search(network(), ids, Beams(beams=3, max_new_tokens=6), [0, 2])[0]
+    assert model.generate(ids, beams=3, max_new_tokens=6) == list(best.ids)
+    said = model.tokenizer.decode(best.ids, skip_special=True)
+    assert model.generate("hello", beams=3, max_new_tokens=6) == said
+    assert len(model.beam_search("hello", beams=3, n=2, max_new_tokens=6)) == 2
+    with pytest.raises(ConfigError, match="beam search: temperature"):
+        model.generate("hello", beams=3, temperature=1)
+    monkeypatch.setattr(model.format, "generation", {"beams": 3})
+    assert model.generate("hello", max_new_tokens=6) == said
+    assert model.generate("hello", max_new_tokens=6, temperature=0) == expected(
+        ids, max_new_tokens=6, temperature=0
+    )
+
+
+def test_a_decoder_embeds_and_scores_and_refuses_the_rest(model: LanguageModel) -> None:
+    with torch.inference_mode():
+        hidden = network().decode(torch.tensor([model.tokenizer("hello")]))[0]
+    torch.testing.assert_close(
+        model.embed("hello", pool="last", normalize=False), hidden[-1], rtol=1e-5, atol=1e-5
+    )
+    both = model.score("hello", " more"), model.score("hello more")
+    assert both[0].tokens < both[1].tokens
+    assert both[0].logprob == pytest.approx(
+        likelihood.continuation(network(), chatml(), "hello", " more").logprob
+    )
+    assert both[1].perplexity > 1
+    with pytest.raises(MaturaError, match="no encoder to read a text with; use `generate`"):
+        model.translate("hello")
+    with pytest.raises(MaturaError, match="fills no masks; use `generate`"):
+        model.fill("a [MASK]")
+    with pytest.raises(MaturaError, match="no labels"):
+        model.classify("a")
+
+
+def test_an_encoder_fills_embeds_and_classifies(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "workspace")
+    masked = matura.load(tiny_hf.bert(tmp_path / "masked"), workspace=workspace)
+    first, second = masked.fill("the [MASK] sat on <mask> [MASK]", top_k=3)
+    assert [len(first), len(second)] == [3, 3]
+    assert first[0].probability > first[1].probability > 0
+    assert f"the {first[0].token}" in first[0].text.replace("##", "")
+    with pytest.raises(MaturaError, match="no decoder and cannot write; use it to embed, fill or classify"):
+        masked.generate("the")
+    labels = {0: "bad", 1: "good"}
+    judge = matura.load(
+        tiny_hf.bert(tmp_path / "judge", "ForSequenceClassification", id2label=labels), workspace=workspace
+    )
+    (best, p), (worst, q) = judge.classify("the cat")
+    assert {best, worst} == {"bad", "good"}
+    assert p > q
+    assert p + q == pytest.approx(1)
+    assert judge.classify(["a dog", "the cat"])[1][0] == (best, pytest.approx(p))
+
+
+def test_an_encoder_decoder_reads_and_answers(tmp_path: Path) -> None:
+    t5 = matura.load(tiny_hf.t5(tmp_path / "t5"), workspace=Workspace(tmp_path / "workspace"))
+    source = t5.tokenizer("the cat")
+    assert source[-1] == t5.tokenizer.eos_id
+    request = engine.Request((), Sampling(temperature=0, max_new_tokens=6), [1], source)
+    (new,) = [[token.id for token in engine.stream(t5.model, [request]) if token.finish != "stop"]]
+    assert t5.generate(source, max_new_tokens=6) == new
+    said = t5.tokenizer.decode(new, skip_special=True)
+    assert t5.translate("the cat", max_new_tokens=6) == t5.generate("the cat", max_new_tokens=6) == said
+    assert "".join(t5.stream("the cat", max_new_tokens=6)) == said
+    assert t5.score("the cat", "a dog").logprob < 0
+    assert t5.embed("the cat").shape == (32,)
 
 
 def test_an_empty_prompt_begins_a_document(model: LanguageModel) -> None:
@@ -109,10 +208,20 @@ def test_stop_strings_are_left_out(model: LanguageModel) -> None:
     assert found == whole[: whole.index(stop)]
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "quantum"])
-def test_a_device_that_is_not_there_is_told(device: str, model: LanguageModel) -> None:
-    with pytest.raises(ConfigError, match=rf"no device '{device}' here; available: cpu"):
+@pytest.mark.parametrize(
+    ("device", "name"), [("cuda:99", "cuda:99"), ("quantum", "quantum"), (99, "cuda:99")]
+)
+def test_a_device_that_is_not_there_is_told(device: str | int, name: str, model: LanguageModel) -> None:
+    with pytest.raises(ConfigError, match=rf"no device '{name}' here; available: cpu"):
         matura.load(model.artifact.path, device=device)
+    with pytest.raises(ConfigError, match=rf"no device '{name}' here"):
+        matura.load("a-model-that-would-be-pulled", device=device)
+
+
+def test_what_loading_cannot_do_is_told(model: LanguageModel) -> None:
+    assert matura.load(model.artifact.path, device=-1).device == "cpu"
+    with pytest.raises(ConfigError, match="load_in_4bit: there is no quantization yet"):
+        matura.load(model.artifact.path, load_in_4bit=True)
 
 
 def test_a_file_is_pulled_once_and_then_known(tmp_path: Path) -> None:

@@ -1,19 +1,26 @@
 """The command line: verbs, messages, exit codes; stages and models are small stand-ins."""
 
 import builtins
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from types import ModuleType
 
 import pytest
+import torch
 
 import matura
 from matura import cli
+from matura.commands import options
+from matura.core.settings import Sampling
 from matura.core.workspace import Workspace
+from matura.evaluate.likelihood import Likelihood
+from tests import tiny_hf
 from tests.core.fake_stages import make_model, make_stages
 
 RECIPE = """\
@@ -214,9 +221,29 @@ def model(monkeypatch):
     asked = []
 
     class Echo:
+        def searches(self, settings):
+            return "beams" in settings
+
+        def generate(self, prompt, **settings):
+            asked.append((prompt, settings))
+            return "the best"
+
         def stream(self, prompt, **sampling):
             asked.append((prompt, sampling))
-            yield from ("go", "es on")
+            yield "go"
+            if prompt == "interrupt":
+                raise KeyboardInterrupt
+            yield "es on"
+
+        def embed(self, texts, **settings):
+            asked.append((texts, settings))
+            if settings["max_tokens"]:
+                warnings.warn("cut", stacklevel=1)
+            return torch.tensor([[3.0, 4.0], [4.0, 3.0]])[: len(texts)]
+
+        def score(self, text, continuation):
+            asked.append((text, continuation))
+            return Likelihood(-6.0, 3, 12)
 
         def chat_stream(self, messages, **sampling):
             asked.append(([dict(message) for message in messages], sampling))
@@ -238,6 +265,75 @@ def test_generate_passes_only_what_was_given(matura_, model):
     assert (code, out) == (0, "goes on\n")
     assert model == [("It", {"temperature": 0.5, "stop": ["a", "b"]})]
     assert matura_("generate", "base", "It", "--top-p", "3")[0] == 2
+
+
+def test_generate_knows_every_sampling_option(matura_, model):
+    words = "--max-new-tokens 5 --top-k 3 --top-p 0.9 --min-p 0.1 --typical-p 0.8 --repetition-penalty 1.1"
+    words += " --presence-penalty 0.5 --frequency-penalty 0.25 --no-repeat-ngram 3 --seed 7"
+    assert matura_("generate", "base", "It", *words.split())[:2] == (0, "goes on\n")
+    given = model[0][1]
+    assert len(given) == 10
+    assert (given["typical_p"], given["no_repeat_ngram"], given["frequency_penalty"]) == (0.8, 3, 0.25)
+    assert set(options.SAMPLING) <= set(Sampling.model_fields)
+    assert Sampling(**given).seed == 7
+
+
+def test_generate_with_beams(matura_, model):
+    assert matura_("generate", "base", "It", "--beams", "3", "--length-penalty", "0.5")[1] == "the best\n"
+    assert model == [("It", {"beams": 3, "length_penalty": 0.5})]
+
+
+def test_ctrl_c_ends_generate_with_130(matura_, model):
+    code, out, err = matura_("generate", "base", "interrupt")
+    assert (code, out, err) == (130, "go\n", "")
+
+
+@pytest.mark.filterwarnings("default:cut")
+def test_embed_shows_vectors_and_how_alike_they_are(matura_, model):
+    code, out, err = matura_(
+        "embed", "base", "one", "two", "--pool", "last", "--no-normalize", "--max-tokens", "9"
+    )
+    assert code == 0
+    assert err == "matura: cut\n"
+    assert model == [(["one", "two"], {"pool": "last", "normalize": False, "max_tokens": 9})]
+    assert "1  3.0000 4.0000 ... (2 numbers)  one" in out
+    assert out.splitlines()[-1].split() == ["2", "0.9600", "1.0000"]
+    code, out, _ = matura_("embed", "base", "one", "--json")
+    assert json.loads(out) == [{"text": "one", "embedding": [3.0, 4.0]}]
+    assert matura_("embed", "base", "one", "--pool", "max")[0] == 2
+
+
+def test_embed_reads_lines(matura_, model, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("first\nsecond\n"))
+    assert len(json.loads(matura_("embed", "base", "-", "--json")[1])) == 2
+    assert model[0][0] == ["first", "second"]
+    assert matura_("embed", "base", "-", "more")[0] == 1
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert matura_("embed", "base", "-")[2] == "matura: there is no text: stdin was empty\n"
+
+
+def test_score_prints_what_compares(matura_, model):
+    code, out, _ = matura_("score", "base", "It", "--continuation", " goes on")
+    assert (code, model) == (0, [("It", " goes on")])
+    assert [line.split()[-1] for line in out.splitlines()] == ["bytes)", "7.3891", "0.7213"]
+    assert "log-probability  -6.0000  (3 tokens, 12 bytes)" in out
+
+
+def test_fill_lists_every_mask(matura_, tmp_path):
+    made = tiny_hf.bert(tmp_path / "masked")
+    code, out, err = matura_("fill", str(made), "the <mask> sat on the <mask>", "--top-k", "2")
+    assert code == 0
+    lines = out.splitlines()
+    assert [lines[0], lines[3]] == ["[MASK] 1 of 2", "[MASK] 2 of 2"]
+    assert len(lines) == 6
+    assert float(lines[1].split()[0]) > float(lines[2].split()[0])
+    assert lines[1].endswith("sat on the [MASK]")
+    assert err == "matura: this model's mask is [MASK]; <mask> was taken for it\n"
+    code, out, err = matura_("fill", str(made), "the [MASK] sat")
+    assert (code, len(out.splitlines()), err) == (0, 5, "")
+    code, _, err = matura_("fill", str(made), "the cat sat")
+    assert code == 1
+    assert "write [MASK] where a token is missing" in err
 
 
 def type_lines(monkeypatch, *lines):

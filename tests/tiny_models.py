@@ -13,7 +13,7 @@ from matura.core.config import parse
 from matura.core.raw import RawInput, raw_input
 from matura.core.records import Conversation, Document, write_conversations, write_documents
 from matura.model import config as c
-from matura.model.families import decoder as decoders
+from matura.model.families import decoder_gguf
 from matura.model.transformer import Transformer
 from matura.stages import pull
 from matura.tokenizer.conversation import Format
@@ -78,7 +78,7 @@ def gguf_parts(model: Transformer, **more: Any) -> tuple[dict[str, Any], list[Te
         "llama.rope.freq_base": 10_000.0,
     }
     weights, tensors = model.state_dict(), []
-    for entry in decoders.gguf_entries(model.config):
+    for entry in decoder_gguf.entries(model.config):
         theirs, weight = entry.theirs, weights[entry.ours[0]].float()
         if theirs.endswith(("attn_q.weight", "attn_k.weight")):
             weight = interleaved(weight, attention.heads if "attn_q" in theirs else attention.kv_heads)

@@ -32,8 +32,8 @@ def execute(
     keep_others: bool,
     again: Sequence[str],
     options: Sequence[str],
-) -> None:
-    """Run `recipe` and say what happened.
+) -> dict[str, Artifact]:
+    """Run `recipe`, say what happened, and return what each stage made.
 
     `again` is the command that goes on after Ctrl-C, `options` are for every command that is suggested.
     """
@@ -46,8 +46,9 @@ def execute(
             finished.append(event)
 
     with _interruptible(again):
-        run(recipe, workspace, pull, show=show, wait=wait, keep_others=keep_others)
+        made = run(recipe, workspace, pull, show=show, wait=wait, keep_others=keep_others)
     _close(recipe, finished, options)
+    return made
 
 
 def show_plan(recipe: Recipe, workspace: Workspace) -> None:
@@ -61,6 +62,14 @@ def pull(reference: str, workspace: Workspace) -> Artifact:
 
     found: Artifact = api.pull(reference, workspace)
     return found
+
+
+def copy_export(made: Artifact, place: Path) -> None:
+    """Copy exported files out of the workspace and say where they are."""
+    from matura.stages import export
+
+    written = export.copy_to(made, place)
+    print(f"Copied {len(written)} file{'s' * (len(written) != 1)} to {place}")
 
 
 def _say(event: Event, width: int) -> None:
@@ -93,6 +102,8 @@ def _close(recipe: Recipe, finished: list[Event], options: Sequence[str]) -> Non
         made = event.made
         if made and (made.path / "report.html").is_file():
             print(f"Report: {_short(made.path / 'report.html')}")
+        if made and made.kind == "export":
+            print(f"Exported: {_short(made.path / made.summary['files'])}")
         if made and made.kind == "model":
             models.append(event.stage)
     if models:

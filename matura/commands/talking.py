@@ -12,13 +12,20 @@ HELP = """/reset  forget the conversation and start again
 /exit   leave (or Ctrl-D); Ctrl-C cuts an answer short"""
 
 
-def generate(reference: str, prompt: str, sampling: dict[str, Any]) -> None:
-    """Print the continuation of `prompt` as it is sampled; "-" reads the prompt from stdin."""
+def generate(reference: str, prompt: str, settings: dict[str, Any]) -> None:
+    """Print the continuation of `prompt` as it is sampled, or the best one that a beam search finds; "-" reads the
+    prompt from stdin. Ctrl-C ends the program with code 130."""
     from matura import api
 
     text = sys.stdin.read() if prompt == "-" else prompt
     try:
-        _print(api.load(reference).stream(text, **sampling))
+        model = api.load(reference)
+        _print(
+            [model.generate(text, **settings)]
+            if model.searches(settings)
+            else model.stream(text, **settings),
+            [],
+        )
     except KeyboardInterrupt:
         print()
         raise SystemExit(130) from None
@@ -50,13 +57,15 @@ def chat(reference: str, system: str | None, sampling: dict[str, Any]) -> None:
             case _ if line.startswith("/") and " " not in line and line[1:].isalpha():
                 print(f"Unknown command {line}.\n{HELP}")
             case _:
-                asked = [*messages, {"role": "user", "content": line}]
+                asked, said = [*messages, {"role": "user", "content": line}], list[str]()
                 try:
-                    answer = _print(model.chat_stream(asked, **sampling))
+                    _print(model.chat_stream(asked, **sampling), said)
+                except KeyboardInterrupt:
+                    print(" [cut]", flush=True)
                 except MaturaError as error:  # the context is full, say: the conversation is not lost
                     print(f"{error} (/reset starts again)")
                     continue
-                messages = [*asked, {"role": "assistant", "content": answer}]
+                messages = [*asked, {"role": "assistant", "content": "".join(said)}]
 
 
 def _lines() -> Iterator[str]:
@@ -73,14 +82,9 @@ def _lines() -> Iterator[str]:
             return
 
 
-def _print(pieces: Iterable[str]) -> str:
-    """Print pieces as they come and return the whole; in a terminal Ctrl-C keeps what has come."""
-    said: list[str] = []
-    try:
-        for piece in pieces:
-            said.append(piece)
-            print(piece, end="", flush=True)
-    except KeyboardInterrupt:
-        print(" [cut]", end="")
+def _print(pieces: Iterable[str], said: list[str]) -> None:
+    """Print pieces as they come and add them to `said`, which keeps them when Ctrl-C cuts the text short."""
+    for piece in pieces:
+        said.append(piece)
+        print(piece, end="", flush=True)
     print(flush=True)
-    return "".join(said)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from matura.core.errors import FormatError
+from matura.core.modelfiles import MAX_PIECES, is_part, pieces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,6 @@ MAX_ARRAY_ITEMS = (
 MAX_ARRAY_DEPTH = 3
 MAX_DIMENSIONS = 4
 MAX_ALIGNMENT = 1 << 20
-MAX_PARTS = 1000
 
 # number in the file -> (name, weights in a block, bytes of a block)
 TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
@@ -80,7 +79,6 @@ _NUMPY = {"B": "u1", "b": "i1", "H": "<u2", "h": "<i2", "I": "<u4", "i": "<i4", 
 }
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 _U64 = struct.Struct("<Q")
-_SPLIT_NAME = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,27 +120,26 @@ class Gguf:
 def read(path: str | Path) -> Gguf:
     """Open a GGUF file and check all of it but the values of the weights.
 
-    A model split by llama.cpp (`name-00001-of-00003.gguf`) is opened whole when `path` is its first file.
-    Raises FormatError with file, byte position and what was expected.
+    A model split by llama.cpp (`name-00001-of-00003.gguf`) or cut in parts (`name.gguf.part00`) is opened whole
+    when `path` is its first file. Raises FormatError with file, byte position and what was expected.
     """
     path = Path(path)
     first = _read_one(path)
     count = first.metadata.get("split.count", 1)
-    if type(count) is not int or not 0 <= count <= MAX_PARTS:
-        _fail(path, None, f"'split.count' from 0 to {MAX_PARTS}", repr(count))
+    if type(count) is not int or not 0 <= count <= MAX_PIECES:
+        _fail(path, None, f"'split.count' from 0 to {MAX_PIECES}", repr(count))
     return first if count <= 1 else _join(first, count)
 
 
 def _join(first: Gguf, count: int) -> Gguf:
-    match = _SPLIT_NAME.match(first.path.name)
-    if match is None or int(match["count"]) != count or int(match["number"]) != 1:
+    files = pieces(first.path)
+    if len(files) != count or first.metadata.get("split.no", 0) != 0:
         raise FormatError(
             f"{first.path}: this file is one of {count} parts of a model. "
             f"Give the first part, named like 'model-00001-of-{count:05d}.gguf', with the others beside it."
         )
     tensors, maps = dict(first.tensors), list(first.maps)
-    for part in range(1, count):
-        path = first.path.with_name(f"{match['stem']}-{part + 1:05d}-of-{count:05d}.gguf")
+    for part, path in enumerate(files[1:], start=1):
         other = _read_one(path)
         if (other.metadata.get("split.no"), other.metadata.get("split.count")) != (part, count):
             _fail(path, None, f"part {part + 1} of {count}", f"'split.no' {other.metadata.get('split.no')!r}")
@@ -157,16 +154,29 @@ def _join(first: Gguf, count: int) -> Gguf:
     return Gguf(first.path, first.metadata, tensors, tuple(maps))
 
 
-def _read_one(path: Path) -> Gguf:
+def _mapped(path: Path) -> mmap.mmap:
+    """The bytes of a file, copy-on-write; a file that was cut in parts is joined in memory."""
+    files = pieces(path) if is_part(path.name) else [path]
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            if size < 24:
-                _fail(path, 0, "a GGUF header of 24 bytes", f"a file of {size} bytes")
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        size = sum(file.stat().st_size for file in files)
+        if size < 24:
+            _fail(path, 0, "a GGUF header of 24 bytes", f"a file of {size} bytes")
+        if len(files) == 1:
+            with path.open("rb") as file:
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        data, at = mmap.mmap(-1, size), 0
+        for part in files:
+            with part.open("rb") as source, memoryview(data)[at:] as rest:
+                at += source.readinto(rest)
+        return data
     except OSError as error:
         reason = error.strerror or str(error)
         raise FormatError(f"{path}: cannot be read: {reason}. Check the path and its permissions.") from error
+
+
+def _read_one(path: Path) -> Gguf:
+    data = _mapped(path)
+    size = len(data)
     cursor = _Cursor(data, path)
     tensor_count, metadata_count = _header(cursor)
     metadata: dict[str, Any] = {}

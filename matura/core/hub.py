@@ -9,7 +9,7 @@ from typing import Any
 from matura.core.aliases import HubReference
 from matura.core.errors import ModelNotFound
 from matura.core.files import is_disk_full
-from matura.core.modelfiles import ADVICE, MODEL_SUFFIXES, PICKLE_SUFFIXES, is_model_file
+from matura.core.modelfiles import ADVICE, MODEL_SUFFIXES, PICKLE_SUFFIXES, ggufs, is_model_file
 
 # Copies of the same weights for other engines.
 _OTHER_ENGINES = ("onnx", "openvino", "original", "coreml", "flax")
@@ -18,7 +18,7 @@ CheckDisk = Callable[[int, str], None]  # as Workspace.check_disk
 
 
 def fetch_hub(reference: HubReference, check_disk: CheckDisk) -> Path:
-    """Bring a repository's model into the hub's own cache; returns its folder, or its GGUF file.
+    """Bring a repository's model into the hub's own cache; returns its folder, or its (first) GGUF file.
 
     Without a network, what the cache holds is used. Raises ModelNotFound, and ArtifactError by `check_disk`.
     """
@@ -56,23 +56,24 @@ def choose(names: list[str], file: str | None, what: str) -> list[str]:
     """
     readable = [name for name in names if is_model_file(name) and name.split("/")[0] not in _OTHER_ENGINES]
     weights = [name for name in readable if name.endswith(".safetensors")]
-    ggufs = [name for name in readable if name.endswith(".gguf")]
-    settings = [name for name in readable if name not in weights and name not in ggufs]
+    models = ggufs(readable)
+    others = {name for files in models.values() for name in files}
+    settings = [name for name in readable if name not in weights and name not in others]
     if file is not None:
-        if file not in ggufs:
-            close = difflib.get_close_matches(file, ggufs, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"it has: {', '.join(ggufs) or 'none'}."
+        if file not in models:
+            close = difflib.get_close_matches(file, models, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"it has: {', '.join(models) or 'none'}."
             raise ModelNotFound(f"{what} has no GGUF file {file}; {hint}")
-        return [*settings, file]
+        return [*settings, *models[file]]
     if weights:
         # Some repositories hold the same weights a second time, in one file for another library.
         whole = [name for name in weights if not PurePosixPath(name).name.startswith("consolidated")]
         return [*settings, *(whole or weights)]
-    if len(ggufs) == 1:
-        return [*settings, *ggufs]
-    if ggufs:
-        listed = "\n".join(f"  hf:{what.removeprefix('hf:').split('@')[0]}/{name}" for name in ggufs)
-        raise ModelNotFound(f"{what} has {len(ggufs)} GGUF files; name one:\n{listed}")
+    if len(models) == 1:
+        return [*settings, *next(iter(models.values()))]
+    if models:
+        listed = "\n".join(f"  hf:{what.removeprefix('hf:').split('@')[0]}/{name}" for name in models)
+        raise ModelNotFound(f"{what} has {len(models)} GGUF models; name one:\n{listed}")
     if any(PurePosixPath(name).suffix in PICKLE_SUFFIXES for name in names):
         raise ModelNotFound(f"{what} has its weights only as pickle files, which can run code. {ADVICE}")
     raise ModelNotFound(f"{what} has no weights that can be read. {ADVICE}")
@@ -118,7 +119,7 @@ def _single(folder: Path, reference: HubReference, what: str) -> Path:
         if not (folder / reference.file).is_file():
             raise ModelNotFound(f"{what}: {reference.file} did not arrive; try again.")
         return folder / reference.file
-    ggufs = sorted(folder.rglob("*.gguf"))
-    if not any(folder.rglob("*.safetensors")) and len(ggufs) == 1:
-        return ggufs[0]
+    found = list(ggufs(str(path) for path in folder.rglob("*.gguf*")))
+    if not any(folder.rglob("*.safetensors")) and len(found) == 1:
+        return Path(found[0])
     return folder

@@ -9,6 +9,7 @@ from typing import Any
 
 from matura.core.errors import ArtifactError
 from matura.core.files import canonical_hash, hash_file
+from matura.core.modelfiles import pieces
 
 LISTED_FILES = (
     2000  # an artifact lists its raw files one by one up to this many; the id covers all of them anyway
@@ -20,8 +21,8 @@ class RawInput:
     """A file or a folder of raw data.
 
     `files` maps each path, relative to `path` and with "/", to {"bytes": int, "sha256": str}, in sorted
-    order; for a single file it is the file's own name. `id` is a hash of names, sizes and contents: moving
-    the folder keeps it.
+    order; for a single file it is the file's own name, and for the first file of a GGUF model in several files
+    the names of all. `id` is a hash of names, sizes and contents: moving the folder keeps it.
     """
 
     path: Path
@@ -37,7 +38,7 @@ class RawInput:
 
     def file(self, name: str) -> Path:
         """Where the file that `files` lists as `name` is."""
-        return self.path / name if self.path.is_dir() else self.path
+        return self.path / name if self.path.is_dir() else self.path.with_name(name)
 
 
 def raw_input(path: str | os.PathLike[str]) -> RawInput:
@@ -51,7 +52,8 @@ def raw_input(path: str | os.PathLike[str]) -> RawInput:
     place = Path(path).expanduser()
     if not place.exists():
         raise ArtifactError(f"There is no file or folder {place}{_nearest(place)}")
-    place = place.resolve()
+    # A file keeps its name even if it is a link: the other files of a model are found by it.
+    place = place.resolve() if place.is_dir() else place.parent.resolve() / place.name
     files: dict[str, dict[str, Any]] = {}
     for name, source in sorted(_walk(place)):
         try:
@@ -68,7 +70,7 @@ def raw_input(path: str | os.PathLike[str]) -> RawInput:
 
 def _walk(place: Path) -> Iterator[tuple[str, Path]]:
     if place.is_file():
-        yield place.name, place
+        yield from ((file.name, file) for file in pieces(place))
         return
     if not place.is_dir():
         raise ArtifactError(f"{place} is neither a file nor a folder.")

@@ -1,9 +1,12 @@
 """Groups of settings that several stages share with the libraries that carry them out."""
 
-import math
-from typing import Literal
+from __future__ import annotations
 
-from pydantic import Field
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from pydantic import Field, model_validator
 
 from matura.core.config import Config
 
@@ -56,8 +59,102 @@ class Draw(Config):
     repetition_penalty: float = Field(1.0, gt=0, description="Divides the scores of tokens that came before")
 
 
+Step = Literal[
+    "logit_bias",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "no_repeat_ngram",
+    "bad_words",
+    "allowed",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+]
+"""What may happen to the scores of the next token. `allowed` is the constraint of a request, such as a grammar."""
+
+ORDER: tuple[Step, ...] = get_args(Step)
+"""The order of Hugging Face's generate, so that equal settings mean equal distributions."""
+
+
 class Sampling(Draw):
-    """A draw with its seed, and the texts that end it."""
+    """A draw in full: what else changes the scores and in which order, the seed, and the texts that end an answer."""
 
     seed: int = Field(0, ge=0, description="With the position it decides every draw")
     stop: tuple[str, ...] = Field((), description="Texts that end the answer; they are not part of it")
+    typical_p: float = Field(
+        1.0, gt=0, le=1, description="Keep the tokens nearest to the expected surprise that hold this much"
+    )
+    presence_penalty: float = Field(
+        0.0, description="Subtracted from the scores of tokens that the answer has already"
+    )
+    frequency_penalty: float = Field(
+        0.0, description="Subtracted once for each time that the answer has the token already"
+    )
+    logit_bias: dict[int, float] = Field(
+        default_factory=dict, description="Added to the scores of tokens, by token id"
+    )
+    no_repeat_ngram: int = Field(0, ge=0, description="No run of this many tokens comes twice; 0 is off")
+    bad_words: tuple[str, ...] = Field((), description="Texts that are never written")
+    order: tuple[Step, ...] = Field(ORDER, description="The steps from the model's scores to the draw")
+    logprobs: int | None = Field(
+        None, ge=0, le=20, description="Report log-probabilities: the token's own and this many of the best"
+    )
+    n: int = Field(1, ge=1, description="Answers to one prompt, each with its own draws")
+
+    @model_validator(mode="after")
+    def _whole_order(self) -> Sampling:
+        if double := [name for i, name in enumerate(self.order) if name in self.order[:i]]:
+            raise ValueError(f"order names {double[0]!r} twice")
+        for name in ORDER:
+            if name not in self.order and is_on(self, name):
+                raise ValueError(f"{name} is set, but order leaves it out: add it there")
+        if not all(self.bad_words):
+            raise ValueError("bad_words has an empty text: remove it")
+        return self
+
+
+def is_on(sampling: Sampling, step: Step) -> bool:
+    """Whether a setting differs from the default, which does nothing. (`allowed` is no setting: always False.)"""
+    if step == "allowed":
+        return False
+    default = Sampling.model_fields[step].get_default(call_default_factory=True)
+    return bool(getattr(sampling, step) != default)
+
+
+def generation_defaults(generation: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The sampling settings among a model's own generation defaults, and the names of those nobody here follows.
+
+    `do_sample: false` means temperature 0. Settings of beam search (see `Beams`) belong to neither.
+    """
+    found = {name: value for name, value in generation.items() if name in Sampling.model_fields}
+    if generation.get("do_sample") is False:
+        found["temperature"] = 0
+    known = {*Sampling.model_fields, *Beams.model_fields, "do_sample"}
+    return found, tuple(sorted(name for name in generation if name not in known))
+
+
+class Beams(Config):
+    """Beam search: the likeliest whole answers instead of the likeliest next tokens."""
+
+    beams: int = Field(4, ge=1, description="Beginnings that are carried on side by side")
+    max_new_tokens: int = Field(256, ge=1, description="Longest answer in tokens")
+    length_penalty: float = Field(
+        1.0,
+        description="A score is the log-probability divided by length to this power; above 0 favours long",
+    )
+    early_stopping: bool | Literal["never"] = Field(
+        False,
+        description="When all beams have ended: true stops at once, false unless the best open beam looks better "
+        "at its present length, never unless it could become better at any length",
+    )
+    n: int = Field(1, ge=1, description="Answers returned, best first")
+    no_repeat_ngram: int = Field(0, ge=0, description="No run of this many tokens comes twice; 0 is off")
+
+    @model_validator(mode="after")
+    def _enough_beams(self) -> Beams:
+        if self.n > self.beams:
+            raise ValueError(f"n={self.n} answers need at least as many beams, not {self.beams}")
+        return self

@@ -159,9 +159,16 @@ def windows(ids: Sequence[int], begin: int | None, window: int = WINDOW) -> list
 
     `begin` stands before the first token; without it the first token is only context.
     """
-    whole = list(ids) if begin is None else [begin, *ids]
+    return rolling(list(ids) if begin is None else [begin, *ids], 1, window)
+
+
+def rolling(whole: Sequence[int], first: int, window: int = WINDOW) -> list[Row]:
+    """Rows that score every token from `whole[first]` on once, with at most `window` tokens of input each.
+
+    The windows do not overlap, but for the last one, which looks back as far as it may.
+    """
     rows: list[Row] = []
-    for start in range(1, len(whole), window):
+    for start in range(first, len(whole), window):
         end = min(start + window, len(whole))
         # The input is context and continuation without its last token: `window` tokens if there are so many.
         rows.append((whole[max(0, end - window - 1) : start], whole[start:end]))

@@ -1,48 +1,67 @@
 """Generation: requests in, one `Token` at a time out.
 
 Requests of one batch may have prompts of any length: shorter ones are padded on the left, the padding is masked, and
-every row counts its own positions. A row that finishes leaves the batch, so the rest gets faster.
+every row counts its own positions. A row that finishes leaves the batch, so the rest gets faster. Several answers to
+one prompt read it once.
 
-Shape suffixes: B rows still running, S positions, V vocabulary.
+Shape suffixes: B rows still running, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from matura.core.errors import MaturaError
-from matura.infer.sampling import Sampling, choose
-from matura.model.cache import Cache
+from matura.infer.batch import limit, opening, read
+from matura.infer.sampling import Allowed, Chain, Sampling, chain, draw, sample_seed
 from matura.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
 class Request:
-    """Prompt ids (at least one), how to sample, and the ids that end the answer."""
+    """Prompt ids (at least one), how to sample, and the ids that end the answer.
 
-    ids: Sequence[int]
+    For a model with an encoder `source` is what it reads, and `ids` open the answer (none: the model's start token).
+    `bad_words` are id sequences that never come, `allowed` maps the ids of the answer so far to those that may come
+    next (None: all). `sampling.stop` and `sampling.bad_words` are texts: `infer.text` takes care of them.
+    """
+
+    ids: Sequence[int] = ()
     sampling: Sampling = field(default_factory=Sampling)
     stop_ids: Sequence[int] = ()
+    source: Sequence[int] = ()
+    bad_words: Sequence[Sequence[int]] = ()
+    allowed: Allowed | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One new token of a request. `finish` says why it is the last one: a stop token, or the length."""
+    """One new token of a request. `finish` says why it is the last one: a stop token, or the length.
+
+    `sample` counts the answers to one request (`Sampling.n`). With `Sampling.logprobs`, `logprob` is the natural
+    logarithm of the token's probability and `top` the likeliest (id, log-probability), best first: those of the model
+    itself, before penalties, temperature and cuts.
+    """
 
     request: int
     id: int
     finish: Literal["stop", "length"] | None
+    sample: int = 0
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass
 class _Row:
     index: int
+    sample: int
     request: Request
+    chain: Chain
     new: list[int] = field(default_factory=list)
 
     @property
@@ -51,24 +70,24 @@ class _Row:
         return len(self.request.ids) + len(self.new) - 1
 
 
-Ended = Callable[[int, list[int]], bool]
-"""(request index, its new ids) -> True when the answer is complete, for stops that are not single tokens."""
+Ended = Callable[[int, int, list[int]], bool]
+"""(request index, sample, its new ids) -> True when the answer is complete, for stops that are not single tokens."""
 
 
 @torch.inference_mode()
 def stream(
     model: Transformer, requests: Sequence[Request], *, batch: int = 16, ended: Ended | None = None
 ) -> Iterator[Token]:
-    """Answer the requests, `batch` at a time, longest prompts first; tokens come as they are made.
+    """Answer the requests, `batch` answers at a time, longest prompts first; tokens come as they are made.
 
     The stop token itself is yielded with finish="stop". A request's answer does not depend on the others: every draw
-    is keyed by (seed, position). Raises MaturaError for a prompt that is empty or leaves no room in the context.
+    is keyed by (seed, position); answer k of `Sampling.n` is that of a request with `sample_seed(seed, k)`. Raises
+    MaturaError for a prompt that is empty or leaves no room in the context, and for what the model cannot do.
     """
-    _check(model, requests)
-    order = sorted(range(len(requests)), key=lambda i: (-len(requests[i].ids), i))
-    for start in range(0, len(order), batch):
-        rows = [_Row(i, requests[i]) for i in order[start : start + batch]]
-        yield from _run(model, rows, ended)
+    rows = [row for i, request in enumerate(requests) for row in _rows(model, i, request)]
+    rows.sort(key=lambda row: (-len(row.request.ids) - len(row.request.source), row.index, row.sample))
+    for start in range(0, len(rows), batch):
+        yield from _run(model, rows[start : start + batch], ended)
 
 
 def generate(
@@ -80,84 +99,102 @@ def generate(
     batch: int = 16,
     advance: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
-    """New ids for every prompt, without the stop token. `advance(n)` hears of new tokens."""
+    """New ids for every prompt, without the stop token; with `Sampling.n` the answers to a prompt stand side by side.
+
+    `advance(n)` hears of new tokens. Raises MaturaError as `stream` does, and for `Sampling.logprobs`.
+    """
     each = [sampling] * len(prompts) if isinstance(sampling, Sampling) else sampling
     requests = [Request(ids, one, stop_ids) for ids, one in zip(prompts, each, strict=True)]
-    answers: list[list[int]] = [[] for _ in prompts]
+    if any(one.logprobs is not None for one in each):
+        raise MaturaError("generate gives ids alone: leave sampling.logprobs out, or read them from stream")
+    answers: list[list[list[int]]] = [[[] for _ in range(one.n)] for one in each]
     for token in stream(model, requests, batch=batch):
         if token.finish != "stop":
-            answers[token.request].append(token.id)
+            answers[token.request][token.sample].append(token.id)
         if advance:
             advance(1)
-    return answers
+    return [ids for samples in answers for ids in samples]
 
 
-def _check(model: Transformer, requests: Sequence[Request]) -> None:
-    for i, request in enumerate(requests):
-        if not len(request.ids):
-            raise MaturaError(f"request {i}: the prompt is empty; give at least one token")
-        if len(request.ids) >= model.config.context:
+def _rows(model: Transformer, index: int, request: Request) -> Iterator[_Row]:
+    """One row for each answer to a request, after all that could be wrong with it."""
+    sampling, where = request.sampling, f"request {index}"
+    for name in ("stop", "bad_words"):
+        if getattr(sampling, name):
             raise MaturaError(
-                f"request {i}: the prompt has {len(request.ids)} tokens and the model's context is "
-                f"{model.config.context}; shorten it"
+                f"{where}: sampling.{name} holds texts, and token ids know nothing of texts; use "
+                f"matura.infer.text, or give ids as {'stop_ids' if name == 'stop' else name} of the request"
             )
+    vocabulary = model.config.vocabulary
+    if any(not len(word) for word in request.bad_words):
+        raise MaturaError(f"{where}: bad_words has an empty sequence: remove it")
+    given = [("bad_words", id) for word in request.bad_words for id in word]
+    for name, id in [*given, *(("sampling.logit_bias", id) for id in sampling.logit_bias)]:
+        if not 0 <= id < vocabulary:
+            raise MaturaError(
+                f"{where}: {name} names token {id}; the model's tokens are 0 to {vocabulary - 1}"
+            )
+    request = replace(request, ids=opening(model, request.ids, request.source, where))
+    for sample in range(sampling.n):
+        seeded = (
+            sampling.model_copy(update={"seed": sample_seed(sampling.seed, sample)}) if sample else sampling
+        )
+        yield _Row(index, sample, request, chain(seeded, request.bad_words, request.allowed))
 
 
 def _run(model: Transformer, rows: list[_Row], ended: Ended | None) -> Iterator[Token]:
     """One batch from prefill to the last row's last token."""
-    ids_BT, real_BS = _left_padded(rows, model.embed.weight.device)
-    longest = max(row.request.sampling.max_new_tokens for row in rows)
-    cache = model.new_cache(len(rows), min(ids_BT.shape[1] + longest, model.config.context))
-    hidden_BTD = model.decode(ids_BT, mask=real_BS, cache=cache)
+    assert model.decoder is not None
+    end = limit(model, model.decoder.config)
+    first = {row.index: row.request for row in rows}
+    batch, logits_BV = read(
+        model,
+        [request.ids for request in first.values()],
+        [request.source for request in first.values()],
+        max(row.request.sampling.max_new_tokens for row in rows),
+    )
+    if len(first) < len(rows):
+        at = {index: i for i, index in enumerate(first)}
+        fork = [at[row.index] for row in rows]
+        batch.keep(fork)
+        logits_BV = logits_BV[torch.tensor(fork, device=logits_BV.device)]
     while True:
-        logits_BV = model.logits(hidden_BTD[:, -1])
-        greedy = any(row.request.sampling.temperature == 0 for row in rows)
+        greedy = any(row.chain.greedy for row in rows)
         best_B = logits_BV.argmax(-1).tolist() if greedy else [-1] * len(rows)
         going = []
         for b, row in enumerate(rows):
-            token = _next(model, row, logits_BV[b], best_B[b], ended)
+            token = _next(row, logits_BV[b], best_B[b], end, ended)
             yield token
             if token.finish is None:
                 going.append(b)
         if not going:
             return
         if len(going) < len(rows):
-            rows, real_BS = _leave(rows, going, cache, real_BS)
-        new_B1 = torch.tensor([[row.new[-1]] for row in rows], device=ids_BT.device)
-        positions_B1 = torch.tensor([[row.position] for row in rows], device=ids_BT.device)
-        if real_BS is not None:
-            real_BS = torch.cat([real_BS, real_BS.new_ones(len(rows), 1)], dim=1)
-        hidden_BTD = model.decode(new_B1, mask=real_BS, positions_BT=positions_B1, cache=cache)
+            rows = [rows[b] for b in going]
+            batch.keep(going)
+        logits_BV = batch.step([row.new[-1] for row in rows], [row.position for row in rows])
 
 
-def _next(model: Transformer, row: _Row, logits_V: Tensor, best: int, ended: Ended | None) -> Token:
-    sampling = row.request.sampling
-    if sampling.repetition_penalty != 1:
-        id = choose(logits_V, sampling, [*row.request.ids, *row.new], len(row.new))
+def _next(row: _Row, logits_V: Tensor, best: int, end: int, ended: Ended | None) -> Token:
+    sampling = row.chain.sampling
+    if row.chain.greedy:
+        id = best
     else:
-        id = best if sampling.temperature == 0 else choose(logits_V, sampling, (), len(row.new))
+        seen = [*row.request.ids, *row.new] if row.chain.steps else ()
+        id = draw(row.chain, logits_V, seen, len(row.new))
     row.new.append(id)
     finish: Literal["stop", "length"] | None = None
-    if id in row.request.stop_ids or (ended is not None and ended(row.index, row.new)):
+    if id in row.request.stop_ids or (ended is not None and ended(row.index, row.sample, row.new)):
         finish = "stop"
-    elif len(row.new) >= sampling.max_new_tokens or row.position + 1 >= model.config.context:
+    elif len(row.new) >= sampling.max_new_tokens or row.position + 1 >= end:
         finish = "length"
-    return Token(row.index, id, finish)
+    if sampling.logprobs is None:
+        return Token(row.index, id, finish, row.sample)
+    return Token(row.index, id, finish, row.sample, *_logprobs(logits_V, id, sampling.logprobs))
 
 
-def _left_padded(rows: list[_Row], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Prompts as [B, T], and which tokens are real; None when no row is padded."""
-    longest = max(len(row.request.ids) for row in rows)
-    padded = [[0] * (longest - len(row.request.ids)) + list(row.request.ids) for row in rows]
-    lengths_B1 = torch.tensor([[len(row.request.ids)] for row in rows], device=device)
-    real_BT = torch.arange(longest, device=device)[None] >= longest - lengths_B1
-    return torch.tensor(padded, device=device), None if bool(real_BT.all()) else real_BT
-
-
-def _leave(
-    rows: list[_Row], going: list[int], cache: Cache, real_BS: Tensor | None
-) -> tuple[list[_Row], Tensor | None]:
-    """Only the rows that go on; columns that are padding for all of them stay (positions do not move)."""
-    keep = torch.tensor(going, device=cache.layers[0].k_BGSK.device)
-    cache.keep(keep)
-    return [rows[b] for b in going], None if real_BS is None else real_BS[keep]
+def _logprobs(logits_V: Tensor, id: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """The token's log-probability, and the `count` likeliest tokens with theirs."""
+    logprobs_V = torch.log_softmax(logits_V if logits_V.dtype == torch.float64 else logits_V.float(), -1)
+    best = logprobs_V.topk(min(count, len(logprobs_V)))
+    return float(logprobs_V[id]), tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))

@@ -23,11 +23,19 @@ class Packed:
     """Several sequences end to end in one row (B = 1); none sees another, except that one may continue a parent.
 
     `parents[i]` is the index of an earlier sequence that sequence i continues (it sees all of it and counts its
-    positions on from there), or None. So the choices of a question share the work of reading it.
+    positions on from there), or None. So the choices of a question share the work of reading it. A parent has no
+    parent itself; anything else is a ValueError.
     """
 
     lengths: tuple[int, ...]
     parents: tuple[int | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.parents and len(self.parents) != len(self.lengths):
+            raise ValueError(f"{len(self.lengths)} packed sequences, but {len(self.parents)} parents")
+        for i, parent in enumerate(self.parents):
+            if parent is not None and not (0 <= parent < i and self.parents[parent] is None):
+                raise ValueError(f"packed sequence {i} cannot continue sequence {parent}")
 
     def parent(self, i: int) -> int | None:
         """The sequence that sequence i continues."""

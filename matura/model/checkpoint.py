@@ -5,27 +5,32 @@ Which tensor is which, and what the settings mean, is in `families/`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pydantic
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from matura.core import gguf
-from matura.core.errors import FormatError
+from matura.core.config import dotted
+from matura.core.errors import ConfigError, FormatError
 from matura.core.files import atomic_write, read_json, write_json
+from matura.core.modelfiles import only_gguf
 from matura.model.config import ModelConfig
 from matura.model.dequantize import dequantize
 from matura.model.families import registry
 from matura.model.families.family import Family
 from matura.model.families.weights import Entry
-from matura.model.safetensors_file import open_tensors
+from matura.model.safetensors_file import DTYPES, open_tensors
 from matura.model.transformer import Transformer
 
 T = TypeVar("T")
+ROPE_FREQS, MOST_FREQUENCIES = "rope_freqs.weight", 65_536
+SHARD_BYTES = 5_000_000_000
 QUANTIZED = ("Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0")
 
 
@@ -43,12 +48,7 @@ def read(path: str | Path) -> Checkpoint:
     """Open a GGUF file or a Hugging Face folder with safetensors. Raises FormatError, naming the file."""
     path = Path(path)
     if path.is_dir() and not (path / "config.json").is_file():
-        files = sorted(path.glob("*.gguf"))
-        if len(files) != 1:
-            raise FormatError(
-                f"{path}: expected a config.json or one .gguf file, found {len(files)} .gguf files"
-            )
-        path = files[0]
+        path = only_gguf(path)
     return _read_hf(path) if path.is_dir() else _read_gguf(path)
 
 
@@ -59,7 +59,7 @@ def _read_hf(folder: Path) -> Checkpoint:
     stored = open_tensors(folder)
     config = _named(where, lambda: family.from_hf(hf, set(stored)))
     plausible(config, len(stored), folder)
-    entries = _named(where, lambda: family.entries(config))
+    entries = [entry.found(stored) for entry in _named(where, lambda: family.entries(config))]
     _all_there(entries, set(stored), family, folder)
     return Checkpoint(config, _ours(entries, stored.__getitem__, folder), None)
 
@@ -72,16 +72,10 @@ def _read_gguf(path: Path) -> Checkpoint:
         raise FormatError(
             f"{path}: expected a matrix token_embd.weight; the file does not hold a language model"
         )
-    config = _named(path, lambda: layout.from_metadata(file.metadata, shapes))
+    config = _named(path, lambda: layout.from_metadata(file.metadata, shapes, _rope_freqs(file)))
     plausible(config, len(shapes), path)
-    entries = _named(path, lambda: layout.entries(config))
-    if "rope_freqs.weight" in shapes:
-        factors = file.tensors["rope_freqs.weight"]
-        if (dequantize(file.data(factors.name), factors.type, factors.shape) != 1).any():
-            raise FormatError(
-                f"{path}: rope_freqs.weight scales the positions (Llama 3.1); that is not supported yet"
-            )
-    _all_there(entries, set(shapes) - {"rope_freqs.weight"}, family, path)
+    entries = [entry for entry in _named(path, lambda: layout.entries(config)) if entry.ours]
+    _all_there(entries, set(shapes) - {ROPE_FREQS}, family, path)
 
     def tensor(name: str) -> Tensor:
         info = file.tensors[name]
@@ -94,11 +88,22 @@ def _read_gguf(path: Path) -> Checkpoint:
     return Checkpoint(config, _ours(entries, tensor, path), largest if largest in QUANTIZED else None)
 
 
+def _rope_freqs(file: gguf.Gguf) -> list[float] | None:
+    """The divisors of the rotary frequencies that some files have."""
+    info = file.tensors.get(ROPE_FREQS)
+    if info is None:
+        return None
+    if len(info.shape) != 1 or info.shape[0] > MOST_FREQUENCIES:
+        raise FormatError(f"{ROPE_FREQS} has shape {tuple(info.shape)}, expected a vector")
+    values: list[float] = dequantize(file.data(info.name), info.type, info.shape).tolist()
+    return values
+
+
 def _ours(entries: list[Entry], tensor: Callable[[str], Tensor], where: Path) -> Iterator[tuple[str, Tensor]]:
     for entry in entries:
         try:
             found = entry.read(tensor(entry.theirs))
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise FormatError(
                 f"{where}: {entry.theirs} does not have the shape its settings say: {error}"
             ) from error
@@ -120,24 +125,81 @@ def _named(where: Path, read: Callable[[], T]) -> T:
         raise FormatError(f"{where}: the setting {error.args[0]!r} is missing") from error
     except FormatError as error:
         raise FormatError(f"{where}: {error}") from error
+    except pydantic.ValidationError as error:
+        wrong = "; ".join(
+            f"{dotted(one['loc'])} {one['msg'].lower()}, got {one['input']!r:.40}".strip()
+            for one in error.errors()
+        )
+        raise FormatError(f"{where}: these settings describe no model: {wrong}") from error
     except (TypeError, ValueError, ZeroDivisionError, OverflowError, AttributeError) as error:
         raise FormatError(f"{where}: these settings describe no model: {error}") from error
 
 
-def write_hf(folder: str | Path, model: Transformer) -> None:
-    """Write `config.json` and `model.safetensors` as `transformers` reads them. Raises FormatError for a model whose
-    settings have no place there."""
+def write_hf(
+    folder: str | Path,
+    model: Transformer,
+    *,
+    weights: str = "F32",
+    settings: Mapping[str, Any] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write `config.json` and `model.safetensors` as `transformers` reads them; above `shard_bytes` several files
+    with an index.
+
+    `weights` is F32, F16 or BF16. `settings` go into config.json where the family says nothing of its own. Raises
+    FormatError for a model whose settings have no place there, and for weights that F16 cannot hold.
+    """
     folder = Path(folder)
     family = registry.by_name(model.config.family)
-    settings, entries = family.to_hf(model.config), family.entries(model.config)
-    write_json(folder / "config.json", settings)
-    state = model.state_dict()
+    theirs, entries = family.to_hf(model.config), family.entries(model.config)
+    if weights not in ("F32", "F16", "BF16"):
+        raise ConfigError(f"a Hugging Face folder has no weights={weights}; it has F32, F16 and BF16")
+    state, dtype = model.state_dict(), DTYPES[weights]
     same_names({name for entry in entries for name in entry.ours}, set(state), folder)
-    tensors = {
-        entry.theirs: entry.write(tuple(state[name] for name in entry.ours)).contiguous() for entry in entries
-    }
-    with atomic_write(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+    folder.mkdir(parents=True, exist_ok=True)
+    own = {key: value for key, value in theirs.items() if value is not None or key not in (settings or {})}
+    write_json(
+        folder / "config.json", {**(settings or {}), **own, "dtype": str(dtype).removeprefix("torch.")}
+    )
+    shards = _shards(entries, state, dtype.itemsize, shard_bytes)
+    total = 0
+    names: dict[str, str] = {}
+    for i, shard in enumerate(shards, 1):
+        file = "model.safetensors" if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
+        tensors = {entry.theirs: _theirs(entry, state, dtype) for entry in shard}
+        total += sum(tensor.nbytes for tensor in tensors.values())
+        names |= dict.fromkeys(tensors, file)
+        with atomic_write(folder / file) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": names}
+        write_json(folder / "model.safetensors.index.json", index)
+
+
+def _shards(
+    entries: list[Entry], state: Mapping[str, Tensor], itemsize: int, limit: int
+) -> list[list[Entry]]:
+    """Entries in groups of at most `limit` bytes; a larger tensor has a group of its own."""
+    shards: list[list[Entry]] = [[]]
+    used = 0
+    for entry in entries:
+        size = itemsize * sum(state[name].numel() for name in entry.ours)
+        if shards[-1] and used + size > limit:
+            shards.append([])
+            used = 0
+        shards[-1].append(entry)
+        used += size
+    return shards
+
+
+def _theirs(entry: Entry, state: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+    tensor = entry.write(tuple(state[name] for name in entry.ours))
+    small = tensor.to(dtype).contiguous()
+    if dtype is torch.float16 and small.isinf().any() and not tensor.isinf().any():
+        raise FormatError(
+            f"{entry.theirs} holds {tensor.abs().max():g}, more than F16 can (65504); use weights=BF16 or F32"
+        )
+    return small
 
 
 def plausible(config: ModelConfig, tensors: int, where: Path) -> None:

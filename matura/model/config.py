@@ -21,7 +21,11 @@ class LinearScaling(Config):
 
 
 class DynamicScaling(Config):
-    """A base that grows with the sequence once it is longer than `original_context` (NTK-aware scaling)."""
+    """A base that grows with the sequence once it is longer than `original_context` (NTK-aware scaling).
+
+    Beyond it, a cached token keeps the keys and values that the shorter sequence gave it above the first layer, so
+    decoding step by step is close to a pass over the whole, not equal to it.
+    """
 
     kind: Literal["dynamic"] = "dynamic"
     factor: float = Field(gt=0)
@@ -36,6 +40,12 @@ class Llama3Scaling(Config):
     low_frequency_factor: float = Field(1.0, gt=0)
     high_frequency_factor: float = Field(4.0, gt=0)
     original_context: int = Field(gt=0, description="Longest sequence of pre-training")
+
+    @model_validator(mode="after")
+    def _ramp(self) -> Llama3Scaling:
+        if self.high_frequency_factor <= self.low_frequency_factor:
+            raise ValueError("high_frequency_factor must be greater than low_frequency_factor")
+        return self
 
 
 class YarnScaling(Config):
@@ -59,7 +69,7 @@ class Rope(Config):
     """Rotary positions (arXiv:2104.09864): queries and keys are rotated by an angle that grows with position."""
 
     kind: Literal["rope"] = "rope"
-    theta: float = Field(10_000.0, gt=0, description="Base of the wavelengths")
+    theta: float = Field(10_000.0, gt=1, description="Base of the wavelengths")
     scaling: Scaling | None = Field(None, description="How positions beyond pre-training are reached")
     width: int | None = Field(None, gt=0, description="Leading dimensions of a head that turn; None: all")
 
@@ -155,14 +165,22 @@ class ReLU(Config):
     bias: bool = True
 
 
-MLP = Annotated[SwiGLU | GeGLU | GELU | ReLU, Field(discriminator="kind")]
+class SiLU(Config):
+    """down(silu(up(x))), as the Marian project's translators have it (arXiv:1710.05941)."""
+
+    kind: Literal["silu"] = "silu"
+    hidden: int = Field(gt=0)
+    bias: bool = True
+
+
+MLP = Annotated[SwiGLU | GeGLU | GELU | ReLU | SiLU, Field(discriminator="kind")]
 
 
 class Attention(Config):
     """Multi-head attention; fewer `kv_heads` than `heads` is grouped-query attention (arXiv:2305.13245), one
     `kv_heads` is multi-query attention (arXiv:1911.02150)."""
 
-    heads: int = Field(gt=0)
+    heads: int = Field(gt=0, le=65_536)
     kv_heads: int = Field(gt=0)
     head_width: int = Field(gt=0, description="Size of one head")
     bias: Literal["none", "qkv", "all"] = Field("none", description="Projections that have a bias")
@@ -182,7 +200,7 @@ class Local(Config):
     """Layers in which a token sees only its neighbourhood (sliding window)."""
 
     window: int = Field(
-        gt=0, description="Tokens that are seen, itself included (to each side in an encoder)"
+        gt=0, le=2**31, description="Tokens that are seen, itself included (to each side in an encoder)"
     )
     layers: tuple[int, ...] = Field(description="Which layers, counted from 0")
     position: Rope | None = Field(None, description="Their own rotary positions; None: the stack's")
@@ -195,7 +213,7 @@ class StackConfig(Config):
     writes (Gemma 2).
     """
 
-    layers: int = Field(gt=0)
+    layers: int = Field(gt=0, le=2_000)
     width: int = Field(gt=0, description="Size of the residual stream")
     attention: Attention
     mlp: MLP
@@ -222,6 +240,17 @@ class StackConfig(Config):
                     f"rotary positions turn pairs: {width} of the {self.attention.head_width} dimensions of a "
                     "head is odd or too many"
                 )
+            if width == 2 and any(isinstance(p.scaling, DynamicScaling) for p in rope):
+                raise ValueError("dynamic scaling needs rotary positions of more than two dimensions")
+        if self.local and self.local.position and not isinstance(self.position, Rope):
+            raise ValueError("local.position: only rotary positions can differ between layers")
+        if isinstance(self.position, RelativeBias):
+            exact = self.position.buckets // (2 if self.causal else 4)
+            if not 0 < exact < self.position.max_distance:
+                raise ValueError(
+                    f"{self.position.buckets} buckets give {exact} small distances one of their own: there must be "
+                    f"at least one, and fewer than max_distance ({self.position.max_distance})"
+                )
         return self
 
 
@@ -231,7 +260,12 @@ class LanguageHead(Config):
     kind: Literal["language"] = "language"
     tied: bool = Field(True, description="The output matrix is the embedding matrix")
     bias: bool = False
-    transform: Norm | None = Field(None, description="A projection, GELU and this norm first (BERT)")
+    transform: Norm | None = Field(
+        None, description="A projection, its activation and this norm first (BERT)"
+    )
+    activation: Literal["gelu", "gelu_tanh", "relu"] = Field(
+        "gelu", description="Between that projection and that norm"
+    )
     scale: float = Field(1.0, gt=0, description="Factor of what the head reads (T5: width ** -0.5)")
     softcap: float | None = Field(None, gt=0, description="Scores become softcap * tanh(score / softcap)")
 
@@ -240,7 +274,7 @@ class Classifier(Config):
     """One score per label, read from the first or the last token of a text; `hidden` is a projection before."""
 
     kind: Literal["classifier"] = "classifier"
-    labels: tuple[str, ...] = Field(min_length=1)
+    labels: tuple[str, ...] = Field(min_length=1, max_length=100_000)
     pool: Literal["first", "last"] = "first"
     hidden: Literal["none", "tanh", "relu"] = "tanh"
     bias: bool = True
@@ -264,8 +298,10 @@ Head = Annotated[LanguageHead | Classifier | Pooler | NoHead, Field(discriminato
 class ModelConfig(Config):
     """Encoder only (BERT), decoder only (GPT, Llama), or both (T5)."""
 
-    vocabulary: int = Field(gt=0, description="Number of token ids")
-    context: int = Field(gt=0, description="Longest sequence the model was made for, in tokens")
+    vocabulary: int = Field(gt=0, le=2**31, description="Number of token ids")
+    context: int = Field(
+        gt=0, le=2**31, description="Longest sequence the model was made for, in tokens"
+    )
     encoder: StackConfig | None = None
     decoder: StackConfig | None = None
     head: Head = LanguageHead()
@@ -285,6 +321,14 @@ class ModelConfig(Config):
             raise ValueError("encoder and decoder share the embedding, so their widths must be equal")
         if self.encoder and self.encoder.causal:
             raise ValueError("an encoder sees both sides: encoder.causal must be false")
+        if self.decoder and not self.decoder.causal:
+            raise ValueError("a decoder sees nothing later: decoder.causal must be true")
+        if self.encoder and self.encoder.cross:
+            raise ValueError("an encoder attends to itself only: encoder.cross must be false")
+        if self.decoder and self.decoder.cross != (self.encoder is not None):
+            raise ValueError("decoder.cross must be true with an encoder, and false without one")
+        if self.start_id is not None and self.start_id >= self.vocabulary:
+            raise ValueError(f"start_id ({self.start_id}) is outside the vocabulary of {self.vocabulary}")
         return self
 
     @property

@@ -5,6 +5,7 @@ Shape suffixes: B batch, T tokens, N any leading dimensions, D width, V vocabula
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matura.model import config as c
-from matura.model.layers import Linear, build_norm, linear
+from matura.model.layers import Linear, build_norm, gelu_tanh, linear
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "gelu_tanh": gelu_tanh, "relu": F.relu}
 
 
 class Unembedding(NamedTuple):
@@ -34,6 +37,7 @@ class LanguageHead(nn.Module):
     def __init__(self, width: int, vocabulary: int, config: c.LanguageHead) -> None:
         super().__init__()
         self.scale, self.softcap = config.scale, config.softcap
+        self.activation = ACTIVATIONS[config.activation]
         self.weight = None if config.tied else nn.Parameter(torch.empty(vocabulary, width))
         self.bias = nn.Parameter(torch.zeros(vocabulary)) if config.bias else None
         self.dense = self.norm = None
@@ -44,7 +48,7 @@ class LanguageHead(nn.Module):
     def features(self, hidden_ND: Tensor) -> Tensor:
         """What the output matrix is multiplied with."""
         if self.dense is not None and self.norm is not None:
-            hidden_ND = self.norm(F.gelu(self.dense(hidden_ND)))
+            hidden_ND = self.norm(self.activation(self.dense(hidden_ND)))
         return hidden_ND if self.scale == 1 else hidden_ND * self.scale
 
     def unembedding(self, embedding_VD: Tensor) -> Unembedding:

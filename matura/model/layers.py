@@ -47,8 +47,21 @@ def linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
 class Linear(nn.Linear):
     """`nn.Linear` through `linear`."""
 
+    def reset_parameters(self) -> None:
+        # Nothing to fill on the meta device, and PyTorch would load its compiler (1 s) to find that out.
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
     def forward(self, x_NI: Tensor) -> Tensor:
         return linear(x_NI, self.weight, self.bias)
+
+
+class Embedding(nn.Embedding):
+    """`nn.Embedding` that costs nothing on the meta device."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
 
 
 Joint = tuple[Tensor, Tensor | None]
@@ -56,22 +69,38 @@ Joint = tuple[Tensor, Tensor | None]
 
 
 def join(layers: Sequence[nn.Module]) -> Joint | None:
-    """The rows of all layers in one matrix, of which their weights become views; None if one is no plain layer."""
+    """The rows of all layers in one matrix, of which their weights become views; None if one is no plain layer.
+
+    Weights that already lie under each other, as gate and up do in a memory-mapped file, stay where they are.
+    """
     plain: list[Linear] = []
     for layer in layers:
         if not isinstance(layer, Linear) or (layer.bias is None) != (layers[0].bias is None):
             return None
         plain.append(layer)
     sizes = [layer.out_features for layer in plain]
-    weight = torch.cat([layer.weight.detach() for layer in plain])
+    weight = _stacked([layer.weight.detach() for layer in plain])
     biases = [layer.bias.detach() for layer in plain if layer.bias is not None]
-    bias = torch.cat(biases) if biases else None
+    bias = _stacked(biases) if biases else None
     for layer, block in zip(plain, weight.split(sizes), strict=True):
         layer.weight = nn.Parameter(block, requires_grad=False)
     if bias is not None:
         for layer, part in zip(plain, bias.split(sizes), strict=True):
             layer.bias = nn.Parameter(part, requires_grad=False)
     return weight, bias
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """`torch.cat(parts)`, without a copy where they are neighbours in memory."""
+    first, rows = parts[0], sum(len(part) for part in parts)
+    storage, end = first.untyped_storage().data_ptr(), first.storage_offset()
+    for part in parts:
+        if part.untyped_storage().data_ptr() != storage or part.storage_offset() != end:
+            return torch.cat(list(parts))
+        if not part.is_contiguous():
+            return torch.cat(list(parts))
+        end += part.numel()
+    return first.as_strided((rows, *first.shape[1:]), first.stride())
 
 
 def rms_norm_reference(x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -168,9 +197,9 @@ class Gated(nn.Module):
 
 
 class Plain(nn.Module):
-    """down(activation(up(x))): GELU and ReLU."""
+    """down(activation(up(x))): GELU, ReLU and SiLU."""
 
-    def __init__(self, width: int, config: c.GELU | c.ReLU) -> None:
+    def __init__(self, width: int, config: c.GELU | c.ReLU | c.SiLU) -> None:
         super().__init__()
         self.up = Linear(width, config.hidden, bias=config.bias)
         self.down = Linear(config.hidden, width, bias=config.bias)
@@ -183,7 +212,7 @@ class Plain(nn.Module):
 def activation(config: c.MLP) -> Callable[[Tensor], Tensor]:
     """The function between the projections."""
     match config:
-        case c.SwiGLU():
+        case c.SwiGLU() | c.SiLU():
             return F.silu
         case c.ReLU():
             return F.relu

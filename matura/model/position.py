@@ -144,7 +144,7 @@ def sinusoids(order: str, positions_BT: Tensor, width: int, dtype: torch.dtype) 
     """sin(p / 10000^(2i/D)) and cos of the same, [B, T, D] (arXiv:1706.03762, section 3.5)."""
     exponent_J = torch.arange(0, width, 2, device=positions_BT.device, dtype=torch.float64) / width
     angle_BTJ = positions_BT.double()[..., None] * 10_000.0**-exponent_J
-    pair = (angle_BTJ.sin(), angle_BTJ.cos()[..., : width // 2])
-    if order == "halves" or width % 2:
-        return torch.cat(pair, -1).to(dtype)
-    return torch.stack(pair, -1).flatten(-2).to(dtype)
+    if order == "halves":
+        return torch.cat([angle_BTJ.sin(), angle_BTJ.cos()[..., : width // 2]], -1).to(dtype)
+    # An odd width ends in a sine.
+    return torch.stack([angle_BTJ.sin(), angle_BTJ.cos()], -1).flatten(-2)[..., :width].to(dtype)

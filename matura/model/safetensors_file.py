@@ -1,8 +1,7 @@
 """Opens safetensors files from strangers: the header is checked against the file before anything is loaded.
 
 The layout is: eight bytes with the header's length, the header (JSON: tensor name -> dtype, shape,
-data_offsets), then the tensor data. The tensors themselves are loaded by the safetensors library,
-memory-mapped, one at a time.
+data_offsets), then the tensor data. The files are memory-mapped, and a tensor is a view of its file's map.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from matura.core.errors import FormatError
 
-MAX_HEADER_BYTES = 100 << 20
+MAX_HEADER_BYTES = 32 << 20  # reading it takes a few times as much
 MAX_TENSORS = 200_000
 MAX_DIMENSIONS = 8
 MAX_FILES = 1000
@@ -82,9 +81,14 @@ def read_header(path: str | Path) -> Header:
     tensors = {name: _entry(path, name, value, 8 + length, size) for name, value in values.items()}
     end, before = 8 + length, ""
     for name, entry in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if entry.begin < end:
-            _fail(path, f"the data of {name!r} after that of {before!r}", "the two overlap")
+        if entry.begin != end:
+            found = (
+                "the two overlap" if entry.begin < end else f"{entry.begin - end} bytes of nothing between"
+            )
+            _fail(path, f"the data of {name!r} right after that of {before!r}", found)
         end, before = entry.end, name
+    if end != size:
+        _fail(path, f"a file of {end} bytes, as the header says", f"{size} bytes")
     return Header(tensors, metadata)
 
 
@@ -131,43 +135,38 @@ def _naturals(values: Any) -> bool:
 class TensorFiles(Mapping[str, Tensor]):
     """The tensors of one or several safetensors files by name, each loaded when it is asked for.
 
-    A tensor is a view of the file's memory map (writing to it never changes the file), or, with `mapped=False`,
-    read into memory of its own.
+    A tensor is a view of the file's memory map: nothing is read before it is used, neighbours in the file are
+    neighbours in memory, and writing to one never changes the file.
     """
 
-    def __init__(self, paths: list[Path], mapped: bool = True) -> None:
-        self._mapped = mapped
+    def __init__(self, paths: list[Path]) -> None:
         self._paths: dict[str, Path] = {}
         self.entries: dict[str, Entry] = {}
         self.metadata: dict[str, str] = {}
-        self._handles: dict[str, Any] = {}
+        self._handles: dict[Path, Any] = {}
+        self._maps: dict[Path, Tensor] = {}
         for path in paths:
             header = read_header(path)
             try:
-                handle = safetensors.safe_open(path, framework="pt")
+                self._handles[path] = safetensors.safe_open(path, framework="pt")
             except (safetensors.SafetensorError, OSError) as error:
                 _fail(path, "a file that the safetensors library opens", str(error))
+            size = path.stat().st_size
+            self._maps[path] = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
             for name, entry in header.tensors.items():
                 if name in self.entries:
                     _fail(path, "every tensor in one file only", f"{name!r} again")
                 self.entries[name] = entry
-                self._handles[name] = handle
                 self._paths[name] = path
             self.metadata |= header.metadata
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._handles[name].get_tensor(name) if self._mapped else self._read(name)
-
-    def _read(self, name: str) -> Tensor:
-        entry = self.entries[name]
-        tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
-        with self._paths[name].open("rb") as file:
-            file.seek(entry.begin)
-            if file.readinto(tensor.view(-1).view(torch.uint8).numpy().data) != entry.end - entry.begin:
-                _fail(
-                    self._paths[name], f"{entry.end - entry.begin} bytes of {name!r}", "the end of the file"
-                )
-        return tensor
+        entry, path = self.entries[name], self._paths[name]
+        dtype = DTYPES[entry.dtype]
+        if entry.begin % dtype.itemsize:  # written without alignment: only a copy can be used
+            tensor: Tensor = self._handles[path].get_tensor(name)
+            return tensor
+        return self._maps[path][entry.begin : entry.end].view(dtype).view(entry.shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -176,7 +175,7 @@ class TensorFiles(Mapping[str, Tensor]):
         return len(self.entries)
 
 
-def open_tensors(path: str | Path, mapped: bool = True) -> TensorFiles:
+def open_tensors(path: str | Path) -> TensorFiles:
     """The tensors of a safetensors file, of an index (`model.safetensors.index.json`) or of a model's folder.
 
     Raises FormatError when a file is broken or missing.
@@ -189,8 +188,8 @@ def open_tensors(path: str | Path, mapped: bool = True) -> TensorFiles:
             raise FormatError(f"{path}: no {' and no '.join(names)} in this folder.")
         path = found[0]
     if path.name.endswith(".index.json"):
-        return TensorFiles(_shards(path), mapped)
-    return TensorFiles([path], mapped)
+        return TensorFiles(_shards(path))
+    return TensorFiles([path])
 
 
 def _shards(index: Path) -> list[Path]:
@@ -211,7 +210,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _fail(path: Path, expected: str, found: str) -> NoReturn:
-    found = found if len(found) <= 200 else found[:200] + "..."
+    expected, found = (text if len(text) <= 200 else text[:200] + "..." for text in (expected, found))
     raise FormatError(
         f"{path}: not a valid safetensors file: expected {expected}, found {found}. "
         "The file is damaged, incomplete or of another kind: download it again."

@@ -30,22 +30,19 @@ CONFIG, WEIGHTS = "model.json", "model.safetensors"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter.json", "adapter.safetensors"
 
 
-def load(
-    path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32, mapped: bool = True
-) -> Transformer:
+def load(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Transformer:
     """The model of an artifact, in evaluation mode. LoRA updates sit on the parent they were trained on.
 
-    Weights are memory-mapped where device and dtype allow it, or read (`mapped=False`), which keeps no second copy
-    in memory when they are laid out anew. Raises ArtifactError or FormatError.
+    Weights are memory-mapped where device and dtype allow it. Raises ArtifactError or FormatError.
     """
     made = artifacts.load(path)
     if made.kind != "model":
         raise FormatError(f"{made.path} is a {made.kind}, not a model")
     if ADAPTER_CONFIG in made.record["files"]:
-        model = load(made.input("model").path, device=device, dtype=dtype, mapped=mapped)
+        model = load(made.input("model").path, device=device, dtype=dtype)
         return load_adapter(model, made.path).eval()
     return _assemble(
-        read_config(made.path), open_tensors(made.file(WEIGHTS), mapped=mapped), made.path, device, dtype
+        read_config(made.path), open_tensors(made.file(WEIGHTS)), made.path, device, dtype
     ).eval()
 
 
@@ -53,7 +50,7 @@ def load_for_inference(
     path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Transformer:
     """`load`, with updates merged into the weights and projections fused: the same results, made faster."""
-    return fuse_projections(merge_lora(load(path, device=device, dtype=dtype, mapped=False)))
+    return fuse_projections(merge_lora(load(path, device=device, dtype=dtype)))
 
 
 def read_config(folder: str | Path) -> ModelConfig:
@@ -117,7 +114,7 @@ def _assemble(
     try:
         with torch.device("meta"):
             model = Transformer(config)
-    except RuntimeError as error:  # sizes beyond what a tensor can have
+    except (RuntimeError, TypeError) as error:  # sizes beyond what a tensor can have
         raise FormatError(f"{where}: these settings describe no model: {error}") from error
     expected = model.state_dict()
     same_names(set(expected), set(tensors), where)

@@ -24,7 +24,7 @@ from matura.model.bias import build_bias
 from matura.model.block import Attention, Block, View
 from matura.model.cache import Cache, LayerCache, new_cache
 from matura.model.heads import LanguageHead, Unembedding, build_head
-from matura.model.layers import Gated, build_norm, join
+from matura.model.layers import Embedding, Gated, build_norm, join
 from matura.model.position import Turn, rotation, sinusoids
 
 
@@ -37,8 +37,8 @@ class Stack(nn.Module):
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.layers))
         self.norm = build_norm(config.width, config.norm) if config.norm_placement != "post" else None
         learned = isinstance(config.position, c.Learned)
-        self.positions = nn.Embedding(context, config.width) if learned else None
-        self.segments = nn.Embedding(config.segments, config.width) if config.segments else None
+        self.positions = Embedding(context, config.width) if learned else None
+        self.segments = Embedding(config.segments, config.width) if config.segments else None
         self.embedding_norm = (
             build_norm(config.width, config.embedding_norm) if config.embedding_norm else None
         )
@@ -146,7 +146,7 @@ class Transformer(nn.Module):
     def __init__(self, config: c.ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed = nn.Embedding(config.vocabulary, config.width)
+        self.embed = Embedding(config.vocabulary, config.width)
         self.encoder = Stack(config.encoder, config.context) if config.encoder else None
         self.decoder = Stack(config.decoder, config.context) if config.decoder else None
         self.head = build_head(config)

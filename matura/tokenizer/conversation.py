@@ -20,10 +20,10 @@ from typing import Any
 from matura.core.errors import FormatError, MaturaError
 from matura.core.files import read_json, write_json
 from matura.tokenizer import tokenizer as tokenizers
+from matura.tokenizer.template import Template
 from matura.tokenizer.tokenizer import Tokenizer, TokenizerFiles
 
 FILE = "conversation.json"
-MAX_TEMPLATE_CHARACTERS = 200_000
 Message = Mapping[str, Any]
 
 
@@ -48,10 +48,6 @@ class Format:
         stop_ids: Sequence[int],
         generation: Mapping[str, Any] | None = None,
     ) -> None:
-        if template is not None and len(template) > MAX_TEMPLATE_CHARACTERS:
-            raise FormatError(
-                f"the chat template has {len(template)} characters, more than {MAX_TEMPLATE_CHARACTERS}"
-            )
         self.tokenizer = tokenizer
         self.template = template
         self.stop_ids = tuple(stop_ids)
@@ -60,7 +56,7 @@ class Format:
                 f"the stop tokens {unknown} are outside the vocabulary of {tokenizer.vocab_size} tokens"
             )
         self.generation = dict(generation or {})
-        self._compiled = None if template is None else _compile(template)
+        self._compiled = None if template is None else Template(template)
         names = (tokenizer.token(id) for id in tokenizer.special_ids)
         self._special = tuple(sorted((name for name in names if name), key=lambda name: (-len(name), name)))
 
@@ -135,13 +131,15 @@ class Format:
         roles = self.tokenizer.roles
         try:
             return self._compiled.render(
-                messages=messages,
-                add_generation_prompt=generation_prompt,
-                bos_token=roles.bos or "",
-                eos_token=roles.eos or "",
-                pad_token=roles.pad or "",
-                unk_token=roles.unk or "",
-                tools=None,
+                {
+                    "messages": messages,
+                    "add_generation_prompt": generation_prompt,
+                    "bos_token": roles.bos or "",
+                    "eos_token": roles.eos or "",
+                    "pad_token": roles.pad or "",
+                    "unk_token": roles.unk or "",
+                    "tools": None,
+                }
             )
         except Exception as error:  # a template is a program of its own and can fail in any way
             raise MaturaError(
@@ -253,24 +251,6 @@ def _overlap(content: str, token: str) -> int:
     return next(
         (n for n in range(min(len(token) - 1, len(content)), 0, -1) if content.endswith(token[:n])), 0
     )
-
-
-def _compile(template: str) -> Any:
-    import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = refuse
-    environment.filters["tojson"] = lambda value, **kw: json.dumps(value, ensure_ascii=False, **kw)
-    try:
-        return environment.from_string(template)
-    except jinja2.TemplateError as error:
-        raise FormatError(f"the chat template is not valid Jinja: {error}") from error
 
 
 def _check_messages(messages: Sequence[Message]) -> None:

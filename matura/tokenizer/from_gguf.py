@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,16 @@ from matura.core.errors import FormatError
 from matura.tokenizer.pretokenizers import BEGIN_BY_DEFAULT, NORMALIZED, WHOLE_WORDS, pre_tokenizer
 from matura.tokenizer.tokenizer import Roles, Tokenizer, TokenizerFiles
 
-# tokenizer.ggml.token_type
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
+
+class TokenType(IntEnum):
+    """The values of `tokenizer.ggml.token_type`."""
+
+    NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+
+
 # Tokens that end a turn in well-known templates; older files do not say so in a key of their own.
-_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<turn|>", "<|end|>", "<|eot|>")
-_SAMPLING = {
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<turn|>", "<|end|>", "<|eot|>")
+SAMPLING = {
     "general.sampling.temp": "temperature",
     "general.sampling.top_k": "top_k",
     "general.sampling.top_p": "top_p",
@@ -40,7 +46,7 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
             "'gpt2' and 'llama'. Use the model's Hugging Face folder instead."
         )
     tokens = _tokens(metadata)
-    types = _numbers(metadata, "tokenizer.ggml.token_type", len(tokens), [_NORMAL] * len(tokens))
+    types = _numbers(metadata, "tokenizer.ggml.token_type", len(tokens), [TokenType.NORMAL] * len(tokens))
     build = _byte_level if kind == "gpt2" else _sentencepiece
     backend = build(metadata, tokens, types)
     roles = Roles(
@@ -62,10 +68,10 @@ def tokenizer_files(metadata: Mapping[str, Any]) -> TokenizerFiles:
         template = _text(metadata, "tokenizer.chat_template")
     tokens = metadata["tokenizer.ggml.tokens"]
     ends = [_role(metadata, name, tokens) for name in ("eos", "eot", "eom")]
-    ends += [token for token in _TURN_ENDS if token in (template or "")]
+    ends += [token for token in TURN_ENDS if token in (template or "")]
     ids = dict.fromkeys(tokenizer.backend.token_to_id(token) for token in ends if token is not None)
     stops = tuple(id for id in ids if id in tokenizer.special_ids)
-    given = {ours: metadata[theirs] for theirs, ours in _SAMPLING.items() if theirs in metadata}
+    given = {ours: metadata[theirs] for theirs, ours in SAMPLING.items() if theirs in metadata}
     for name, value in given.items():
         if not isinstance(value, int | float):
             raise FormatError(f"the sampling default {name!r} must be a number, not {value!r}.")
@@ -99,8 +105,10 @@ def _sentencepiece(
     scores = _numbers(metadata, "tokenizer.ggml.scores", len(tokens), None)
     unknown = _role(metadata, "unknown", tokens)
     if unknown is None:
-        unknown = next((token for token, type in zip(tokens, types, strict=True) if type == _UNKNOWN), None)
-    pairs = _merges_by_score(tokens, types, scores)
+        unknown = next(
+            (token for token, type in zip(tokens, types, strict=True) if type == TokenType.UNKNOWN), None
+        )
+    pairs = merges_by_score(tokens, types, scores)
     backend = _bpe(tokens, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
     replace = normalizers.Replace(" ", "▁")
@@ -110,14 +118,14 @@ def _sentencepiece(
     return backend
 
 
-def _merges_by_score(
+def merges_by_score(
     tokens: Sequence[str], types: Sequence[int], scores: Sequence[float]
 ) -> list[tuple[str, str]]:
     """SentencePiece joins the neighbours whose union has the best score: the same as ranked pairs."""
     normal = {
         token: score
         for token, type, score in zip(tokens, types, scores, strict=True)
-        if type in (_NORMAL, _USER_DEFINED)
+        if type in (TokenType.NORMAL, TokenType.USER_DEFINED)
     }
     pairs = []
     for token, score in normal.items():
@@ -144,9 +152,9 @@ def _bpe(tokens: Sequence[str], pairs: list[tuple[str, str]], **settings: Any) -
 
 def _add_tokens(backend: tokenizers.Tokenizer, tokens: Sequence[str], types: Sequence[int]) -> None:
     added = [
-        AddedToken(token, normalized=False, special=type != _USER_DEFINED)
+        AddedToken(token, normalized=False, special=type != TokenType.USER_DEFINED)
         for token, type in zip(tokens, types, strict=True)
-        if type in (_CONTROL, _USER_DEFINED, _UNKNOWN) and token
+        if type in (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN) and token
     ]
     backend.add_tokens(added)
 

@@ -1,6 +1,6 @@
 """The tokenizer and the chat settings of a model's folder in the Hugging Face layout.
 
-Read are tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja,
+Read are tokenizer.json (or the vocab.txt of BERT), tokenizer_config.json, special_tokens_map.json, chat_template.jinja,
 generation_config.json and config.json: only their data, never code.
 """
 
@@ -15,10 +15,11 @@ from tokenizers import AddedToken, processors
 
 from matura.core.errors import FormatError
 from matura.core.files import read_json
+from matura.tokenizer import wordpiece
 from matura.tokenizer.tokenizer import FILE, MAX_FILE_BYTES, Roles, Tokenizer, TokenizerFiles, parse
 
 MAX_TEMPLATE_BYTES = 1 << 20
-_ROLES = ("bos", "eos", "pad", "unk")
+_ROLES = ("bos", "eos", "pad", "unk", "mask")
 _GENERATION: dict[str, type | tuple[type, ...]] = {
     "do_sample": bool,
     "temperature": (int, float),
@@ -28,7 +29,42 @@ _GENERATION: dict[str, type | tuple[type, ...]] = {
     "typical_p": (int, float),
     "repetition_penalty": (int, float),
     "max_new_tokens": int,
+    "no_repeat_ngram_size": int,
+    "stop_strings": list,
+    "num_beams": int,
+    "length_penalty": (int, float),
+    "early_stopping": (bool, str),
 }
+OUR_NAMES = {"no_repeat_ngram_size": "no_repeat_ngram", "stop_strings": "stop", "num_beams": "beams"}
+_NEUTRAL: dict[str, Any] = {
+    "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "length_penalty": 1.0,
+    "early_stopping": False,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "top_h": None,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "bad_words_ids": None,
+    "sequence_bias": None,
+    "force_words_ids": None,
+    "constraints": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "exponential_decay_length_penalty": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "guidance_scale": None,
+    "penalty_alpha": None,
+    "watermarking_config": None,
+}
+"""Settings that would change answers, with the value at which they do nothing; all are kept where they do something,
+those that nobody here follows by their own names."""
 
 
 def from_hf(folder: str | Path) -> Tokenizer:
@@ -43,8 +79,11 @@ def tokenizer_files(folder: str | Path) -> TokenizerFiles:
     """
     folder = Path(folder)
     config = _json(folder / "tokenizer_config.json")
-    roles = _roles(config, _json(folder / "special_tokens_map.json"), folder)
-    backend = _backend(folder)
+    special = _json(folder / "special_tokens_map.json")
+    if _only_vocabulary(folder):
+        config = wordpiece.SPECIAL | special | config
+    roles = _roles(config, special, folder)
+    backend = _backend(folder, config)
     _mark_special(backend, config)
     _begin(backend, config, roles)
     tokenizer = Tokenizer(backend, roles)
@@ -52,31 +91,53 @@ def tokenizer_files(folder: str | Path) -> TokenizerFiles:
     stops = _stop_ids(generation, folder) or _stop_ids(_json(folder / "config.json"), folder)
     if not stops and tokenizer.eos_id is not None:
         stops = (tokenizer.eos_id,)
-    defaults = {
-        name: generation[name]
-        for name, kind in _GENERATION.items()
-        if isinstance(generation.get(name), kind) and (kind is bool or type(generation[name]) is not bool)
-    }
-    return TokenizerFiles(tokenizer, _template(folder, config), stops, defaults)
+    return TokenizerFiles(tokenizer, _template(folder, config), stops, _defaults(generation))
 
 
-def _backend(folder: Path) -> tokenizers.Tokenizer:
+def _defaults(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """How the model's makers generate: settings by our names, and others that would change answers."""
+    found: dict[str, Any] = {}
+    for name, value in generation.items():
+        kind = _GENERATION.get(name)
+        if value is None or (name in _NEUTRAL and value in (_NEUTRAL[name], [], {})):
+            continue
+        if kind is None:
+            if name in _NEUTRAL:
+                found[name] = value
+        elif isinstance(value, kind) and (type(value) is not bool or name in ("do_sample", "early_stopping")):
+            found[OUR_NAMES.get(name, name)] = value
+    return found
+
+
+def _backend(folder: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    if _only_vocabulary(folder):
+        path = folder / wordpiece.FILE
+        return wordpiece.from_vocabulary(path, _text(path), config)
     path = folder / FILE
     if not path.is_file():
         raise FormatError(
             f"{folder}: no {FILE}. A model that has only vocab.json or tokenizer.model must be saved once "
             "with a 'fast' tokenizer."
         )
+    return parse(_text(path), path)
+
+
+def _only_vocabulary(folder: Path) -> bool:
+    """Whether the tokenizer is to be built from BERT's vocab.txt."""
+    return not (folder / FILE).is_file() and (folder / wordpiece.FILE).is_file()
+
+
+def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise FormatError(f"{path}: larger than {MAX_FILE_BYTES} bytes.")
-        return parse(path.read_text(encoding="utf-8"), path)
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: cannot be read: {error}.") from error
 
 
 def _roles(config: Mapping[str, Any], special_map: Mapping[str, Any], folder: Path) -> Roles:
-    """Begin, end, padding and unknown tokens; tokenizer_config.json goes before special_tokens_map.json."""
+    """Begin, end, padding, unknown and mask tokens; tokenizer_config.json goes before special_tokens_map.json."""
     found: dict[str, str | None] = {}
     for role in _ROLES:
         key = f"{role}_token"

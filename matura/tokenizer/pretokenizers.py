@@ -6,6 +6,9 @@ The patterns are those of the models' own tokenizer.json files; a model is only 
 from __future__ import annotations
 
 import difflib
+import json
+from collections.abc import Mapping
+from typing import Any
 
 from tokenizers import Regex, pre_tokenizers
 
@@ -68,3 +71,26 @@ def pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
     # GPT-2's own pattern is built into the byte-level step.
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=patterns[-1] == _GPT_2)
     return pre_tokenizers.Sequence([*steps, byte_level]) if steps else byte_level
+
+
+def name(settings: Mapping[str, Any] | None, *, whole_words: bool, normalized: bool) -> str:
+    """The name of a pre-tokenizer, given as in tokenizer.json. Raises FormatError when it has none.
+
+    Of several names for the same cuts the first is taken; it must also say whether words that are tokens are
+    taken whole, and texts brought to NFC.
+    """
+    for known in _PATTERNS:
+        if (known in WHOLE_WORDS) == whole_words and (known in NORMALIZED) == normalized:
+            theirs = json.loads(pre_tokenizer(known).__getstate__())
+            if settings is not None and _cuts(settings) == _cuts(theirs):
+                return known
+    raise FormatError(
+        "the way the tokenizer cuts texts into words has no name in GGUF files (tokenizer.ggml.pre); with another "
+        "one other programs would read wrong tokens. Write the Hugging Face layout instead"
+    )
+
+
+def _cuts(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The steps of a pre-tokenizer without what changes no token."""
+    steps = settings["pretokenizers"] if settings["type"] == "Sequence" else [settings]
+    return [{key: value for key, value in step.items() if key != "trim_offsets"} for step in steps]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from matura.core import gguf
-from matura.core.errors import FormatError
+from matura.core.modelfiles import only_gguf
 from matura.tokenizer import from_gguf, from_hf
 from matura.tokenizer.tokenizer import TokenizerFiles
 
 
 def read(path: str | Path) -> TokenizerFiles:
-    """What a checkpoint says of its texts. A folder without config.json may hold one GGUF file.
+    """What a checkpoint says of its texts. A folder without config.json may hold one GGUF model.
 
     Raises FormatError, naming the file.
     """
@@ -19,10 +19,5 @@ def read(path: str | Path) -> TokenizerFiles:
     if path.is_dir() and (path / "config.json").is_file():
         return from_hf.tokenizer_files(path)
     if path.is_dir():
-        files = sorted(path.glob("*.gguf"))
-        if len(files) != 1:
-            raise FormatError(
-                f"{path}: expected a config.json or one .gguf file, found {len(files)} .gguf files"
-            )
-        path = files[0]
+        path = only_gguf(path)
     return from_gguf.tokenizer_files(gguf.read(path).metadata)

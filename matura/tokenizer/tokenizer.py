@@ -26,32 +26,33 @@ MAX_FILE_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Which tokens of the vocabulary play a part: begin and end of a text, padding, unknown text."""
+    """Which tokens of the vocabulary play a part: begin and end of a text, padding, unknown text, a masked token."""
 
     bos: str | None = None
     eos: str | None = None
     pad: str | None = None
     unk: str | None = None
+    mask: str | None = None
 
 
 @dataclass(frozen=True)
 class TokenizerFiles:
     """All that a model file says of its texts. `stop_ids` end an answer; `generation` holds the file's own
-    defaults, by the names temperature, top_k, top_p, min_p, typical_p, repetition_penalty, max_new_tokens,
-    do_sample (as far as given)."""
+    defaults as far as given: do_sample, the names of `core.settings.Sampling` and `Beams`, and by their own names
+    others that would change answers."""
 
     tokenizer: Tokenizer
     chat_template: str | None = None
     stop_ids: tuple[int, ...] = ()
-    generation: dict[str, float | int | bool] = field(default_factory=dict)
+    generation: dict[str, Any] = field(default_factory=dict)
 
 
 class Tokenizer:
     """Text to ids and back.
 
-    `bos_id`, `eos_id`, `pad_id`, `unk_id` are None when the model has none. `special_ids` are the tokens that
-    are markup, not text. `prefix_ids` and `suffix_ids` are what the model expects around a plain text ([CLS]
-    and [SEP] of BERT, the begin token of Llama and Gemma); `encode` does not add them.
+    `bos_id`, `eos_id`, `pad_id`, `unk_id`, `mask_id` are None when the model has none. `special_ids` are the
+    tokens that are markup, not text. `prefix_ids` and `suffix_ids` are what the model expects around a plain text
+    ([CLS] and [SEP] of BERT, the begin token of Llama and Gemma); `encode` does not add them.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, roles: Roles | None = None) -> None:
@@ -64,6 +65,7 @@ class Tokenizer:
         backend.no_padding()
         ids = {role: _role_id(backend, role, token) for role, token in asdict(self.roles).items()}
         self.bos_id, self.eos_id, self.pad_id, self.unk_id = ids["bos"], ids["eos"], ids["pad"], ids["unk"]
+        self.mask_id = ids["mask"]
         added = backend.get_added_tokens_decoder()
         names = [token for token in asdict(self.roles).values() if token is not None]
         known = {token.content for token in added.values() if token.special}
@@ -87,6 +89,10 @@ class Tokenizer:
         self._bytes: dict[int, bytes] = {}
         self._markup: tokenizers.Tokenizer | None = None
         self.prefix_ids, self.suffix_ids = _surroundings(backend)
+
+    def __call__(self, text: str) -> list[int]:
+        """The ids of a whole text as the model expects it: `encode` between `prefix_ids` and `suffix_ids`."""
+        return [*self.prefix_ids, *self.encode(text), *self.suffix_ids]
 
     def encode(self, text: str) -> list[int]:
         """The ids of a plain text, without begin or end tokens. What looks like markup stays text."""
@@ -330,5 +336,7 @@ def load(folder: str | Path, settings: Mapping[str, Any] | None = None) -> Token
     settings = settings or {}
     wrong = sorted(set(settings) - set(asdict(Roles())))
     if wrong or not all(value is None or isinstance(value, str) for value in settings.values()):
-        raise FormatError(f"{path}: its settings must be texts named bos, eos, pad, unk, not {settings!r}.")
+        raise FormatError(
+            f"{path}: its settings must be texts named bos, eos, pad, unk, mask, not {settings!r}."
+        )
     return Tokenizer(parse(text, path), Roles(**settings))

@@ -83,7 +83,14 @@ def test_command_can_be_typed(command: str, monkeypatch: pytest.MonkeyPatch, tmp
     given = [word for word in arguments if "..." not in word]
     if "--help" in given or not given:
         return
-    values = program().commands[verb].make_context(verb, list(given)).params
+    chosen = program().commands[verb]
+    while given and hasattr(chosen, "commands"):
+        name, *given = given
+        assert name in chosen.commands, f"{command}: {verb} has no command {name}"
+        chosen = chosen.commands[name]
+    if not given:
+        return
+    values = chosen.make_context(verb, list(given)).params
     placeholders = any(re.search(r"\b[A-Z]{3,}\b", word.partition("=")[0]) for word in given)
     if placeholders:
         return

@@ -199,3 +199,25 @@ def test_yaml_files_are_bounded(tmp_path):
         yamlfile.read(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="a folder"):
         yamlfile.read(tmp_path)
+
+
+class Warm(Config):
+    kind: Literal["warm"] = "warm"
+    degrees: int = 20
+    damp: bool = True
+
+
+class Cold(Config):
+    kind: Literal["cold"] = "cold"
+    degrees: int = -5
+
+
+class Weather(Config):
+    now: Annotated[Warm | Cold, Field(discriminator="kind")] = Warm(degrees=30)
+
+
+def test_a_group_of_another_kind_takes_nothing_from_the_default():
+    assert config.parse(Weather, {"now": {"damp": False}}, "test").now == Warm(degrees=30, damp=False)
+    assert config.parse(Weather, {"now": {"kind": "cold"}}, "test").now == Cold(degrees=-5)
+    stored = Weather(now=Cold(degrees=-9)).model_dump(mode="json")
+    assert config.parse(Weather, stored, "test").now == Cold(degrees=-9)

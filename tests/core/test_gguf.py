@@ -1,5 +1,6 @@
 import struct
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +78,60 @@ def test_honours_another_alignment(tmp_path: Path) -> None:
     assert bytes(opened.data("b")) == b"\1\2\3\4"
 
 
-def test_opens_a_split_model_whole(tmp_path: Path) -> None:
+def split(folder: Path, **more: Any) -> Path:
+    """A model of three tensors in three files; the first."""
     for number, tensor in enumerate(small_tensors()):
-        metadata = {"split.no": number, "split.count": 3, "split.tensors.count": 3}
-        write_gguf(tmp_path / f"m-{number + 1:05d}-of-00003.gguf", metadata, [tensor])
-    opened = gguf.read(tmp_path / "m-00001-of-00003.gguf")
+        metadata = {"split.no": number, "split.count": 3, "split.tensors.count": 3} | more
+        write_gguf(folder / f"m-{number + 1:05d}-of-00003.gguf", metadata, [tensor])
+    return folder / "m-00001-of-00003.gguf"
+
+
+def test_opens_a_split_model_whole(tmp_path: Path) -> None:
+    opened = gguf.read(split(tmp_path))
     assert [bytes(opened.data(tensor.name)) == tensor.data for tensor in small_tensors()] == [True] * 3
-    with pytest.raises(FormatError, match=r"Give the first part, named like 'model-00001-of-00003\.gguf'"):
-        gguf.read(tmp_path / "m-00002-of-00003.gguf")
-    (tmp_path / "m-00003-of-00003.gguf").unlink()
-    with pytest.raises(FormatError, match=r"m-00003-of-00003.gguf: cannot be read: No such file"):
-        gguf.read(tmp_path / "m-00001-of-00003.gguf")
+
+
+def test_a_split_model_that_is_not_whole_says_what_is_missing(tmp_path: Path) -> None:
+    first = split(tmp_path)
+    second, third = (tmp_path / f"m-0000{number}-of-00003.gguf" for number in (2, 3))
+    with pytest.raises(FormatError, match=r"not the first file of its model\. Give m-00001-of-00003\.gguf"):
+        gguf.read(second)
+    for path, copy in ((first, tmp_path / "alone.gguf"), (second, tmp_path / "m-00001-of-00001.gguf")):
+        copy.write_bytes(path.read_bytes())
+        with pytest.raises(FormatError, match=r"one of 3 parts of a model\. Give the first part, named like"):
+            gguf.read(copy)
+    whole = third.read_bytes()
+    third.write_bytes(second.read_bytes())
+    with pytest.raises(
+        FormatError, match=r"00003-of-00003\.gguf: .*expected part 3 of 3, found 'split.no' 1"
+    ):
+        gguf.read(first)
+    third.unlink()
+    with pytest.raises(FormatError, match=r"1 of the 3 files .* are missing: m-00003-of-00003\.gguf"):
+        gguf.read(first)
+    third.write_bytes(whole)
+    split(tmp_path, **{"split.tensors.count": 4})
+    with pytest.raises(FormatError, match="4 tensors in all parts together, found 3"):
+        gguf.read(first)
+
+
+@pytest.mark.parametrize("begin", [0, 1])
+def test_opens_a_file_that_was_cut_in_parts(tmp_path: Path, begin: int) -> None:
+    whole = write_gguf(tmp_path / "m.gguf", byte_level_vocabulary(), small_tensors())
+    data = whole.read_bytes()
+    cuts = [0, 10, 5000, len(data) - 3, len(data)]
+    for number, (start, end) in enumerate(pairwise(cuts), start=begin):
+        (tmp_path / f"m.gguf.part{number:02d}").write_bytes(data[start:end])
+    first = tmp_path / f"m.gguf.part{begin:02d}"
+    opened, expected = gguf.read(first), gguf.read(whole)
+    assert opened.metadata["tokenizer.ggml.tokens"] == expected.metadata["tokenizer.ggml.tokens"]
+    assert opened.tensors == expected.tensors
+    assert all(bytes(opened.data(name)) == bytes(expected.data(name)) for name in expected.tensors)
+    with pytest.raises(FormatError, match=rf"not the first file of its model\. Give m\.gguf\.part0{begin}"):
+        gguf.read(tmp_path / "m.gguf.part02")
+    (tmp_path / "m.gguf.part02").unlink()
+    with pytest.raises(FormatError, match=r"1 of the 4 files .* are missing: m\.gguf\.part02\."):
+        gguf.read(first)
 
 
 def twice(name: str) -> Tensor:

@@ -1,7 +1,11 @@
+import math
 import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from matura.core import gguf
 from tests import fuzzing
@@ -13,10 +17,61 @@ def small_file() -> bytes:
     return gguf_bytes(values, small_tensors())
 
 
-def cases() -> Iterator[tuple[str, bytes]]:
+NAMES = [
+    "",
+    "a",
+    "../../etc/passwd",
+    "/",
+    b"a\0b",
+    b"\xff\xfe",
+    "x" * 2000,
+    "é" * 500,
+    "split.count",
+    "general.alignment",
+]
+
+
+def lies(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """Well-formed files whose names, types, dimensions and offsets are not those of the data."""
+    random = np.random.default_rng(seed)
+
+    def draw(values: Any) -> Any:
+        return values[int(random.integers(len(values)))]
+
+    for n in range(count):
+        tensors, metadata = [], []
+        for i in range(int(random.integers(5))):
+            dims = tuple(int(d) for d in random.integers(1, 5, int(random.integers(5))))
+            data, kind, offset = bytes(4 * math.prod(dims)), "F32", None
+            match int(random.integers(7)):
+                case 0:
+                    dims = tuple(draw(fuzzing.HUGE) for _ in range(int(random.integers(6))))
+                case 1:
+                    dims = (2**32, 2**32, draw([1, 2, 2**32]))  # the product is 0 in 64 bits
+                case 2:
+                    offset = draw([*fuzzing.HUGE, 32, 64, 96])
+                case 3:
+                    kind = draw([*range(64), 2**32 - 1])
+                case 4:
+                    dims, kind = (256 * int(random.integers(1, 3)), 1), draw([12, 14, 20])
+            tensors.append(
+                Tensor(draw(NAMES) if random.integers(4) == 0 else f"t{i}", kind, dims, data, offset)
+            )
+        for i in range(int(random.integers(4))):
+            key = draw(NAMES) if random.integers(3) == 0 else f"k{i}"
+            metadata.append(
+                (key, draw([1, 2**32 - 1, 0.5, True, "text", [], ["a"], Raw(13, b""), Raw(9, b"")]))
+            )
+        counts = [None if random.integers(6) else draw(fuzzing.HUGE) for _ in range(2)]
+        yield f"lie {n}", gguf_bytes(metadata, tensors, tensor_count=counts[0], metadata_count=counts[1])
+
+
+def cases(rounds: int) -> Iterator[tuple[str, bytes]]:
     small = small_file()
     header = small.index(b"output_norm.weight") + 60
-    yield from fuzzing.damaged(small, header, seed=0)
+    for seed in range(rounds):
+        yield from fuzzing.damaged(small, header, seed)
+    yield from lies(300 * rounds, seed=1)
     for depth in (4, 1000, 200_000):
         deep = Raw(9, struct.pack("<IQ", 9, 1) * depth + struct.pack("<IQ", 0, 0))
         yield f"arrays {depth} deep", gguf_bytes({"k": deep}, [])
@@ -29,8 +84,8 @@ def cases() -> Iterator[tuple[str, bytes]]:
     yield "overlapping tensors", gguf_bytes({}, overlapping)
     # A vocabulary damaged inside its arrays, so that the tokenizer built from it must cope.
     whole = gguf_bytes(byte_level_vocabulary(), [])
-    random = fuzzing.np.random.default_rng(1)
-    for _ in range(300):
+    random = np.random.default_rng(1)
+    for _ in range(300 * rounds):
         broken = bytearray(whole)
         for position in random.integers(24, len(whole), 3):
             broken[position] = int(random.integers(256))
@@ -61,4 +116,4 @@ if __name__ == "__main__":
     good = Path(sys.argv[1])
     good.write_bytes(small_file())
     read(good)  # imports everything before the memory is limited
-    fuzzing.survive(cases(), read, good)
+    fuzzing.survive(cases(int((*sys.argv, 1)[2])), read, good)

@@ -84,7 +84,7 @@ def test_one_gguf_is_returned_as_a_file(hub: Hub, tmp_path: Path) -> None:
     hub.files["sub/m.Q8.gguf"] = 5
     reference = HubReference("org/name", file="sub/m.Q8.gguf")
     assert fetch_hub(reference, no_check) == hub.folder / "sub" / "m.Q8.gguf"
-    with pytest.raises(ModelNotFound, match=r"(?s)2 GGUF files; name one:.*hf:org/name/sub/m\.Q8\.gguf"):
+    with pytest.raises(ModelNotFound, match=r"(?s)2 GGUF models; name one:.*hf:org/name/sub/m\.Q8\.gguf"):
         fetch_hub(HubReference("org/name", revision="main"), no_check)
 
 

@@ -9,7 +9,7 @@ import torch
 from matura.core.errors import MaturaError
 from matura.core.settings import Sampling
 from matura.infer.engine import Request, generate, stream
-from matura.infer.sampling import choose
+from matura.infer.sampling import choose, sample_seed
 from matura.model.transformer import Transformer
 from tests.model.tiny import build, llama_config
 
@@ -110,7 +110,7 @@ def test_tokens_come_as_they_are_made(model: Transformer, monkeypatch: pytest.Mo
 def test_the_caller_can_end_an_answer(model: Transformer) -> None:
     heard = []
 
-    def ended(request: int, new: list[int]) -> bool:
+    def ended(request: int, sample: int, new: list[int]) -> bool:
         heard.append((request, len(new)))
         return request == 1 and len(new) == 3
 
@@ -147,3 +147,89 @@ def test_progress_hears_of_every_token(model: Transformer) -> None:
     heard: list[int] = []
     answers = generate(model, prompts(3), GREEDY, advance=heard.append)
     assert sum(heard) == sum(map(len, answers)) == 36
+
+
+@pytest.mark.parametrize("batch", [3, 16])
+def test_samples_of_one_prompt_equal_requests_of_their_own(
+    model: Transformer, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = prompts(3, seed=4)
+    several = FREE.model_copy(update={"n": 4, "seed": 9, "max_new_tokens": 8, "repetition_penalty": 1.2})
+    alone = [
+        several.model_copy(update={"n": 1, "seed": sample_seed(9, sample)})
+        for _ in asked
+        for sample in range(4)
+    ]
+    expected = generate(model, [ids for ids in asked for _ in range(4)], alone)
+    assert len({tuple(ids) for ids in expected}) > 8
+    assert generate(model, asked, several, batch=batch) == expected
+    read = []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda ids, **k: read.append(tuple(ids.shape)) or decode(ids, **k))
+    tokens = list(stream(model, [Request(asked[0], several)]))
+    assert read[0] == (1, len(asked[0]))
+    assert set(read[1:]) == {(4, 1)}
+    assert [[t.id for t in tokens if t.sample == sample] for sample in range(4)] == expected[:4]
+
+
+def test_logprobs_are_the_models_own(model: Transformer) -> None:
+    settings = Sampling(
+        temperature=0.7, top_k=3, repetition_penalty=1.5, max_new_tokens=6, logprobs=4, seed=2
+    )
+    requests = [Request([5, 6, 7], settings), Request([1], settings.model_copy(update={"logprobs": 0}))]
+    tokens = [*stream(model, requests), *stream(model, [Request([1], FREE)])]
+    ids = [5, 6, 7]
+    for token in (t for t in tokens[:12] if t.request == 0):
+        with torch.no_grad():
+            expected = model.logits(model.decode(torch.tensor([ids]))[0, -1]).log_softmax(-1)
+        assert token.logprob == pytest.approx(float(expected[token.id]), abs=1e-10)
+        best = expected.topk(4)
+        assert [id for id, _ in token.top] == best.indices.tolist()
+        assert [value for _, value in token.top] == pytest.approx(best.values.tolist(), abs=1e-10)
+        ids.append(token.id)
+    assert all(t.logprob is not None and t.top == () for t in tokens[:12] if t.request == 1)
+    assert all(t.logprob is None and t.top == () for t in tokens[12:])
+
+
+def test_bans_and_constraints_hold_in_a_batch(model: Transformer) -> None:
+    asked = prompts(4, seed=5)
+    free = generate(model, asked, FREE)
+    words = [ids[:1] for ids in free] + [ids[3:5] for ids in free]
+
+    def even(ids: Sequence[int]) -> list[int] | None:
+        return list(range(0, 97, 2)) if len(ids) % 2 else None
+
+    requests = [Request(ids, FREE, bad_words=words, allowed=even) for ids in asked]
+    answers: list[list[int]] = [[] for _ in asked]
+    for token in stream(model, requests):
+        answers[token.request].append(token.id)
+    assert answers != free
+    assert any(id % 2 for ids in answers for id in ids[::2])
+    for prompt, ids in zip(asked, answers, strict=True):
+        assert all(id % 2 == 0 for id in ids[1::2])
+        whole = [*prompt, *ids]
+        for word in words:
+            ends = range(len(prompt) + 1, len(whole) + 1)
+            assert not any(whole[end - len(word) : end] == word for end in ends)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request([1], Sampling(stop=("a",))), r"request 0: sampling\.stop holds texts"),
+        (Request([1], Sampling(bad_words=("a",))), r"sampling\.bad_words holds texts"),
+        (Request([1], Sampling(logit_bias={97: 1.0})), r"logit_bias names token 97; .* 0 to 96"),
+        (Request([1], bad_words=[[3, -1]]), "bad_words names token -1"),
+        (Request([1], bad_words=[[]]), "bad_words has an empty sequence"),
+        (Request([1], source=[2]), "this model has no encoder"),
+    ],
+    ids=["stop", "bad_words", "bias", "ids", "empty", "source"],
+)
+def test_what_a_request_cannot_ask_is_told(model: Transformer, request_: Request, message: str) -> None:
+    with pytest.raises(MaturaError, match=message):
+        next(stream(model, [request_]))
+
+
+def test_generate_has_no_place_for_logprobs(model: Transformer) -> None:
+    with pytest.raises(MaturaError, match="generate gives ids alone"):
+        generate(model, [[1]], Sampling(logprobs=0))

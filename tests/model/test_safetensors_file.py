@@ -50,6 +50,24 @@ def test_tensors_are_mapped_and_writing_never_changes_the_file(tmp_path: Path) -
     assert path.read_bytes() == before
 
 
+def test_neighbours_in_the_file_are_neighbours_in_memory(tmp_path: Path) -> None:
+    save_file(
+        {name: torch.full((4,), float(i)) for i, name in enumerate("ab")}, tmp_path / "model.safetensors"
+    )
+    opened = open_tensors(tmp_path)
+    a, b = opened["a"], opened["b"]
+    assert a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+    assert b.storage_offset() == a.storage_offset() + 4
+
+
+def test_tensors_without_alignment_are_copied(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    for padding in range(4):
+        values = struct.pack("<4f", 1, 2, 3, 4)
+        path.write_bytes(raw(json.dumps({"a": entry()}).encode() + b" " * padding, values))
+        assert open_tensors(path)["a"].tolist() == [1, 2, 3, 4]
+
+
 def test_reads_shards_by_their_index(tmp_path: Path) -> None:
     save_file({"a": TENSORS["a"]}, tmp_path / "m-1.safetensors")
     save_file({"b": TENSORS["b"]}, tmp_path / "m-2.safetensors")
@@ -91,8 +109,19 @@ BROKEN = {
     "outside": (raw({"a": entry(shape=(8,), offsets=(0, 32))}), "data_offsets for 'a' between 0 and 16"),
     "backwards": (raw({"a": entry(offsets=(16, 0))}), "data_offsets for 'a'"),
     "size": (raw({"a": entry(shape=(3,))}), r"12 bytes for 'a' \(F32 \[3\]\), found 16"),
-    "overlap": (raw({"a": entry(), "b": entry(shape=(2,), offsets=(8, 16))}), "'b' after that of 'a'"),
-    "rest": (raw({"a": entry(shape=(2,), offsets=(0, 8))}), "the safetensors library opens"),
+    "overlap": (
+        raw({"a": entry(), "b": entry(shape=(2,), offsets=(8, 16))}),
+        "'b' right after that of 'a', found the two overlap",
+    ),
+    "hole": (
+        raw({"a": entry(shape=(2,), offsets=(8, 16))}),
+        "'a' right after that of '', found 8 bytes of nothing",
+    ),
+    "rest": (
+        raw({"a": entry(shape=(2,), offsets=(0, 8))}),
+        r"a file of \d+ bytes, as the header says, found",
+    ),
+    "long name": (raw({"a" * 10**6: entry(offsets=(0, 8))}), "bytes for 'aaaaa"),
 }
 
 

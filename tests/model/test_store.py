@@ -150,7 +150,7 @@ def test_a_hugging_face_folder_gives_the_logits_of_transformers(
         ({"rope_parameters": {"rope_type": "linear"}}, "'factor' is missing"),
         ({"num_hidden_layers": 3}, "9 missing: model.layers.2.input_layernorm.weight"),
         ({"num_hidden_layers": 1}, "9 unknown: model.layers.1.input_layernorm.weight"),
-        ({"num_hidden_layers": 10**9}, "1000000000 layers"),
+        ({"num_hidden_layers": 10**9}, "layers input should be less than or equal to 2000, got 1000000000"),
         ({"num_hidden_layers": "two"}, "describe no model"),
         ({"num_attention_heads": 3}, "describe no model"),
         ({"num_attention_heads": 0}, "describe no model"),
@@ -236,7 +236,10 @@ def _setting(name: str, value: Any) -> Change:
         (_flat, r"attn_q|mixers.0.q.weight has shape \(1024,\)"),
         (_no_embedding, "expected a matrix token_embd.weight"),
         (_setting("general.architecture", "mamba"), "general.architecture 'mamba' is not supported"),
-        (_setting("llama.block_count", 2**31), "2147483648 layers"),
+        (
+            _setting("llama.block_count", 2**31),
+            "layers input should be less than or equal to 2000, got 2147483648",
+        ),
         (_setting("llama.block_count", "x"), "describe no model"),
         (_setting("llama.attention.head_count", 5), "m.gguf"),
         (_setting("llama.attention.head_count", 2**31), "m.gguf"),
@@ -246,7 +249,8 @@ def _setting(name: str, value: Any) -> Change:
         (_setting("llama.attention.key_length", 3), "3 of the 3 dimensions of a head is odd"),
         (_setting("llama.embedding_length", 2**31), "describe no model"),
         (_setting("llama.feed_forward_length", 47), r"has shape \(48, 32\), its settings say \(47, 32\)"),
-        (_setting("llama.rope.scaling.type", "yarn"), "'yarn' is not supported"),
+        (_setting("llama.rope.scaling.type", "longrope"), "'longrope' is not supported"),
+        (_setting("llama.rope.scaling.type", "yarn"), r"'llama\.rope\.scaling\.factor' is missing"),
         (_setting("llama.rope.freq_base", 0.0), "describe no model"),
         (_setting("llama.rope.freq_base", float("nan")), "describe no model"),
         (_setting("llama.attention.layer_norm_rms_epsilon", "x"), "describe no model"),
@@ -269,11 +273,11 @@ def test_a_missing_gguf_setting_is_named(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_no_models(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"expected a config\.json or one \.gguf file, found 0"):
+    with pytest.raises(FormatError, match=r"expected a config\.json or one GGUF model, found 0"):
         checkpoint.read(tmp_path)
     for name in ("a", "b"):
         write_gguf_model(tmp_path / f"{name}.gguf", network())
-    with pytest.raises(FormatError, match=r"found 2 \.gguf files"):
+    with pytest.raises(FormatError, match=r"found 2 GGUF models"):
         checkpoint.read(tmp_path)
     with pytest.raises(FormatError, match="is a corpus, not a model"):
         store.load(draft(tmp_path / "c", "corpus").commit({}).path)
@@ -348,3 +352,35 @@ def test_for_inference_the_results_are_the_same(adapted: tuple[Artifact, Transfo
 def test_settings_survive_json() -> None:
     config = network().config
     assert ModelConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_what_lies_side_by_side_in_the_file_is_fused_where_it_is(tmp_path: Path) -> None:
+    made = saved(tmp_path / "m", network())
+    model = store.load_for_inference(made.path)
+    decoder = model.decoder
+    assert decoder is not None
+    block = decoder.blocks[0]
+    places = {
+        name: tensor.untyped_storage().data_ptr()
+        for name, tensor in block.named_parameters()
+        if "norms" not in name
+    }
+    assert places["mlp.gate.weight"] == places["mlp.up.weight"] == places["mlp.down.weight"]  # the file's map
+    assert places["mixers.0.q.weight"] == places["mixers.0.v.weight"] != places["mlp.up.weight"]
+    ids = some_ids(2, 9, vocabulary=40)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.decode(ids), network().decode(ids), rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_is_built_around_its_weights_without_filling_them_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = network().config
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("initialized")
+
+    for name in ("normal_", "uniform_", "kaiming_uniform_"):
+        monkeypatch.setattr(torch.nn.init, name, refuse)
+    with torch.device("meta"):
+        Transformer(config)

@@ -42,6 +42,35 @@ def test_reads_everything_a_folder_says(folder: Path) -> None:
     assert files.generation == {"do_sample": True, "temperature": 0.6, "top_k": 50}
 
 
+def test_generation_defaults_are_kept_by_our_names_and_none_that_changes_answers_is_lost(
+    folder: Path,
+) -> None:
+    generation = {
+        "typical_p": 0.9,
+        "no_repeat_ngram_size": 3,
+        "num_beams": 4,
+        "length_penalty": 1.0,
+        "early_stopping": "never",
+        "stop_strings": ["END"],
+        "forced_bos_token_id": 0,
+        "min_length": 0,
+        "suppress_tokens": [],
+        "bad_words_ids": None,
+        "pad_token_id": 0,
+        "use_cache": True,
+        "cache_implementation": "hybrid",
+    }
+    write(folder, "generation_config.json", generation)
+    assert tokenizer_files(folder).generation == {
+        "typical_p": 0.9,
+        "no_repeat_ngram": 3,
+        "beams": 4,
+        "early_stopping": "never",
+        "stop": ["END"],
+        "forced_bos_token_id": 0,
+    }
+
+
 def test_stop_tokens_fall_back_to_the_model_then_to_the_tokenizer(folder: Path) -> None:
     assert tokenizer_files(folder).stop_ids == (2,)
     write(folder, "config.json", {"eos_token_id": 0})

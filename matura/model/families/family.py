@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,13 @@ Settings = Mapping[str, Any]
 class Gguf:
     """A family in GGUF files.
 
-    `from_metadata(metadata, shapes)` gets all metadata and the shape of every tensor ([rows, columns], as ours).
+    `from_metadata(metadata, shapes, rope_freqs)` gets all metadata, the shape of every tensor ([rows, columns], as
+    ours), and the values of rope_freqs.weight, which are settings in the form of a tensor (None without it).
+    An entry without any of our names is such a tensor: written, not read.
     """
 
     architecture: str
-    from_metadata: Callable[[Settings, Mapping[str, tuple[int, ...]]], c.ModelConfig]
+    from_metadata: Callable[[Settings, Mapping[str, tuple[int, ...]], Sequence[float] | None], c.ModelConfig]
     to_metadata: Callable[[c.ModelConfig], dict[str, Any]]
     entries: Callable[[c.ModelConfig], list[Entry]]
 
@@ -50,6 +52,26 @@ def expect(settings: Settings, where: str = "config.json", **known: Any) -> None
         if key in settings and settings[key] not in accepted:
             named = " or ".join(map(repr, accepted))
             raise FormatError(f"{where}: {key}={settings[key]!r} is not supported; expected {named}")
+
+
+def same_settings(config: c.ModelConfig, again: c.ModelConfig) -> None:
+    """Refuse to write a model that would be read back as `again`, another one. Raises FormatError with the field."""
+    if again != config:
+        before, after = config.model_dump(), again.model_dump()
+        field, had, got = _difference(before, after, "")
+        raise FormatError(
+            f"this layout has no place for {field}={had!r} (it would be read back as {got!r}); "
+            f"the model cannot be written as {config.family}"
+        )
+
+
+def _difference(before: Any, after: Any, field: str) -> tuple[str, Any, Any]:
+    """The first field whose values differ, with both."""
+    if isinstance(before, dict) and isinstance(after, dict) and before.get("kind") == after.get("kind"):
+        for key, value in before.items():
+            if value != after.get(key):
+                return _difference(value, after.get(key), f"{field}.{key}".lstrip("."))
+    return field, before, after
 
 
 def rounded(value: float) -> float:

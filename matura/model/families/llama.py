@@ -1,25 +1,26 @@
-"""Llama and its relatives (SmolLM2, TinyLlama): RMSNorm, RoPE, SwiGLU, grouped-query attention."""
+"""Llama 2 and 3 and their relatives (SmolLM2, TinyLlama): RMSNorm, RoPE, SwiGLU, grouped-query attention.
+
+arXiv:2307.09288, arXiv:2407.21783.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from matura.core.errors import FormatError
 from matura.model import config as c
-from matura.model.families import decoder, rope
-from matura.model.families.family import Family, Gguf, Settings, expect, rounded
+from matura.model.families import decoder, decoder_gguf, rope
+from matura.model.families.family import Family, Settings, expect
 from matura.model.families.weights import Entry, interleaved
 
 
 def from_hf(hf: Settings, names: Collection[str]) -> c.ModelConfig:
     """`config.json` to our settings."""
-    expect(hf, hidden_act="silu", mlp_bias=False, pretraining_tp=(1, None))
-    attention = decoder.attention_from_hf(hf, bias="all" if hf.get("attention_bias") else "none")
+    expect(hf, hidden_act="silu", mlp_bias=(False, None), pretraining_tp=(1, None))
     return decoder.model_from_hf(
         hf,
         "llama",
-        attention=attention,
+        attention=decoder.attention_from_hf(hf),
         mlp=c.SwiGLU(hidden=hf["intermediate_size"]),
         norm=c.RMSNorm(eps=hf.get("rms_norm_eps", 1e-6)),
         position=rope.from_hf(hf),
@@ -27,45 +28,26 @@ def from_hf(hf: Settings, names: Collection[str]) -> c.ModelConfig:
 
 
 def to_hf(config: c.ModelConfig) -> dict[str, Any]:
-    """Our settings to `config.json`."""
-    stack = config.last_stack
-    return decoder.model_to_hf(config, "llama", "Llama", attention_bias=stack.attention.bias == "all")
+    """Our settings to `config.json`. Raises FormatError for what Llama does not have."""
+    biased = config.last_stack.attention.bias == "all"
+    return decoder.model_to_hf(config, "llama", "Llama", from_hf, attention_bias=biased)
 
 
-def entries(config: c.ModelConfig) -> list[Entry]:
-    """Hugging Face's tensors."""
-    return decoder.hf_entries(config)
-
-
-def from_gguf(metadata: Settings, shapes: Mapping[str, tuple[int, ...]]) -> c.ModelConfig:
-    """GGUF metadata (`llama.*` keys) to our settings."""
-    if (scaling := metadata.get("llama.rope.scaling.type", "none")) != "none":
-        raise FormatError(f"llama.rope.scaling.type {scaling!r} is not supported yet; plain RoPE is")
-    heads, width = metadata["llama.attention.head_count"], metadata["llama.embedding_length"]
-    stack = c.StackConfig(
-        layers=metadata["llama.block_count"],
-        width=width,
-        attention=c.Attention(
-            heads=heads,
-            kv_heads=metadata.get("llama.attention.head_count_kv", heads),
-            head_width=metadata.get("llama.attention.key_length", width // heads),
-        ),
+def from_gguf(
+    metadata: Settings, shapes: decoder_gguf.Shapes, rope_freqs: Sequence[float] | None = None
+) -> c.ModelConfig:
+    """GGUF metadata (`llama.*` keys) to our settings; `rope_freqs` says the scaling of Llama 3.1 and later."""
+    biased = "blk.0.attn_output.bias" in shapes
+    attention = decoder_gguf.attention(metadata, "llama", bias="all" if biased else "none")
+    return decoder_gguf.model(
+        metadata,
+        shapes,
+        "llama",
+        attention=attention,
         mlp=c.SwiGLU(hidden=metadata["llama.feed_forward_length"]),
-        norm=c.RMSNorm(eps=rounded(metadata["llama.attention.layer_norm_rms_epsilon"])),
-        position=c.Rope(theta=metadata.get("llama.rope.freq_base", 10_000.0)),
+        norm=decoder_gguf.rms_norm(metadata, "llama"),
+        position=rope.from_gguf(metadata, "llama", attention.head_width, rope_freqs),
     )
-    return c.ModelConfig(
-        vocabulary=shapes["token_embd.weight"][0],
-        context=metadata["llama.context_length"],
-        decoder=stack,
-        head=c.LanguageHead(tied="output.weight" not in shapes),
-        family="llama",
-    )
-
-
-def to_gguf(config: c.ModelConfig) -> dict[str, Any]:
-    """Our settings to GGUF metadata."""
-    return decoder.gguf_metadata(config, "llama")
 
 
 def gguf_entries(config: c.ModelConfig) -> list[Entry]:
@@ -73,8 +55,8 @@ def gguf_entries(config: c.ModelConfig) -> list[Entry]:
     attention = config.last_stack.attention
     heads = {"q": attention.heads, "k": attention.kv_heads}
     found = []
-    for entry in decoder.gguf_entries(config):
-        part = entry.ours[0].split(".")[-2]
+    for entry in decoder_gguf.entries(config):
+        part = entry.ours[0].split(".")[-2] if entry.ours else ""
         found.append(interleaved(entry.theirs, entry.ours[0], heads[part]) if part in heads else entry)
     return found
 
@@ -84,7 +66,7 @@ LLAMA = Family(
     model_types=("llama",),
     from_hf=from_hf,
     to_hf=to_hf,
-    entries=entries,
-    gguf=(Gguf("llama", from_gguf, to_gguf, gguf_entries),),
+    entries=decoder.entries,
+    gguf=(decoder_gguf.layout("llama", from_gguf, gguf_entries),),
     ignored=("rotary_emb.inv_freq",),
 )

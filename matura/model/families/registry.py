@@ -5,10 +5,35 @@ from __future__ import annotations
 import difflib
 
 from matura.core.errors import FormatError
+from matura.model.families.bert import BERT
+from matura.model.families.distilbert import DISTILBERT
 from matura.model.families.family import Family, Gguf
+from matura.model.families.gemma import GEMMA2, GEMMA3
+from matura.model.families.gpt2 import GPT2
 from matura.model.families.llama import LLAMA
+from matura.model.families.marian import MARIAN
+from matura.model.families.mistral import MISTRAL
+from matura.model.families.phi3 import PHI3
+from matura.model.families.qwen import QWEN2, QWEN3
+from matura.model.families.roberta import ROBERTA, XLM_ROBERTA
+from matura.model.families.t5 import T5
 
-FAMILIES = (LLAMA,)
+FAMILIES = (
+    GPT2,
+    LLAMA,
+    MISTRAL,
+    QWEN2,
+    QWEN3,
+    GEMMA2,
+    GEMMA3,
+    PHI3,
+    BERT,
+    ROBERTA,
+    XLM_ROBERTA,
+    DISTILBERT,
+    T5,
+    MARIAN,
+)
 
 
 def by_name(name: str) -> Family:
@@ -32,9 +57,12 @@ def by_model_type(model_type: object) -> Family:
 
 def by_architecture(architecture: object) -> tuple[Family, Gguf]:
     """The family of a GGUF file's `general.architecture`. Raises FormatError."""
-    known = {layout.architecture: (family, layout) for family in FAMILIES for layout in family.gguf}
+    known: dict[object, tuple[Family, Gguf]] = {}
+    for family in FAMILIES:
+        for layout in family.gguf:
+            known.setdefault(layout.architecture, (family, layout))  # Mistral's files say llama
     if not isinstance(architecture, str) or architecture not in known:
-        listed = ", ".join(sorted(known))
+        listed = ", ".join(sorted(map(str, known)))
         raise FormatError(f"general.architecture {architecture!r} is not supported; known: {listed}")
     return known[architecture]
 

