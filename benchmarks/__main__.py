@@ -13,12 +13,15 @@ from benchmarks.options import Options
 from benchmarks.record import RESULTS
 
 NAMES = {
+    "dedup_recall": "near duplicates at known Jaccard: recall, and drops that should not be",
+    "dedup_scale": "deduplication of 10 thousand to a million documents: time by document and peak memory",
     "parity": "the same logits, answers, perplexity and chat ids as transformers on the same weights",
     "speed_train": "LoRA and full tuning beside transformers + peft: tokens/s and peak memory",
     "speed_decode": "cached generation beside transformers: one prompt, and 16 ragged ones",
     "animal": "which heads link \"it\" with what, in a decoder and in an encoder (docs/inspect.md)",
     "gguf": "GGUF files that llama.cpp loads, reads and answers from as Matura does",
     "curation_speed": "filters and signatures of curation beside datatrove: MB per CPU-second, equal decisions",
+    "corpus_engines": "one corpus by the native engine, by Ray and through kills: the same bytes",
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
 }
 

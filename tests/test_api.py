@@ -1,5 +1,6 @@
 """Matura in Python: load a model by reference, and write with it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,18 @@ def test_a_file_is_pulled_once_and_then_known(tmp_path: Path) -> None:
     write_gguf_model(tmp_path / "small.gguf", network(seed=5))
     with pytest.raises(MaturaError, match="has changed since it was pulled; remove"):
         pull(str(source), workspace)
+
+
+def test_a_model_that_an_older_version_pulled_is_pulled_again(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "workspace")
+    source = write_gguf_model(tmp_path / "small.gguf", network())
+    made = pull(str(source), workspace)
+    record = made.path / "artifact.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "stage_version": 0}))
+    (made.path / "model.json").write_text("{}")
+    again = matura.load(made.path.name, workspace=workspace)
+    assert again.artifact.id == made.id
+    assert again.generate("hello", max_new_tokens=1)
 
 
 def test_what_is_no_model_is_told(tmp_path: Path) -> None:

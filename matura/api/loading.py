@@ -9,11 +9,13 @@ from matura.core import artifact as artifacts
 from matura.core import raw, references
 from matura.core.artifact import Artifact
 from matura.core.errors import ArtifactError, ConfigError, MaturaError, ModelNotFound
+from matura.core.files import remove
 from matura.core.workspace import Workspace
 
 
 def pull(reference: str, workspace: Workspace) -> Artifact:
-    """Bring a model into the workspace, as `models/<name>`; one that is there already is used as it is.
+    """Bring a model into the workspace, as `models/<name>`; one that is there already is used as it is, unless an
+    older version of this program wrote it: then it is made again.
 
     Raises ModelNotFound when the reference leads nowhere, FormatError when its files are broken.
     """
@@ -23,23 +25,33 @@ def pull(reference: str, workspace: Workspace) -> Artifact:
     place = workspace.model(references.model_name(parsed))
     if (place / "artifact.json").is_file() and not isinstance(parsed, references.PathReference):
         made = artifacts.load(place)
-        artifacts.check_files(made)
-        return made
+        if is_current(made):
+            artifacts.check_files(made)
+            return made
     fetched = references.fetch(parsed, workspace)
     if (fetched / "artifact.json").is_file():
         return artifacts.load(fetched)
     files = raw.raw_input(fetched)
     if (place / "artifact.json").is_file():
         made = artifacts.load(place)
-        if made.inputs["files"]["id"] == files.id:
+        if made.inputs["files"]["id"] != files.id:
+            raise MaturaError(f"{fetched} has changed since it was pulled; remove {place} to pull it again")
+        if is_current(made):
             return made
-        raise MaturaError(f"{fetched} has changed since it was pulled; remove {place} to pull it again")
+        remove(place)
     settings = stage.Config(reference=reference, files=str(fetched))
     workspace.check_disk(stage.estimate(settings, {"files": files}).disk_bytes, f"Pulling {reference}")
     draft = artifacts.begin(
         place, kind=stage.KIND, stage="pull", version=stage.VERSION, config=settings, inputs={"files": files}
     )
     return stage.run(settings, {"files": files}, draft)
+
+
+def is_current(made: Artifact) -> bool:
+    """False for a model that an older version of `pull` wrote: this one may read it differently, or not at all."""
+    from matura.stages import pull as stage
+
+    return made.record["stage"] != "pull" or made.record["stage_version"] == stage.VERSION
 
 
 def load(
@@ -66,6 +78,9 @@ def load(
     except ModelNotFound:
         with place.lock(wait=True):
             made = pull(str(reference), place)
+    if not is_current(made) and made.path.parent == place.models.resolve():
+        with place.lock(wait=True):
+            made = pull(str(made.record["config"]["reference"]), place)
     if made.kind != "model":
         raise ArtifactError(f"{made.path} is a {made.kind}, not a model")
     return LanguageModel(made, device)

@@ -205,6 +205,13 @@ class Decontamination(Config):
     )
 
 
+class Mixture(Config):
+    """How much of the corpus to keep, divided by the weights of the sources."""
+
+    total: int | None = Field(None, ge=1, description="Size of the corpus; None keeps all there is")
+    unit: Literal["bytes", "tokens"] = Field("tokens", description="Tokens are estimated at 4 bytes each")
+
+
 class Canary(Config):
     """Secrets planted at known rates, so that memorisation can be measured after training (arXiv:1802.08232)."""
 

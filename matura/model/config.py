@@ -299,9 +299,7 @@ class ModelConfig(Config):
     """Encoder only (BERT), decoder only (GPT, Llama), or both (T5)."""
 
     vocabulary: int = Field(gt=0, le=2**31, description="Number of token ids")
-    context: int = Field(
-        gt=0, le=2**31, description="Longest sequence the model was made for, in tokens"
-    )
+    context: int = Field(gt=0, le=2**31, description="Longest sequence the model was made for, in tokens")
     encoder: StackConfig | None = None
     decoder: StackConfig | None = None
     head: Head = LanguageHead()

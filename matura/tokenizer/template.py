@@ -44,7 +44,8 @@ class Template:
             with limited():
                 self._template = _environment().from_string(source)
         except Exception as error:  # also what deep nesting does to parsers
-            raise FormatError(f"the chat template is not valid Jinja: {error}") from error
+            reason = str(error) or type(error).__name__
+            raise FormatError(f"the chat template is not valid Jinja: {reason}") from error
 
     def render(self, values: Mapping[str, Any]) -> str:
         """The text. Raises whatever the template raises: it is a program of its own and can fail in any way."""
