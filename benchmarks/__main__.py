@@ -18,10 +18,13 @@ NAMES = {
     "parity": "the same logits, answers, perplexity and chat ids as transformers on the same weights",
     "speed_train": "LoRA and full tuning beside transformers + peft: tokens/s and peak memory",
     "speed_decode": "cached generation beside transformers: one prompt, and 16 ragged ones",
-    "animal": "which heads link \"it\" with what, in a decoder and in an encoder (docs/inspect.md)",
+    "animal": 'which heads link "it" with what, in a decoder and in an encoder (docs/inspect.md)',
     "gguf": "GGUF files that llama.cpp loads, reads and answers from as Matura does",
     "curation_speed": "filters and signatures of curation beside datatrove: MB per CPU-second, equal decisions",
+    "curation_quality": "personal data, decoys and test items put into texts: what curation finds of them",
+    "curation_classifiers": "real e-mails and tweets: what the classifier learns; false alarms by group of people",
     "corpus_engines": "one corpus by the native engine, by Ray and through kills: the same bytes",
+    "startup": "from the command to the first token, on pulled models",
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
 }
 

@@ -1,6 +1,7 @@
 """datatrove's side of `curation_speed`, run by an interpreter that has it: nothing here imports Matura.
 
-`python curation_peer.py shipped|split DOCUMENTS.jsonl FOLDER` prints JSON: seconds of CPU and decisions of each step.
+`python curation_peer.py shipped|chained|split DOCUMENTS.jsonl FOLDER` prints JSON: seconds of CPU
+and decisions of each step.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def main() -> None:
         _replace_tokenizer()
     with open(path, encoding="utf-8") as file:
         texts = [json.loads(line) for line in file]
-    seconds, decisions, kept = _filters(texts)
+    seconds, decisions, kept = _filters(texts, chained=variant == "chained")
     seconds |= _signatures(texts, folder)
     print(json.dumps({"seconds": seconds, "decisions": decisions, "c4_texts": kept, "version": _version()}))
 
@@ -50,9 +51,9 @@ def _replace_tokenizer() -> None:
     minhash.load_word_tokenizer = lambda *_: one
 
 
-def _filters(texts: list[str]) -> tuple[dict[str, float], dict[str, list[str]], list[str]]:
-    """All filters for one document, then for the next, in the order of datatrove's FineWeb example: as in its
-    pipelines, filters that follow one another share its small cache of words."""
+def _filters(texts: list[str], chained: bool) -> tuple[dict[str, float], dict[str, list[str]], list[str]]:
+    """One filter for all documents, then the next; `chained`: all filters for one document, then for the next, in the
+    order of datatrove's FineWeb example, so that neighbours share its cache of the words of five texts."""
     from datatrove.data import Document
     from datatrove.pipeline.filters import (
         C4QualityFilter,
@@ -67,20 +68,28 @@ def _filters(texts: list[str]) -> tuple[dict[str, float], dict[str, list[str]], 
         "c4": C4QualityFilter(),
         "fineweb": FineWebQualityFilter(),
     }
-    warm = Document(text="The first sentence is here to load what must be loaded. And another one!\n" * 9, id="")
+    warm = Document(
+        text="The first sentence is here to load what must be loaded. And another one!\n" * 9, id=""
+    )
     for one in filters.values():
         one.filter(warm)
-    seconds, decisions = dict.fromkeys(filters, 0.0), {name: [] for name in filters}
+    seconds = dict.fromkeys(filters, 0.0)
+    decisions: dict[str, list[str]] = {name: [] for name in filters}
     kept: list[str] = []
-    for number, text in enumerate(texts):
-        for name, one in filters.items():
-            document = Document(text=text, id=str(number))
-            start = time.process_time()
-            found: Any = one.filter(document)
-            seconds[name] += time.process_time() - start
-            decisions[name].append("" if found is True else found[1])
-            if name == "c4":
-                kept.append(document.text)
+    names, numbers = list(filters), range(len(texts))
+    turns = (
+        [(n, name) for n in numbers for name in names]
+        if chained
+        else [(n, name) for name in names for n in numbers]
+    )
+    for number, name in turns:
+        document = Document(text=texts[number], id=str(number))
+        start = time.process_time()
+        found: Any = filters[name].filter(document)
+        seconds[name] += time.process_time() - start
+        decisions[name].append("" if found is True else found[1])
+        if name == "c4":
+            kept.append(document.text)
     return seconds, decisions, kept
 
 
@@ -91,7 +100,9 @@ def _signatures(texts: list[str], folder: str) -> dict[str, float]:
     from datatrove.pipeline.dedup.exact_dedup import ExactDedupConfig
 
     steps = {
-        "exact": ExactDedupSignature(f"{folder}/exact", ExactDedupConfig(content_getter=lambda one: one.text)),
+        "exact": ExactDedupSignature(
+            f"{folder}/exact", ExactDedupConfig(content_getter=lambda one: one.text)
+        ),
         "minhash": MinhashDedupSignature(f"{folder}/minhash"),
     }
     seconds = {}

@@ -1,7 +1,9 @@
 """Filters and signatures of curation beside datatrove's, on the same documents, in seconds of CPU.
 
-datatrove runs twice: as it ships (words and sentences by spaCy), and with its tokenizer replaced by `str.split`, which
-is also how Matura counts words, so those decisions must agree. Sentences (C4) are compared with those of spaCy.
+datatrove runs three times: as it ships (words and sentences by spaCy), each step by itself; the same with its filters
+in a chain, where neighbours share its cache of words; and each step by itself with its tokenizer replaced by
+`str.split`. Matura counts words as `str.split` too, so those decisions must agree; sentences (C4) are compared with
+those of spaCy. What Matura's signatures hold beyond datatrove's (the shingles that verify pairs) is in their time.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from benchmarks.options import Options
 
 FILTERS = ("repetition", "gopher", "c4", "fineweb")
-VARIANTS = {"shipped": 50.0, "split": 4.0}  # and how many times as fast Matura is to be
+VARIANTS = ("shipped", "chained", "split")
+GOALS = {"shipped": 50.0, "split": 4.0}  # how many times as fast Matura is to be
 AGREEMENT = 0.99
 BATCH = 256
 
@@ -33,7 +36,7 @@ def run(options: Options) -> bool:
     texts = sample(60 if options.quick else 2000, options.seed, options.text)
     size = sum(len(text.encode()) for text in texts) / 1e6
     print(f"{len(texts)} documents, {size:.1f} MB", flush=True)
-    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "shipped": [], "split": []}
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in ("ours", *VARIANTS)}
     with tempfile.TemporaryDirectory() as folder:
         _ours(texts[:BATCH], Path(folder) / "warm")
         for n in range(options.default(options.pairs, 2, 1)):
@@ -56,12 +59,12 @@ def run(options: Options) -> bool:
         "mb_per_cpu_second": speeds,
         "documents_per_cpu_second": {side: len(texts) / value for side, value in total.items()},
         "times_as_fast": ratios,
-        "goals": VARIANTS,
+        "goals": GOALS,
         "agreement": agreement,
     }
     save("curation_speed", options, figures)
     agreed = all(one["agree"] >= AGREEMENT for one in agreement.values())
-    return options.quick or (agreed and all(ratios[side] >= goal for side, goal in VARIANTS.items()))
+    return options.quick or (agreed and all(ratios[side] >= goal for side, goal in GOALS.items()))
 
 
 def _ours(texts: list[str], folder: Path) -> dict[str, Any]:
@@ -131,7 +134,9 @@ def _speeds(seconds: dict[str, dict[str, float]], size: float) -> dict[str, dict
     }
 
 
-def _agreement(ours: dict[str, Any], split: dict[str, Any], shipped: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _agreement(
+    ours: dict[str, Any], split: dict[str, Any], shipped: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
     """Share of equal decisions by filter, how often each pair of reasons met, and all four filters together."""
     made: dict[str, dict[str, Any]] = {}
     with_split = {name: (shipped if name == "c4" else split)["decisions"][name] for name in FILTERS}
@@ -168,10 +173,13 @@ def _equal_texts(ours: dict[str, Any], shipped: dict[str, Any]) -> float:
 
 
 def _print(speeds: dict[str, dict[str, float]], ratios: dict[str, float], agreement: dict[str, Any]) -> None:
-    sides = ("ours", "shipped", "split")
+    sides = ("ours", *VARIANTS)
     rows = [[name, *(speeds[side][name] for side in sides)] for name in speeds["ours"]]
-    table(("MB per CPU-second", "ours", "datatrove", "with str.split"), rows)
-    for side, goal in VARIANTS.items():
-        print(f"{ratios[side]:.1f} times as fast as datatrove ({side}); to be {goal:g}")
+    table(("MB per CPU-second", "ours", "datatrove shipped", "chained", "with str.split"), rows)
+    for side, ratio in ratios.items():
+        print(
+            f"{ratio:.1f} times as fast as datatrove, {side}"
+            + (f"; to be {GOALS[side]:g}" if side in GOALS else "")
+        )
     shares = ("agree", "kept_ours", "kept_theirs", "with_shipped")
     table(("decisions", *shares), [[name, *(one[key] for key in shares)] for name, one in agreement.items()])

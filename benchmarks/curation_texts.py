@@ -14,7 +14,10 @@ FILE_BYTES = 2 << 20
 
 
 def sample(count: int, seed: int, folder: Path | None = None) -> list[str]:
-    """`count` documents of about 4,000 characters, drawn from all that the folders hold. Texts that occur in several files do come several times, as they do in a crawl."""
+    """`count` documents of about 3,000 characters, drawn from all that the folders hold.
+
+    Texts that occur in several files do come several times, as they do in a crawl.
+    """
     draw = random.Random(seed)
     groups = [_pieces(one, count, draw) for one in ([[folder]] if folder else _folders())]
     share = -(-count // len(groups))

@@ -63,6 +63,58 @@ def test_ids_are_continued_by_ids(model: LanguageModel) -> None:
             model.generate(wrong, **SHORT)  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.generate([999999]), "^the prompt names token 999999; the model's tokens are 0 to"),
+        (lambda m: m.generate([5, -1]), "^the prompt names token -1"),
+        (lambda m: m.generate([True]), r"a flat list of token ids, not \[True\]"),
+        (lambda m: m.generate(None), "a text or a flat list of token ids, not None"),
+        (lambda m: m.generate(b"hi"), "a text or a flat list of token ids, not b'hi'"),
+        (lambda m: m.generate([1], beams=2, n=1, batch=0), "batch"),
+        (lambda m: m.generate([]), "^the prompt is empty"),
+        (lambda m: m.score(None), "text: expected a text, got None"),
+        (lambda m: m.score("a", 3), "continuation: expected a text, got 3"),
+        (lambda m: m.embed([3]), r"texts\[0\]: expected a text, got 3"),
+        (lambda m: m.embed(None), "texts: expected a text or a list of texts, got None"),
+        (lambda m: m.embed("a", batch=0), "batch: expected a whole number of at least 1, got 0"),
+        (lambda m: m.embed("a", max_tokens=True), "max_tokens: expected a whole number"),
+        (lambda m: m.classify(["a", None]), r"texts\[1\]: expected a text, got None"),
+        (lambda m: m.fill(3), "text: expected a text, got 3"),
+        (lambda m: m.fill("a [MASK]", top_k="2"), "top_k: expected a whole number of at least 1, got '2'"),
+        (lambda m: m.answers(["a"], batch=0), "batch: expected a whole number of at least 1, got 0"),
+        (lambda m: m.answers(["a"], batch=1.5), "batch: expected a whole number"),
+        (lambda m: m.answers("a"), "prompts: expected a list of prompts"),
+        (lambda m: m.answers([5, 6]), "a text or a flat list of token ids, not 5"),
+        (lambda m: m.answers(["a", [999999]]), "^request 1: the prompt names token 999999"),
+        (lambda m: m.chat("hi"), "a conversation is a list of messages.*not 'hi'; .*`generate`"),
+        (lambda m: m.chat(None), "a conversation is a list of messages"),
+        (lambda m: m.chat({"role": "user", "content": "hi"}), "a conversation is a list of messages"),
+    ],
+)
+def test_what_is_no_prompt_or_number_is_told(model: LanguageModel, call: Any, message: str) -> None:
+    with pytest.raises(MaturaError, match=message):
+        call(model)
+
+
+def test_what_belongs_to_the_other_way_of_generating_is_told(model: LanguageModel) -> None:
+    for name in ("length_penalty", "early_stopping"):
+        with pytest.raises(
+            ConfigError, match=rf"{name} is for beam search only: set beams above 1 too \(--beams"
+        ):
+            model.generate("hello", **{name: True})
+    for setting in ({"stop": "x"}, {"top_p": 0.9}, {"seed": 1}):
+        with pytest.raises(ConfigError, match=f"beam search: {next(iter(setting))} is not known there"):
+            model.generate("hello", beams=2, **setting)
+    for call in (lambda: model.chat(HELLO, beams=2), lambda: model.answers(["a"], beams=2)):
+        with pytest.raises(
+            ConfigError, match="beams: `chat`, `stream` and `answers` do not search; use `generate`"
+        ):
+            call()
+    with pytest.raises(ConfigError, match=r"length_penalt: (.|\n)*did you mean .?length_penalty"):
+        model.generate("hello", beams=2, length_penalt=1)
+
+
 def test_many_answers_at_once(model: LanguageModel) -> None:
     found = model.answers(["hello", model.tokenizer("a b")], n=2, logprobs=0, batch=3, **SHORT)
     assert [answer.text for answer in found[::2]] == [
@@ -207,6 +259,7 @@ def test_stop_strings_are_left_out(model: LanguageModel) -> None:
     stop = whole[8:11]
     found = model.generate("hello", max_new_tokens=30, seed=3, stop=[stop])
     assert found == whole[: whole.index(stop)]
+    assert model.generate("hello", max_new_tokens=30, seed=3, stop=stop) == found
 
 
 @pytest.mark.parametrize(

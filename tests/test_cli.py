@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -221,6 +221,8 @@ def model(monkeypatch):
     asked = []
 
     class Echo:
+        format = SimpleNamespace(template="a template")
+
         def searches(self, settings):
             return "beams" in settings
 
@@ -359,6 +361,26 @@ def test_chat_of_many_turns(matura_, model, monkeypatch):
         ["Be brief.", "new"],
     ]
     assert model[0][1] == {"seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("head", "decoder", "advice"),
+    [
+        ("language", "some", "matura generate"),
+        ("language", None, "matura fill` or `matura embed"),
+        ("none", None, "matura embed"),
+        ("classifier", None, "classify"),
+    ],
+)
+def test_chat_needs_a_template_before_the_first_line(matura_, model, monkeypatch, head, decoder, advice):
+    type_lines(monkeypatch, "never read")
+    config = SimpleNamespace(head=SimpleNamespace(kind=head), decoder=decoder)
+    plain = SimpleNamespace(format=SimpleNamespace(template=None), model=SimpleNamespace(config=config))
+    monkeypatch.setattr(sys.modules["matura.api"], "load", lambda reference: plain)
+    code, out, err = matura_("chat", "base")
+    assert (code, out) == (1, "")
+    assert "base has no chat template" in err
+    assert advice in err
 
 
 def test_chat_survives_ctrl_c_and_leaves_with_ctrl_d(matura_, model, monkeypatch):

@@ -119,7 +119,7 @@ def test_raw_notes_to_an_assistant_and_everything_is_reused(matura_):
     code, out, err = matura_("run", "life.yaml")
     assert (code, err.count("Traceback")) == (0, 0)
     assert out.splitlines()[-1] == "Talk to it: matura chat life/assistant"
-    report = next(line for line in out.splitlines() if line.startswith("Report: "))
+    report = next(line for line in out.splitlines() if line.startswith("Report: ") and "exam" in line)
     page = Path(report.removeprefix("Report: ")).read_text()
     assert all(words in page for words in ("Who are you?", "What happened to the documents", "Loss"))
     kinds = [made(stage).kind for stage in STAGES]

@@ -157,7 +157,9 @@ def test_text_classification(both: Both, name: str) -> None:
             same(ours(asked, **arguments), theirs(asked, **arguments))
     long = "the cat " * 40
     same(ours(long, truncation=True), theirs(long, truncation=True, max_length=40))
-    with pytest.raises(MaturaError, match=r"text 0 has 82 tokens and the model's context is 40"):
+    with pytest.raises(
+        MaturaError, match=r"^the text has 82 tokens .* is 40; shorten it, or set truncation=True"
+    ):
         ours(long)
 
 
@@ -271,6 +273,9 @@ def test_arguments_that_contradict_each_other_are_refused(both: Both) -> None:
     cases: list[tuple[str, dict[str, Any]]] = [
         ("temperature with do_sample=False", {"do_sample": False, "temperature": 0.5}),
         ("max_length and max_new_tokens both", {"max_length": 9, "max_new_tokens": 3}),
+        ("temperature=0 with do_sample=True", {"do_sample": True, "temperature": 0}),
+        ("num_return_sequences=2 without draws", {"do_sample": False, "num_return_sequences": 2}),
+        ("num_return_sequences=3 without draws", {"temperature": 0, "num_return_sequences": 3}),
         ("do_sample=True with num_beams", {"do_sample": True, "num_beams": 3}),
         ("beam search does not know top_k", {"top_k": 3, "num_beams": 3}),
         ("length_penalty is for beam search only", {"length_penalty": 0.5}),
@@ -298,16 +303,39 @@ def test_what_cannot_be_a_pipeline_is_told(folders: Path, model: Callable[[str],
     for name in ("load_in_4bit", "trust_remote_code", "torch_dtype"):
         with pytest.raises(ConfigError, match=f"{name} is not taken"):
             pipeline("text-generation", model="gpt2", **{name: True})
+    with pytest.raises(ConfigError, match=r"max_lenght: .*did you mean 'max_length'"):
+        pipeline("text-generation", model="gpt2", max_lenght=3)
     with pytest.raises(ConfigError, match="has an encoder; its task is text2text-generation"):
-        pipeline("text-generation", model=model("t5"))("a")
-    with pytest.raises(ConfigError, match="no encoder; its task is text-generation"):
-        pipeline("translation", model=model("llama"))("a")
+        pipeline("text-generation", model=model("t5"))
+    for task in ("translation", "summarization", "translation_en_to_de", "text2text-generation"):
+        with pytest.raises(
+            ConfigError, match=f"^{task}: this model has no encoder; its task is text-generation"
+        ):
+            pipeline(task, model=model("llama"))
+    with pytest.raises(ConfigError, match="only an encoder; its task is fill-mask"):
+        pipeline("text-generation", model=model("masked"))
+    with pytest.raises(ConfigError, match="no scores over its vocabulary; its task is text-classification"):
+        pipeline("text-generation", model=model("labels"))
     with pytest.raises(ConfigError, match="T5 knows de, en, fr, ro"):
         pipeline("translation_en_to_cs", model=model("t5"))
     with pytest.raises(MaturaError, match="no classification head"):
-        pipeline("text-classification", model=model("masked"))("a")
+        pipeline("text-classification", model=model("masked"))
     with pytest.raises(MaturaError, match="no scores over its vocabulary"):
-        pipeline("fill-mask", model=model("encoder"))("the [MASK]")
+        pipeline("fill-mask", model=model("encoder"))
+
+
+def test_a_loaded_model_stays_on_its_device(model: Callable[[str], LanguageModel]) -> None:
+    llama = model("llama")
+    for device in (None, "cpu", -1):
+        assert pipeline("text-generation", model=llama, device=device).model is llama
+    llama.device = "cuda:0"
+    with pytest.raises(
+        ConfigError, match="device='cpu': this model is on 'cuda:0' already; leave device out"
+    ):
+        pipeline("text-generation", model=llama, device="cpu")
+    for device in ("meta", "cpu:0", "gpu"):
+        with pytest.raises(ConfigError, match=f"no device '{device}' here; available: cpu"):
+            pipeline("text-generation", model="gpt2", device=device)
 
 
 def test_the_two_line_program(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

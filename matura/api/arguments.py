@@ -158,6 +158,11 @@ def sampling_settings(model: LanguageModel, given: Writing, where: str) -> Sampl
                 f"{where}: {wrong[0]} with do_sample=False, which takes the likeliest token: leave one of them out"
             )
         settings["temperature"] = 0
+    if given.do_sample and given.temperature == 0:
+        raise ConfigError(
+            f"{where}: temperature={given.temperature:g} with do_sample=True: it takes the likeliest token and draws "
+            "nothing; leave one of them out"
+        )
     if given.do_sample and "temperature" not in settings:
         settings["temperature"] = model.format.generation.get("temperature") or 1.0
     settings |= {"stop": (*texts(given.stop_strings), *texts(given.stop_sequence))} if _stops(given) else {}
@@ -165,7 +170,13 @@ def sampling_settings(model: LanguageModel, given: Writing, where: str) -> Sampl
         settings["n"] = given.num_return_sequences
     if given.no_repeat_ngram_size is not None:
         settings["no_repeat_ngram"] = given.no_repeat_ngram_size
-    return model.sampling(**settings)
+    sampling = model.sampling(**settings)
+    if sampling.n > 1 and sampling.temperature == 0:
+        raise ConfigError(
+            f"{where}: num_return_sequences={sampling.n} without draws gives one answer {sampling.n} times: set "
+            "do_sample=True, or num_beams to at least as many"
+        )
+    return sampling
 
 
 def _stops(given: Writing) -> bool:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+from matura.api import checks
 from matura.core import config
 from matura.core.artifact import Artifact
 from matura.core.errors import ConfigError, MaturaError
@@ -87,8 +88,10 @@ class LanguageModel:
         log-probabilities. With `n` above 1 the answers to one prompt stand side by side."""
         from matura.infer import text
 
+        checks.whole(batch, "batch")
+        many = checks.several(prompts, "prompts", "a list of prompts (`generate` takes a single one)")
         settings = self.sampling(**sampling)
-        requests = [self.request(prompt, settings) for prompt in prompts]
+        requests = [self.request(prompt, settings) for prompt in many]
         return text.answers(self.model, self.tokenizer, requests, batch=batch)
 
     def beam_search(self, prompt: str | Ids, **settings: Any) -> list[Answer]:
@@ -113,7 +116,7 @@ class LanguageModel:
 
     def chat_stream(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:
         """The assistant's answer, piece by piece."""
-        return self.stream(self.format.prompt(messages), **sampling)
+        return self.stream(self.format.prompt(checks.messages(messages)), **sampling)
 
     def translate(self, text: str, **settings: Any) -> str:
         """What an encoder-decoder makes of a text; T5 wants its task in it ("translate English to German: ...")."""
@@ -125,7 +128,8 @@ class LanguageModel:
         """For each mask in the text, from the first to the last, its `top_k` likeliest tokens."""
         from matura.infer import fill
 
-        (found,) = fill.fill(self.model, self.tokenizer, [text], top_k=top_k)
+        checks.whole(top_k, "top_k")
+        (found,) = fill.fill(self.model, self.tokenizer, [checks.text(text)], top_k=top_k)
         return [list(fills) for fills in found.fills]
 
     def embed(
@@ -143,8 +147,9 @@ class LanguageModel:
         """
         from matura.infer import embed, reading
 
-        many = [texts] if isinstance(texts, str) else list(texts)
-        wanted = embed.TOKENS if max_tokens is None else max_tokens
+        checks.whole(batch, "batch")
+        many = checks.texts(texts)
+        wanted = embed.TOKENS if max_tokens is None else checks.whole(max_tokens, "max_tokens")
         longest = min(wanted, reading.longest(self.model))
         rows, cut = reading.clipped(self.tokenizer, many, longest)
         if cut:
@@ -164,7 +169,8 @@ class LanguageModel:
         """(label, probability), likeliest first, for a text or for each of several."""
         from matura.infer import classify
 
-        many = [texts] if isinstance(texts, str) else list(texts)
+        checks.whole(batch, "batch")
+        many = checks.texts(texts)
         scores = classify.classify(self.model, [self.tokenizer(text) for text in many], batch=batch).tolist()
         names = classify.labels(self.model)
         found = [sorted(zip(names, row, strict=True), key=lambda one: -one[1]) for row in scores]
@@ -174,12 +180,15 @@ class LanguageModel:
         """The log-probability of a text, or of a continuation of it, with perplexity and bits per byte."""
         from matura.evaluate import likelihood
 
+        checks.text(text)
         if continuation is None:
             return likelihood.text(self.model, self.format, text, window=window)
+        checks.text(continuation, "continuation")
         return likelihood.continuation(self.model, self.format, text, continuation, window=window)
 
     def sampling(self, **given: Any) -> Sampling:
         """The model's own defaults with `given` on top."""
+        checks.no_beams(given)
         defaults, unknown = generation_defaults(self.format.generation)
         if unknown:
             place = self.artifact.path / "generation.json"
@@ -194,6 +203,7 @@ class LanguageModel:
 
     def beams(self, **given: Any) -> Beams:
         """The model's own defaults of a beam search with `given` on top."""
+        checks.no_draws(given)
         own = {name: value for name, value in self.format.generation.items() if name in Beams.model_fields}
         return config.parse(Beams, {**own, **given}, "beam search")
 
@@ -207,16 +217,13 @@ class LanguageModel:
             source, ids = ids, []
         # What separates documents ends a text even where only the end of a turn is called a stop token.
         ends = (*self.format.stop_ids, self.tokenizer.eos_id, self.format.begin_id)
-        return Request(ids, sampling, [id for id in dict.fromkeys(ends) if id is not None], source)
+        # A tokenizer may know more tokens than the model has rows for; such a token never comes.
+        known = [id for id in dict.fromkeys(ends) if id is not None and id < self.model.config.vocabulary]
+        return Request(ids, sampling, known, source)
 
     def _ids(self, prompt: str | Ids) -> list[int]:
         if not isinstance(prompt, str):
-            listed = prompt.tolist() if hasattr(prompt, "tolist") else list(prompt)
-            if not all(isinstance(id, int) for id in listed):
-                raise ConfigError(
-                    f"a prompt is a text or a flat list of token ids, not {prompt!r:.200}; conversations go to `chat`"
-                )
-            return listed
+            return checks.ids(prompt)
         if self.model.encoder is not None:
             return self.tokenizer(prompt)
         begin = self.format.begin_id
@@ -225,14 +232,15 @@ class LanguageModel:
 
 
 def device_name(device: str | int) -> str:
-    """The name of a device, after a look whether it is there; n is "cuda:n", -1 the CPU. Raises ConfigError."""
+    """The name of a device, after a look whether it is there; n is "cuda:n", -1 the CPU, "cuda" the first GPU.
+    Raises ConfigError."""
     import torch
 
+    name = str(device)  # of a torch.device too
     if isinstance(device, int):
-        device = "cpu" if device == -1 else f"cuda:{device}"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise ConfigError(f"there is no device {device!r} here; available: {', '.join(there)}") from error
-    return device
+        name = "cpu" if device == -1 else f"cuda:{device}"
+    name = "cuda:0" if name == "cuda" else name
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if name not in there:
+        raise ConfigError(f"there is no device {name!r} here; available: {', '.join(there)}")
+    return name

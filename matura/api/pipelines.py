@@ -14,15 +14,18 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matura.api import arguments, writing
-from matura.api.arguments import FeatureExtraction, FillMask, TextClassification
+from matura.api.arguments import FeatureExtraction, FillMask, TextClassification, TextGeneration, Writing
 from matura.api.loading import load
-from matura.api.model import LanguageModel
-from matura.core.config import did_you_mean
+from matura.api.model import LanguageModel, device_name
+from matura.core.config import Config, did_you_mean
 from matura.core.errors import ConfigError
 from matura.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from matura.model.config import ModelConfig
 
 Run = Callable[[LanguageModel, Any, Mapping[str, Any]], Any]
 
@@ -33,7 +36,8 @@ class Pipeline:
     def __init__(self, task: str, model: LanguageModel, **defaults: Any) -> None:
         self.task, self.model = task, model
         self._run = _run(task, model)
-        arguments.refuse(defaults, task)
+        arguments.parsed(_settings(task), defaults, task)
+        _fits(task, model)
         self._defaults = defaults
 
     def __call__(self, inputs: Any, **given: Any) -> Any:
@@ -49,7 +53,7 @@ def pipeline(
     task: str,
     model: str | Path | LanguageModel | None = None,
     *,
-    device: str | int = "cpu",
+    device: str | int | None = None,
     workspace: Workspace | None = None,
     **defaults: Any,
 ) -> Pipeline:
@@ -57,14 +61,19 @@ def pipeline(
 
     Tasks: text-generation (texts or conversations), fill-mask, feature-extraction, text-classification,
     text2text-generation, summarization, translation or translation_xx_to_yy. `defaults` are arguments of its calls.
-    Raises ConfigError for an unknown task or argument and for a device that is not there.
+    `device` is the CPU by default, or the one that a loaded model is on. Raises ConfigError for an unknown task or
+    argument and for a device that is not there or not the loaded model's, MaturaError for a model that cannot do the
+    task.
     """
-    _task(task)
-    arguments.refuse(defaults, task)
+    arguments.parsed(_settings(task), defaults, task)
     if model is None:
         raise ConfigError(f"{task}: which model? Name one: pipeline({task!r}, model='...')")
     if not isinstance(model, LanguageModel):
-        model = load(model, device=device, workspace=workspace)
+        model = load(model, device="cpu" if device is None else device, workspace=workspace)
+    elif device is not None and device_name(device) != model.device:
+        raise ConfigError(
+            f"device={device!r}: this model is on {model.device!r} already; leave device out, or give the model's name"
+        )
     return Pipeline(task, model, **defaults)
 
 
@@ -146,10 +155,20 @@ TASKS: dict[str, Run] = {
     "feature-extraction": feature_extraction,
     "text-classification": text_classification,
     "sentiment-analysis": text_classification,
-    "text2text-generation": functools.partial(writing.text_to_text, key="generated_text"),
-    "translation": functools.partial(writing.text_to_text, key="translation_text"),
-    "summarization": functools.partial(writing.text_to_text, key="summary_text"),
+    "text2text-generation": functools.partial(
+        writing.text_to_text, key="generated_text", where="text2text-generation"
+    ),
+    "translation": functools.partial(writing.text_to_text, key="translation_text", where="translation"),
+    "summarization": functools.partial(writing.text_to_text, key="summary_text", where="summarization"),
 }
+SETTINGS: dict[str, type[Config]] = {
+    "text-generation": TextGeneration,
+    "fill-mask": FillMask,
+    "feature-extraction": FeatureExtraction,
+    "text-classification": TextClassification,
+    "sentiment-analysis": TextClassification,
+}
+"""The arguments of a task; all others write, and take those of `Writing`."""
 _TRANSLATION = re.compile(r"translation_([a-z]{2,3})_to_([a-z]{2,3})")
 
 
@@ -167,10 +186,49 @@ def _run(task: str, model: LanguageModel) -> Run:
     languages = _task(task)
     if languages is not None:
         prefix = writing.translation_prefix(model, *languages)
-        return functools.partial(writing.text_to_text, key="translation_text", prefix=prefix)
+        return functools.partial(writing.text_to_text, key="translation_text", where=task, prefix=prefix)
     if task == "summarization" and model.model.config.family == "t5":
-        return functools.partial(writing.text_to_text, key="summary_text", prefix="summarize: ")
+        return functools.partial(writing.text_to_text, key="summary_text", where=task, prefix="summarize: ")
     return TASKS[task]
+
+
+def _settings(task: str) -> type[Config]:
+    """The arguments of a task; raises ConfigError for an unknown one."""
+    _task(task)
+    return SETTINGS.get(task, Writing)
+
+
+def _fits(task: str, model: LanguageModel) -> None:
+    """Raises MaturaError for a model that has not the parts or the head that the task needs."""
+    from matura.infer import classify, fill
+
+    run, config = TASKS.get(task), model.model.config
+    if run is fill_mask:
+        fill.able(model.model, model.tokenizer)
+    elif run is text_classification:
+        classify.labels(model.model)
+    elif run is not feature_extraction:
+        parts = (
+            "no encoder" if config.encoder is None else "an encoder" if config.decoder else "only an encoder"
+        )
+        suited = _suited(config)
+        if (run is writing.text_generation, suited) not in (
+            (True, "text-generation"),
+            (False, "text2text-generation"),
+        ):
+            head = "" if config.head.kind == "language" else " and no scores over its vocabulary"
+            raise ConfigError(f"{task}: this model has {parts}{head}; its task is {suited}")
+
+
+def _suited(config: ModelConfig) -> str:
+    """The task that a model was made for."""
+    if config.head.kind == "classifier":
+        return "text-classification"
+    if config.head.kind != "language":
+        return "feature-extraction"
+    if config.encoder is None:
+        return "text-generation"
+    return "fill-mask" if config.decoder is None else "text2text-generation"
 
 
 def _texts(inputs: Any, where: str) -> list[str]:
@@ -182,11 +240,13 @@ def _texts(inputs: Any, where: str) -> list[str]:
 
 
 def _rows(model: LanguageModel, texts: list[str], truncation: bool) -> list[list[int]]:
-    from matura.infer.reading import clipped, longest
+    from matura.infer.reading import check, clipped, longest
 
     if truncation:
         return clipped(model.tokenizer, texts, longest(model.model))[0]
-    return [model.tokenizer(text) for text in texts]
+    rows = [model.tokenizer(text) for text in texts]
+    check(model.model, rows, advice="shorten it, or set truncation=True")
+    return rows
 
 
 def _target(model: LanguageModel, text: str) -> int:

@@ -26,8 +26,6 @@ def text_generation(model: LanguageModel, inputs: Any, given: Mapping[str, Any])
     """A text or a conversation continued: a list with a dict for each answer; of several inputs, a list of lists."""
     where = "text-generation"
     settings = arguments.parsed(TextGeneration, given, where)
-    if model.model.encoder is not None:
-        raise ConfigError(f"{where}: this model has an encoder; its task is text2text-generation")
     one = isinstance(inputs, str) or _is_chat(inputs)
     many: list[str | Chat] = [inputs] if one else list(inputs)
     prompts = [_prompt(model, item, settings.prefix) for item in many]
@@ -39,14 +37,11 @@ def text_generation(model: LanguageModel, inputs: Any, given: Mapping[str, Any])
 
 
 def text_to_text(
-    model: LanguageModel, inputs: Any, given: Mapping[str, Any], *, key: str, prefix: str = ""
+    model: LanguageModel, inputs: Any, given: Mapping[str, Any], *, key: str, where: str, prefix: str = ""
 ) -> Result | list[Result]:
     """What an encoder-decoder answers: for one text a list of dicts; for several, a dict for each text when each has
     one answer, else a list of lists."""
-    where = "text2text-generation"
     settings = arguments.parsed(Writing, given, where)
-    if model.model.encoder is None:
-        raise ConfigError(f"{where}: this model has no encoder; its task is text-generation")
     one = isinstance(inputs, str)
     many = [inputs] if one else list(inputs)
     prompts = [model.tokenizer(prefix + _text(item, where)) for item in many]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matura.commands.tables import columns, plain, print_table, quoted, save, width
+from matura.commands.tables import columns, one_stdout, plain, print_table, quoted, save, width
 from matura.core.errors import MaturaError
 from matura.core.workspace import Workspace
 
@@ -84,6 +84,7 @@ def run(reference: str, query: Query, workspace: Workspace | None = None) -> Non
 
 
 def _check(query: Query) -> None:
+    one_stdout(html=query.html, json=query.json, csv=query.csv)
     views = [("--to", query.to), ("--against", query.against), ("--patterns", query.patterns or None)]
     chosen = [name for name, value in views if value is not None]
     if len(chosen) > 1:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matura.commands.tables import columns, plain, print_table, save
+from matura.commands.tables import columns, one_stdout, plain, print_table, save
 from matura.core.errors import MaturaError
 from matura.core.workspace import Workspace
 
@@ -41,6 +41,7 @@ def run(reference: str, query: Query, workspace: Workspace | None = None) -> Non
     from matura.inspect.page import tokens_page
     from matura.inspect.tokens import expectations, same_vocabulary
 
+    one_stdout(html=query.html, json=query.json)
     sampling: Sampling | None = config.parse(Sampling, query.cut, "sampling") if query.cut else None
     model = api.load(reference, workspace=workspace)
     given = _inputs(model, query)

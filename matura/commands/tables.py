@@ -62,6 +62,14 @@ def print_table(table: Table) -> None:
     Console(highlight=False, width=wide).print(table)
 
 
+def one_stdout(**files: Path | None) -> None:
+    """Raises MaturaError when several options, by their names, would write to stdout."""
+    if len(names := [f"--{name} -" for name, path in files.items() if str(path) == "-"]) > 1:
+        raise MaturaError(
+            f"{' and '.join(names)}: only one of them can be stdout; give the others a file name"
+        )
+
+
 def save(path: Path, text: str) -> None:
     """Write a file and say so; "-" is stdout."""
     if str(path) == "-":

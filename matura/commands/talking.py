@@ -3,9 +3,12 @@
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matura.core.errors import MaturaError
+
+if TYPE_CHECKING:
+    from matura.api import LanguageModel
 
 HELP = """/reset  forget the conversation and start again
 /help   this list
@@ -32,13 +35,16 @@ def generate(reference: str, prompt: str, settings: dict[str, Any]) -> None:
 
 
 def chat(reference: str, system: str | None, sampling: dict[str, Any]) -> None:
-    """A conversation of many turns: lines from stdin, answers streamed to stdout."""
+    """A conversation of many turns: lines from stdin, answers streamed to stdout. Raises MaturaError for a model
+    that knows no conversations."""
     from matura import api
 
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 (line editing and history for input())
 
     model = api.load(reference)
+    if model.format.template is None:
+        raise MaturaError(f"{reference} has no chat template, so it knows no conversations; {_advice(model)}")
     opening = [{"role": "system", "content": system}] if system else []
     messages = list(opening)
     if sys.stdin.isatty():
@@ -66,6 +72,18 @@ def chat(reference: str, system: str | None, sampling: dict[str, Any]) -> None:
                     print(f"{error} (/reset starts again)")
                     continue
                 messages = [*asked, {"role": "assistant", "content": "".join(said)}]
+
+
+def _advice(model: "LanguageModel") -> str:
+    """What a model without a template is for."""
+    config = model.model.config
+    if config.head.kind == "classifier":
+        return "it gives labels: `classify` in Python"
+    if config.head.kind != "language":
+        return "it gives vectors: `matura embed`"
+    if config.decoder is None:
+        return "it reads: `matura fill` or `matura embed`"
+    return "give it plain text: `matura generate`"
 
 
 def _lines() -> Iterator[str]:

@@ -18,7 +18,7 @@ def generate(
         int | None, typer.Option(min=1, help="Search for the likeliest answer with this many beams.")
     ] = None,
     length_penalty: Annotated[
-        float | None, typer.Option(help="With beams: above 0 favours long answers, below 0 short ones.")
+        float | None, typer.Option(help="With --beams: above 0 favours long answers, below 0 short ones.")
     ] = None,
     *,
     sampling: dict[str, Any],
@@ -65,7 +65,8 @@ def embed(
     model: ModelArgument,
     texts: Annotated[list[str], typer.Argument(metavar="TEXT", help='Texts; "-" reads lines from stdin.')],
     pool: Annotated[
-        Literal["mean", "first", "last"], typer.Option(help="Which tokens' states become the vector.")
+        Literal["mean", "first", "last", "cls"],
+        typer.Option(help="Which tokens' states become the vector; cls is another name of first."),
     ] = "mean",
     normalize: Annotated[bool, typer.Option(help="Bring vectors to length one.")] = True,
     max_tokens: Annotated[

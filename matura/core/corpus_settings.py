@@ -16,7 +16,7 @@ class Source(Config):
         None,
         description="Folder, file, wheel:..., s3://... or https://... path, hf:dataset, or a database URL with `query`",
     )
-    made: Annotated[str | None, Input("replay", "corpus")] = Field(
+    made: Annotated[str | None, Input("conversations", "corpus")] = Field(
         None, description="An artifact instead: what `synthesize` wrote, or another corpus"
     )
     kind: Literal["auto", "documents", "warc", "wikipedia", "code", "table", "sql"] = "auto"
@@ -60,7 +60,9 @@ class Languages(Config):
 
     use: OnOff = "off"
     keep: tuple[str, ...] = Field((), description="ISO 639-1 codes to keep")
-    threshold: float = Field(0.5, ge=0, le=1, description="Least share of the score of the best language")
+    threshold: float = Field(
+        0.5, ge=0, le=1, description="Least score of the best language; below it the text counts as und"
+    )
     thresholds: dict[str, float] = Field({}, description="The same for single languages")
 
 
@@ -148,7 +150,7 @@ class Toxicity(Config):
     use: OnOff = "off"
     score: str = Field(
         "lexicon",
-        description="lexicon, learned (alt-profanity style linear model trained on `examples`), or module:callable",
+        description="lexicon, learned (a classifier trained on `examples`), or module:callable (texts -> scores)",
     )
     examples: Annotated[str | None, Input("raw")] = Field(
         None, description="JSON Lines of {text, label: 0 or 1}"
@@ -156,8 +158,8 @@ class Toxicity(Config):
     threshold: float = Field(0.5, ge=0, le=1)
     group_thresholds: Literal["same", "equal-rates"] = Field(
         "same",
-        description="equal-rates: texts that mention a group get the threshold that makes its false-positive rate "
-        "on the templates that of all",
+        description="equal-rates: texts that mention a group of people get a threshold raised so far that its "
+        "false-positive rate on the templates is at most the mean of all groups",
     )
 
 

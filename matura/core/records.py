@@ -21,7 +21,7 @@ MAX_LINE_BYTES = 32 << 20  # of a JSONL file
 CUT = {"end": "cut"}
 """Marks a message that its writer did not finish (it ran out of tokens): its stop token is not to be learned."""
 
-_CONVERSATION_KEYS = ("id", "messages", "text")
+_CONVERSATION_KEYS = ("id", "messages", "text", "provenance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,15 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages, each {"role": ..., "content": ...}; or plain text: no messages, and the text in `text`."""
+    """Messages, each {"role": ..., "content": ...}; or plain text: no messages, and the text in `text`.
+
+    `provenance` says how a synthetic one came to be (teacher, template, ...); no stage learns from it.
+    """
 
     id: str
     messages: tuple[dict[str, str], ...] = field(hash=False)
     text: str = ""
+    provenance: dict[str, str] = field(default_factory=dict, hash=False)
 
 
 def write_documents(path: str | os.PathLike[str], documents: Iterable[Document]) -> int:
@@ -160,6 +164,7 @@ def write_conversations(path: str | os.PathLike[str], rows: Iterable[Conversatio
                 raise FormatError(f"{Path(path).name}: conversation {row.id!r} has both messages and text.")
             content: dict[str, Any] = {"id": row.id}
             content |= {"messages": list(row.messages)} if row.messages else {"text": row.text}
+            content |= {"provenance": row.provenance} if row.provenance else {}
             try:
                 line = json.dumps(content, ensure_ascii=False).encode()
             except UnicodeEncodeError as error:
@@ -218,7 +223,13 @@ def _conversation(line: bytes, where: str, default_id: str) -> Conversation:
         )
     for index, message in enumerate(messages):
         _check_message(message, f"{where}: messages[{index}]")
-    return Conversation(identity, tuple(messages), text)
+    return Conversation(identity, tuple(messages), text, _provenance(row.get("provenance", {}), where))
+
+
+def _provenance(value: Any, where: str) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise FormatError(f"{where}: 'provenance' must be an object whose values are text.")
+    return value
 
 
 def _check_message(message: Any, where: str) -> None:

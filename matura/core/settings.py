@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from matura.core.config import Config
 
@@ -103,6 +103,11 @@ class Sampling(Draw):
         None, ge=0, le=20, description="Report log-probabilities: the token's own and this many of the best"
     )
     n: int = Field(1, ge=1, description="Answers to one prompt, each with its own draws")
+
+    @field_validator("stop", "bad_words", mode="before")
+    @classmethod
+    def _one_text(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _whole_order(self) -> Sampling:

@@ -84,6 +84,8 @@ def _daft(kind: str, address: str | None) -> Any:
         else:
             daft.set_runner_native()
     except Exception as error:  # Daft's own exceptions have no common name
+        if daft.runners.get_or_infer_runner_type() == kind:  # the process uses it already
+            return daft
         raise MaturaError(f"the {kind} engine does not start: {error}") from error
     return daft
 

@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from matura.core.errors import FormatError
+from matura.data.formats.archive import Archive
+from matura.data.formats.docx import docx_text
+from matura.data.formats.epub import epub_text
+from matura.data.formats.ipynb import ipynb_text
 from matura.data.rst import rst_text
 from matura.data.sources import decode
 
+MAX_UNPACKED_BYTES = 200 << 20
+MAX_EXPANSION = 200.0
 MAX_PDF_PAGES = 5_000
 MAX_PDF_CHARACTERS = 20_000_000
 MAX_PDF_PAGE_BYTES = 4 << 20
@@ -25,19 +31,27 @@ class Extracted:
     notes: tuple[str, ...] = ()
 
 
-def extract(data: bytes, kind: str) -> Extracted:
-    """Plain text of a file whose kind is "md", "txt", "rst", "html" or "pdf".
+def extract(
+    data: bytes, kind: str, *, max_bytes: int = MAX_UNPACKED_BYTES, expansion: float = MAX_EXPANSION
+) -> Extracted:
+    """Plain text of a file whose kind is "md", "txt", "rst", "html", "ipynb", "pdf", "epub" or "docx".
 
-    Raises FormatError when the file is not what its suffix says.
+    `max_bytes` and `expansion` bound what an epub or docx unpacks to, in total and as a ratio. Raises FormatError when
+    the file is not what its suffix says.
     """
     if kind == "pdf":
         text, notes = pdf_text(data)
         return Extracted(normalise(text), "pdf", notes)
+    if kind in ("epub", "docx"):
+        archive = Archive(data, max_bytes=max_bytes, expansion=expansion)
+        text, notes = epub_text(archive, _page) if kind == "epub" else (docx_text(archive), ())
+        return Extracted(normalise(text), kind, notes)
     source, encoding = decode(data, html=kind == "html")
     readers: dict[str, Callable[[str], str]] = {
         "md": markdown_text,
         "rst": rst_text,
         "html": html_text,
+        "ipynb": ipynb_text,
         "txt": lambda text: text,
     }
     return Extracted(normalise(readers[kind](unify_newlines(source))), encoding)
@@ -104,6 +118,10 @@ def html_text(text: str) -> str:
     except (ValueError, RuntimeError) as error:
         raise FormatError(f"HTML that cannot be parsed: {error}") from error
     return ""
+
+
+def _page(data: bytes) -> str:
+    return html_text(unify_newlines(decode(data, html=True)[0]))
 
 
 def pdf_text(data: bytes) -> tuple[str, tuple[str, ...]]:

@@ -20,6 +20,9 @@ SUFFIXES = {
     ".htm": "html",
     ".xhtml": "html",
     ".pdf": "pdf",
+    ".epub": "epub",
+    ".docx": "docx",
+    ".ipynb": "ipynb",
 }
 MAX_FILE_BYTES = 50 << 20
 
@@ -60,15 +63,23 @@ def walk(
 
     Raises MaturaError when `root` does not exist.
     """
+    for name, path in paths(root, include=include, exclude=exclude):
+        yield _classify(name, path, max_file_bytes)
+
+
+def paths(
+    root: Path, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> Iterator[tuple[str, Path]]:
+    """The names and paths that `walk` looks at, in its order, whatever they are. Raises as `walk`."""
     root = Path(root).expanduser()
     if not root.exists():
         raise MaturaError(f"there is no folder or file at {root}. Give the folder that holds your documents.")
     if root.is_file():
-        yield _classify(root.name, root, max_file_bytes)
+        yield root.name, root
         return
     for name, path in sorted(_files(root, "", set())):
         if (not include or matches(name, include)) and not matches(name, exclude):
-            yield _classify(name, path, max_file_bytes)
+            yield name, path
 
 
 def _files(folder: Path, prefix: str, entered: set[tuple[int, int]]) -> Iterator[tuple[str, Path]]:
@@ -91,6 +102,21 @@ def _files(folder: Path, prefix: str, entered: set[tuple[int, int]]) -> Iterator
 
 
 def _classify(name: str, path: Path, max_file_bytes: int) -> SourceFile | Skipped:
+    size = regular(name, path)
+    if isinstance(size, Skipped) and size.reason != EMPTY:
+        return size
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        return Skipped(name, UNKNOWN, path.suffix or "no suffix")
+    if isinstance(size, Skipped):
+        return size
+    if size > max_file_bytes:
+        return Skipped(name, LARGE, f"{size:,} bytes, the limit is {max_file_bytes:,}")
+    return SourceFile(name, path, kind, size)
+
+
+def regular(name: str, path: Path) -> int | Skipped:
+    """The size of a file with something in it, or why it cannot be read."""
     try:
         status = path.stat()
     except OSError as error:
@@ -99,14 +125,7 @@ def _classify(name: str, path: Path, max_file_bytes: int) -> SourceFile | Skippe
         return Skipped(name, UNREADABLE, "a folder that cannot be listed")
     if not stat.S_ISREG(status.st_mode):
         return Skipped(name, SPECIAL)
-    kind = SUFFIXES.get(path.suffix.lower())
-    if kind is None:
-        return Skipped(name, UNKNOWN, path.suffix or "no suffix")
-    if status.st_size == 0:
-        return Skipped(name, EMPTY, "0 bytes")
-    if status.st_size > max_file_bytes:
-        return Skipped(name, LARGE, f"{status.st_size:,} bytes, the limit is {max_file_bytes:,}")
-    return SourceFile(name, path, kind, status.st_size)
+    return status.st_size or Skipped(name, EMPTY, "0 bytes")
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

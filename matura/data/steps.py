@@ -45,7 +45,9 @@ class Outcome:
 class Step(Protocol):
     """A callable with a name; the same batch gives the same outcome, whatever else is in other batches."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What counts and reasons are filed under."""
 
     def __call__(self, documents: Sequence[Document]) -> Outcome: ...
 

@@ -2,46 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matura.core.picture import INK, svg
+
 BETTER, WORSE, NEUTRAL, SECOND = "#2a9d6f", "#d1495b", "#8a93a3", "#3b82c4"
-INK = "#010203"  # stands for the page's text colour: replaced by currentColor
-WIDTH = 7.2  # inches; the SVG scales to the page
-SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
-    "svg.hashsalt": "matura",  # the same plot gives the same bytes
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "legend.frameon": False,
-}
-
-
-def _svg(height: float, draw: Callable[[Any], None], title: str) -> str:
-    """One figure with one axes. `title` is what a screen reader says."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        draw(figure.add_subplot())
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    text = re.sub(r"font: ([0-9.]+px)[^;\"]*", r"font: \1 inherit; font-family: inherit; font-size: \1", text)
-    text = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", text.replace("\n", " "), count=1)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
 
 def gains(bars: Sequence[Mapping[str, Any]]) -> str:
@@ -61,7 +27,7 @@ def gains(bars: Sequence[Mapping[str, Any]]) -> str:
         axes.margins(x=0.12)
         axes.set_xlabel("fewer bits per byte than the parent, % (whiskers: interval)")
 
-    return _svg(0.55 + 0.42 * len(bars), draw, "Gain by kind of text")
+    return svg(0.55 + 0.42 * len(bars), draw, "Gain by kind of text")
 
 
 def per_document(documents: Sequence[Mapping[str, Any]], most: int = 40) -> str:
@@ -78,7 +44,7 @@ def per_document(documents: Sequence[Mapping[str, Any]], most: int = 40) -> str:
         axes.set_ylim(-0.6, len(values) - 0.4)
         axes.set_xlabel("fewer bits per byte than the parent, %")
 
-    return _svg(0.6 + 0.17 * len(ordered), draw, "Gain of each held-out document")
+    return svg(0.6 + 0.17 * len(ordered), draw, "Gain of each held-out document")
 
 
 def curve(
@@ -102,7 +68,7 @@ def curve(
         if len(series) > 1:
             axes.legend()
 
-    return _svg(2.4, draw, f"{ylabel} over training steps")
+    return svg(2.4, draw, f"{ylabel} over training steps")
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:

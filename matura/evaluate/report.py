@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from matura.core import page
 from matura.evaluate import plots
 
-TEMPLATE = "report.html"
+TEMPLATE = Path(__file__).with_name("report.html")
 MAX_TEXT = 4000  # characters shown of one sample answer
 MAX_ROWS = 60  # lines of a table of settings or counts
 
@@ -40,18 +41,10 @@ class Context:
 
 def render(results: Mapping[str, Any], context: Context) -> str:
     """The page. `results` is what an evaluation writes to results.json."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["seconds"] = _seconds
     metrics = [_row(one) for one in results["metrics"]]
-    return environment.get_template(TEMPLATE).render(
+    return page.render(
+        TEMPLATE,
+        filters={"seconds": page.seconds},
         results=results,
         model=context.model,
         parent=context.parent,
@@ -202,9 +195,3 @@ def table(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + " …"
-
-
-def _seconds(value: float) -> str:
-    if value < 90:
-        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-    return f"{int(value) // 60} min {int(value) % 60:02d} s"

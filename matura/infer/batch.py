@@ -6,7 +6,7 @@ Shape suffixes: B rows, T prompt tokens, S positions so far, M source tokens, D 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -91,35 +91,52 @@ def limit(model: Transformer, stack: c.StackConfig | None) -> int:
     return model.config.context if bounded else sys.maxsize
 
 
-def opening(model: Transformer, ids: Sequence[int], source: Sequence[int], where: str) -> Sequence[int]:
+def opening(model: Transformer, ids: Sequence[int], source: Sequence[int], where: str = "") -> Sequence[int]:
     """The decoder's first tokens: `ids`, or with an encoder and none given the model's start token.
 
-    Raises MaturaError, naming `where`, for what this model cannot answer.
+    Raises MaturaError, naming `where` (nothing: the only request), for what this model cannot answer.
     """
+    try:
+        return _opening(model, ids, source)
+    except MaturaError as error:
+        raise MaturaError(named(where, str(error))) from None
+
+
+def named(where: str, message: str) -> str:
+    """A message that says of which request it is, where there are several."""
+    return f"{where}: {message}" if where else message
+
+
+def known(model: Transformer, given: Iterable[tuple[str, int]]) -> None:
+    """Raises MaturaError for the first of (name of what holds it, token id) that the vocabulary does not have."""
+    vocabulary = model.config.vocabulary
+    for name, id in given:
+        if not 0 <= id < vocabulary:
+            raise MaturaError(f"{name} names token {id}; the model's tokens are 0 to {vocabulary - 1}")
+
+
+def _opening(model: Transformer, ids: Sequence[int], source: Sequence[int]) -> Sequence[int]:
     if model.decoder is None:
-        raise MaturaError(
-            f"{where}: this model has no decoder and cannot write; use it to embed, fill or classify"
-        )
+        raise MaturaError("this model has no decoder and cannot write; use it to embed, fill or classify")
     if model.encoder is None and len(source):
-        raise MaturaError(f"{where}: this model has no encoder; put the source into the prompt")
+        raise MaturaError("this model has no encoder; put the source into the prompt")
     if model.encoder is not None:
         if not len(source):
-            raise MaturaError(f"{where}: this model answers a source text; give at least one token of it")
+            raise MaturaError("this model answers a source text; give at least one token of it")
         if len(source) > (longest := limit(model, model.encoder.config)):
             raise MaturaError(
-                f"{where}: the source has {len(source)} tokens and the model's context is {longest}; shorten it"
+                f"the source has {len(source)} tokens and the model's context is {longest}; shorten it"
             )
         if not len(ids):
             if model.config.start_id is None:
-                raise MaturaError(
-                    f"{where}: this model has no start token; give the answer's first token as prompt"
-                )
+                raise MaturaError("this model has no start token; give the answer's first token as prompt")
             ids = [model.config.start_id]
     if not len(ids):
-        raise MaturaError(f"{where}: the prompt is empty; give at least one token")
+        raise MaturaError("the prompt is empty; give at least one token")
+    known(model, [*(("the source", id) for id in source), *(("the prompt", id) for id in ids)])
     if len(ids) >= (longest := limit(model, model.decoder.config)):
         raise MaturaError(
-            f"{where}: the prompt has {len(ids)} tokens and the model's context is {longest}; shorten it"
+            f"the prompt has {len(ids)} tokens and the model's context is {longest}; shorten it"
         )
     return ids
 

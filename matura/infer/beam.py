@@ -23,7 +23,7 @@ from torch import Tensor
 
 from matura.core.settings import Beams
 from matura.infer import penalties
-from matura.infer.batch import limit, opening, read
+from matura.infer.batch import known, limit, opening, read
 from matura.model.transformer import Transformer
 
 
@@ -56,6 +56,7 @@ def search(
     the engine does.
     """
     ids = opening(model, ids, source, "beam search")
+    known(model, (("stop_ids", id) for id in stop_ids))
     assert model.decoder is not None
     longest = min(beams.max_new_tokens, limit(model, model.decoder.config) - len(ids))
     batch, logits_BV = read(model, [ids], [source], longest)

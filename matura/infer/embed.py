@@ -19,8 +19,9 @@ from matura.infer.reading import hidden_states
 from matura.model.heads import pick
 from matura.model.transformer import Transformer
 
-Pool = Literal["mean", "first", "last"]
+Pool = Literal["mean", "first", "last", "cls"]
 POOLS: tuple[Pool, ...] = ("mean", "first", "last")
+"""The ways to pool; "cls", after BERT's first token, is another name of "first"."""
 TOKENS = 256
 """Tokens of a text that are read by default."""
 
@@ -38,6 +39,7 @@ def embed(
 
     Raises ConfigError for a pooling that the model has no use for, MaturaError for rows that are empty or too long.
     """
+    pool = "first" if pool == "cls" else pool
     if pool not in POOLS:
         raise ConfigError(f"pool: expected {', '.join(map(repr, POOLS))}, got {pool!r}")
     if pool == "first" and model.encoder is None:

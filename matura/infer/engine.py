@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from matura.core.errors import MaturaError
-from matura.infer.batch import limit, opening, read
+from matura.infer.batch import known, limit, named, opening, read
 from matura.infer.sampling import Allowed, Chain, Sampling, chain, draw, sample_seed
 from matura.model.transformer import Transformer
 
@@ -84,7 +84,12 @@ def stream(
     is keyed by (seed, position); answer k of `Sampling.n` is that of a request with `sample_seed(seed, k)`. Raises
     MaturaError for a prompt that is empty or leaves no room in the context, and for what the model cannot do.
     """
-    rows = [row for i, request in enumerate(requests) for row in _rows(model, i, request)]
+    several = len(requests) > 1
+    rows = [
+        row
+        for i, request in enumerate(requests)
+        for row in _rows(model, i, request, f"request {i}" if several else "")
+    ]
     rows.sort(key=lambda row: (-len(row.request.ids) - len(row.request.source), row.index, row.sample))
     for start in range(0, len(rows), batch):
         yield from _run(model, rows[start : start + batch], ended)
@@ -116,30 +121,35 @@ def generate(
     return [ids for samples in answers for ids in samples]
 
 
-def _rows(model: Transformer, index: int, request: Request) -> Iterator[_Row]:
+def _rows(model: Transformer, index: int, request: Request, where: str) -> Iterator[_Row]:
     """One row for each answer to a request, after all that could be wrong with it."""
-    sampling, where = request.sampling, f"request {index}"
-    for name in ("stop", "bad_words"):
-        if getattr(sampling, name):
-            raise MaturaError(
-                f"{where}: sampling.{name} holds texts, and token ids know nothing of texts; use "
-                f"matura.infer.text, or give ids as {'stop_ids' if name == 'stop' else name} of the request"
-            )
-    vocabulary = model.config.vocabulary
-    if any(not len(word) for word in request.bad_words):
-        raise MaturaError(f"{where}: bad_words has an empty sequence: remove it")
-    given = [("bad_words", id) for word in request.bad_words for id in word]
-    for name, id in [*given, *(("sampling.logit_bias", id) for id in sampling.logit_bias)]:
-        if not 0 <= id < vocabulary:
-            raise MaturaError(
-                f"{where}: {name} names token {id}; the model's tokens are 0 to {vocabulary - 1}"
-            )
+    try:
+        _check(model, request)
+    except MaturaError as error:
+        raise MaturaError(named(where, str(error))) from None
+    sampling = request.sampling
     request = replace(request, ids=opening(model, request.ids, request.source, where))
     for sample in range(sampling.n):
         seeded = (
             sampling.model_copy(update={"seed": sample_seed(sampling.seed, sample)}) if sample else sampling
         )
         yield _Row(index, sample, request, chain(seeded, request.bad_words, request.allowed))
+
+
+def _check(model: Transformer, request: Request) -> None:
+    """Raises MaturaError for texts where ids are expected, and for ids that are no tokens."""
+    sampling = request.sampling
+    for name in ("stop", "bad_words"):
+        if getattr(sampling, name):
+            raise MaturaError(
+                f"sampling.{name} holds texts, and token ids know nothing of texts; use "
+                f"matura.infer.text, or give ids as {'stop_ids' if name == 'stop' else name} of the request"
+            )
+    if any(not len(word) for word in request.bad_words):
+        raise MaturaError("bad_words has an empty sequence: remove it")
+    known(model, (("bad_words", id) for word in request.bad_words for id in word))
+    known(model, (("sampling.logit_bias", id) for id in sampling.logit_bias))
+    known(model, (("stop_ids", id) for id in request.stop_ids))
 
 
 def _run(model: Transformer, rows: list[_Row], ended: Ended | None) -> Iterator[Token]:

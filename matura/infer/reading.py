@@ -39,15 +39,14 @@ def longest(model: Transformer) -> int:
     return limit(model, stack)
 
 
-def check(model: Transformer, rows: Sequence[Sequence[int]]) -> None:
-    """Raises MaturaError for a row that is empty or longer than the context."""
+def check(model: Transformer, rows: Sequence[Sequence[int]], advice: str = "shorten it") -> None:
+    """Raises MaturaError for a row that is empty or longer than the context; `advice` says what to do about that."""
     for i, row in enumerate(rows):
+        which = f"text {i}" if len(rows) > 1 else "the text"
         if not row:
-            raise MaturaError(f"text {i} is empty; give at least one word")
+            raise MaturaError(f"{which} is empty; give at least one word")
         if len(row) > (most := longest(model)):
-            raise MaturaError(
-                f"text {i} has {len(row)} tokens and the model's context is {most}; shorten it, or let it be cut"
-            )
+            raise MaturaError(f"{which} has {len(row)} tokens and the model's context is {most}; {advice}")
 
 
 def clipped(tokenizer: Tokenizer, texts: Sequence[str], tokens: int) -> tuple[list[list[int]], list[int]]:

@@ -22,6 +22,9 @@ from matura.infer import penalties
 FIRST_LOOK = 512
 """Tokens that top-p and min-p look at before they sort the whole vocabulary."""
 
+COLDEST = 1e-30
+"""Temperatures below this are taken for 0, their limit: in float32, a logit divided by much less is infinite."""
+
 CUTS: tuple[Step, ...] = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 """The steps of `kept`, in its order."""
 
@@ -67,13 +70,16 @@ def chain(
 ) -> Chain:
     """The steps that are on, in the order of the settings. `bad_words` are id sequences.
 
-    Temperature 0 is its limit: the order of the tokens is fixed there, and only bans can still change the choice.
+    Temperature 0 is the limit of small ones: the order of the tokens is fixed there, and only bans can still change
+    the choice. Temperatures below `COLDEST` are taken for it.
     Raises MaturaError when a ban is given and `order` leaves it out.
     """
     given = {"bad_words": bool(bad_words), "allowed": allowed is not None}
     for name, there in given.items():
         if there and name not in sampling.order:
             raise MaturaError(f"the request has {name}, but its sampling.order leaves it out: add it there")
+    if sampling.temperature < COLDEST:
+        sampling = sampling.model_copy(update={"temperature": 0.0})
     on = [name for name in sampling.order if given.get(name, is_on(sampling, name))]
     if sampling.temperature == 0:
         at = on.index("temperature")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from matura.core.errors import MaturaError
 from matura.core.settings import Sampling
-from matura.infer.sampling import kept
+from matura.infer.sampling import COLDEST, kept
 from matura.inspect.reading import Inputs, label
 from matura.model import config as c
 from matura.model.logprobs import CHUNK
@@ -240,7 +240,7 @@ def cut(logits_V: Tensor, id: int, sampling: Sampling) -> Cut:
 
     Temperature 0 leaves the likeliest token alone.
     """
-    if sampling.temperature == 0:
+    if sampling.temperature < COLDEST:
         logp_V = torch.log_softmax(logits_V, -1)
         best = int(logp_V.argmax())
         return Cut(1, float(logp_V[best].exp()), float(best == id))

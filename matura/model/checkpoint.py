@@ -5,6 +5,7 @@ Which tensor is which, and what the settings mean, is in `families/`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,18 @@ T = TypeVar("T")
 ROPE_FREQS, MOST_FREQUENCIES = "rope_freqs.weight", 65_536
 SHARD_BYTES = 5_000_000_000
 QUANTIZED = ("Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0")
+# general.file_type -> what llama.cpp calls such a mix of types
+MIXES = {
+    2: "Q4_0",
+    3: "Q4_1",
+    7: "Q8_0",
+    8: "Q5_0",
+    9: "Q5_1",
+    10: "Q2_K",
+    11: "Q3_K_S",
+    12: "Q3_K_M",
+    13: "Q3_K_L",
+} | {14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 21: "Q2_K_S"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,7 @@ class Checkpoint:
     config: ModelConfig
     tensors: Iterator[tuple[str, Tensor]]
     quantization: str | None
-    """The quantized type most weights had, like "Q4_1"; None when they were never quantized."""
+    """The mix of quantized types that the weights had, like "Q4_K_M" or "Q4_1"; None when they were never quantized."""
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -81,11 +94,26 @@ def _read_gguf(path: Path) -> Checkpoint:
         info = file.tensors[name]
         return torch.from_numpy(dequantize(file.data(name), info.type, info.shape))
 
+    return Checkpoint(config, _ours(entries, tensor, path), _quantization(file))
+
+
+def _quantization(file: gguf.Gguf) -> str | None:
+    """What the file calls its mix of types, else the type with the fewest bits of those with a tenth of the weights.
+
+    Not the commonest type: a Q4_K_M file keeps rows that are no whole blocks of 256 in Q8_0, which may be most of it.
+    """
+    weights: dict[str, int] = {}
     sizes: dict[str, int] = {}
     for info in file.tensors.values():
+        weights[info.type] = weights.get(info.type, 0) + math.prod(info.shape)
         sizes[info.type] = sizes.get(info.type, 0) + info.nbytes
-    largest = max(sizes, key=lambda kind: sizes[kind])
-    return Checkpoint(config, _ours(entries, tensor, path), largest if largest in QUANTIZED else None)
+    mix = file.metadata.get("general.file_type")
+    if type(mix) is int and mix in MIXES and not weights.keys().isdisjoint(QUANTIZED):
+        return MIXES[mix]
+    least = min(sum(weights.values()) / 10, max(weights.values()))
+    common = [kind for kind, count in weights.items() if count >= max(least, 1)]
+    smallest = min(common, key=lambda kind: sizes[kind] / weights[kind], default=None)
+    return smallest if smallest in QUANTIZED else None
 
 
 def _rope_freqs(file: gguf.Gguf) -> list[float] | None:

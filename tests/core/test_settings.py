@@ -39,6 +39,12 @@ def test_an_order_may_leave_out_what_is_off() -> None:
     assert is_on(Sampling(min_p=0.1), "min_p")
 
 
+def test_one_text_stands_for_a_list_of_one() -> None:
+    assert parse(Sampling, {"stop": "ab", "bad_words": "c"}, "s") == Sampling(stop=("ab",), bad_words=("c",))
+    with pytest.raises(ConfigError, match="stop"):
+        parse(Sampling, {"stop": 3.5j}, "s")
+
+
 def test_the_defaults_of_a_model_are_followed_or_named() -> None:
     own = {"do_sample": True, "typical_p": 0.5, "no_repeat_ngram": 3, "beams": 4, "length_penalty": 2.0}
     found, unknown = generation_defaults({**own, "min_length": 5, "eta_cutoff": 0.1})

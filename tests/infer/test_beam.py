@@ -228,3 +228,5 @@ def test_the_context_ends_an_answer() -> None:
     assert [(len(one.ids), one.finish) for one in found] == [(3, "length")] * 3
     with pytest.raises(MaturaError, match="beam search: the prompt has 128 tokens"):
         search(model, [1] * 128, Beams())
+    with pytest.raises(MaturaError, match="stop_ids names token 97; the model's tokens are 0 to 96"):
+        search(model, [1], Beams(), [97])

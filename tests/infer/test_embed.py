@@ -101,6 +101,12 @@ def test_pooling_is_over_real_tokens(kind: str, pool: str) -> None:
     assert not math.isclose(float(found[0].norm()), 1.0, abs_tol=1e-3)
 
 
+def test_cls_is_another_name_of_first() -> None:
+    model = build(c.ModelConfig(vocabulary=97, context=16, encoder=gpt_stack(causal=False), head=c.NoHead()))
+    assert torch.equal(embed(model, ROWS, pool="cls"), embed(model, ROWS, pool="first"))
+    assert not torch.equal(embed(model, ROWS, pool="cls"), embed(model, ROWS))
+
+
 def test_an_encoder_decoder_embeds_with_its_encoder() -> None:
     decoder = gpt_stack(cross=True)
     both = build(c.ModelConfig(vocabulary=97, context=16, encoder=gpt_stack(causal=False), decoder=decoder))
@@ -113,7 +119,11 @@ def test_rows_that_cannot_be_read_are_told() -> None:
     model = build(llama_config())
     with pytest.raises(MaturaError, match="text 1 is empty"):
         embed(model, [[1], []])
-    with pytest.raises(MaturaError, match="text 0 has 200 tokens and the model's context is 128"):
+    with pytest.raises(
+        MaturaError, match=r"^the text has 200 tokens and the model's context is 128; shorten it$"
+    ):
         embed(model, [[1] * 200])
+    with pytest.raises(MaturaError, match="text 1 has 200 tokens"):
+        embed(model, [[1], [1] * 200])
     with pytest.raises(ConfigError, match="pool: expected 'mean', 'first', 'last', got 'max'"):
         embed(model, [[1]], pool="max")  # type: ignore[arg-type]

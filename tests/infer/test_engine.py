@@ -216,18 +216,27 @@ def test_bans_and_constraints_hold_in_a_batch(model: Transformer) -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (Request([1], Sampling(stop=("a",))), r"request 0: sampling\.stop holds texts"),
+        (Request([1], Sampling(stop=("a",))), r"^sampling\.stop holds texts"),
         (Request([1], Sampling(bad_words=("a",))), r"sampling\.bad_words holds texts"),
         (Request([1], Sampling(logit_bias={97: 1.0})), r"logit_bias names token 97; .* 0 to 96"),
         (Request([1], bad_words=[[3, -1]]), "bad_words names token -1"),
         (Request([1], bad_words=[[]]), "bad_words has an empty sequence"),
-        (Request([1], source=[2]), "this model has no encoder"),
+        (Request([1], source=[2]), "^this model has no encoder"),
+        (Request([1], stop_ids=[3, 10**9]), "stop_ids names token 1000000000; .* 0 to 96"),
+        (Request([1, 97]), "the prompt names token 97; .* 0 to 96"),
+        (Request([-1]), "the prompt names token -1"),
     ],
-    ids=["stop", "bad_words", "bias", "ids", "empty", "source"],
+    ids=["stop", "bad_words", "bias", "ids", "empty", "source", "stop_ids", "prompt", "negative"],
 )
 def test_what_a_request_cannot_ask_is_told(model: Transformer, request_: Request, message: str) -> None:
     with pytest.raises(MaturaError, match=message):
         next(stream(model, [request_]))
+
+
+def test_one_of_several_requests_is_named(model: Transformer) -> None:
+    for wrong in (Request([1], stop_ids=[97]), Request([])):
+        with pytest.raises(MaturaError, match=r"^request 1: "):
+            next(stream(model, [Request([1]), wrong]))
 
 
 def test_generate_has_no_place_for_logprobs(model: Transformer) -> None:

@@ -257,3 +257,18 @@ def test_samples_have_seeds_of_their_own() -> None:
     seeds = {sample_seed(seed, sample) for seed in range(20) for sample in range(20)}
     assert len(seeds) == 400
     assert sample_seed(7, 0) == 7
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-37, 1e-40, 1e-45, 1e-300])
+@pytest.mark.parametrize(
+    "cuts", [{}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.1}, {"typical_p": 0.5}], ids=str
+)
+def test_the_smallest_temperatures_are_greedy(temperature: float, cuts: dict[str, float]) -> None:
+    penalties = {"presence_penalty": 1.5, "order": [*ORDER[7:], *ORDER[:7]]}
+    for seed in range(3):
+        logits = some_logits(seed)
+        best = int(logits.argmax())
+        cold = Sampling(temperature=temperature, seed=seed, **cuts)
+        assert choose(logits, cold, [best], 0) == best
+        # What is subtracted after the temperature is nothing beside the scores.
+        assert choose(logits, Sampling(**{**cold.model_dump(), **penalties}), [best], 1) == best

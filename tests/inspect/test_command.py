@@ -147,6 +147,7 @@ def test_files_hold_every_weight(inspect: Run, model: str, tmp_path: Path) -> No
         (["--layer", "2"], "the decoder has no layer 2: its layers are 0 to 1"),
         (["--part", "cross"], "no cross attention here; there is: decoder"),
         (["--target", "b"], "no encoder, so it reads one text only"),
+        (["--json", "-", "--csv", "-"], "--json - and --csv -: only one of them can be stdout"),
         (["--html", "nowhere/a.html"], "there is no folder nowhere to write a.html into"),
     ],
 )

@@ -130,6 +130,7 @@ def test_what_sampling_would_cut(settings: Sampling) -> None:
 def test_at_temperature_zero_only_the_likeliest_survives() -> None:
     logits = torch.tensor([0.0, 3.0, 1.0])
     assert cut(logits, 1, Sampling(temperature=0)).chance == 1
+    assert cut(logits, 1, Sampling(temperature=1e-40)) == cut(logits, 1, Sampling(temperature=0))
     found = cut(logits, 2, Sampling(temperature=0))
     assert (found.tokens, found.chance) == (1, 0)
     assert found.share == pytest.approx(float(torch.softmax(logits, -1)[1]))

@@ -204,6 +204,37 @@ def test_the_quantization_of_most_weights_is_known(tmp_path: Path) -> None:
     assert found.quantization == "Q8_0"
 
 
+@pytest.mark.parametrize(
+    ("more", "small", "expected"),
+    [
+        ({"general.file_type": 15}, 1, "Q4_K_M"),
+        ({"general.file_type": 1}, 3, "Q4_0"),
+        ({"general.file_type": 999}, 3, "Q4_0"),
+        ({}, 3, "Q4_0"),
+        ({}, 1, "Q8_0"),
+    ],
+)
+def test_a_mixed_file_is_called_by_its_mix(
+    more: dict[str, Any], small: int, expected: str, tmp_path: Path
+) -> None:
+    """`small` matrices of the MLP, each 6% of the weights, are in Q4_0; the others that can be are in Q8_0."""
+    metadata, tensors = gguf_parts(network())
+    mixed, left = [], small
+    for t in tensors:
+        kind, size = "Q8_0", 34
+        if left and t.name.endswith(("ffn_gate.weight", "ffn_up.weight")):
+            kind, size, left = "Q4_0", 18, left - 1
+        whole = len(t.dims) == 2 and t.dims[0] % 32 == 0
+        mixed.append(Tensor(t.name, kind, t.dims, bytes(size * np.prod(t.dims) // 32)) if whole else t)
+    found = checkpoint.read(write_gguf(tmp_path / "m.gguf", metadata | more, mixed))
+    assert found.quantization == expected
+
+
+def test_a_file_without_quantized_weights_is_not_called_quantized(tmp_path: Path) -> None:
+    path = write_gguf_model(tmp_path / "m.gguf", network(), **{"general.file_type": 15})
+    assert checkpoint.read(path).quantization is None
+
+
 Change = Callable[[dict[str, Any], list[Tensor]], None]
 
 

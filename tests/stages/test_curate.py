@@ -14,6 +14,7 @@ from matura.core.errors import ConfigError, MaturaError
 from matura.core.raw import raw_input
 from matura.core.records import Document, read_documents
 from matura.core.workspace import Workspace
+from matura.data.parts import PartFiles
 from matura.stages import curate
 
 PROSE = "Chapter {0} tells how part {0} of the machine is built, used and taken care of. " * 5
@@ -27,9 +28,15 @@ def make_folder(root: Path, count: int = 9) -> Path:
     return root
 
 
+def place_of(config: curate.Config, workspace: Workspace | None = None) -> Path:
+    place = curate.raw_input(config, "path", workspace)
+    assert isinstance(place, Path)
+    return place
+
+
 def make_corpus(out: Path, folder: Path, **settings: Any) -> Artifact:
     config = parse(curate.Config, {"path": str(folder), "heldout": 3, **settings}, "test")
-    inputs = {"path": raw_input(curate.raw_input(config, "path"))}
+    inputs = {"path": raw_input(place_of(config))}
     draft = artifact.begin(
         out, kind=curate.KIND, stage="curate", version=curate.VERSION, config=config, inputs=inputs
     )
@@ -43,7 +50,7 @@ def documents(corpus: Artifact, *sides: str) -> list[Document]:
 
 
 def report(corpus: Artifact) -> dict[str, Any]:
-    return json.loads(corpus.file("report.json").read_text())  # type: ignore[no-any-return]
+    return json.loads(corpus.file("report.json").read_text())
 
 
 def test_a_folder_becomes_a_corpus(tmp_path: Path) -> None:
@@ -54,7 +61,7 @@ def test_a_folder_becomes_a_corpus(tmp_path: Path) -> None:
         f"{'deep/' if i % 2 else ''}chapter{i}.md" for i in range(9)
     }
     assert len({d.id for d in train + heldout}) == 9
-    assert report(corpus)["heldout_files"] == [d.source for d in heldout]
+    assert report(corpus)["heldout"]["files"] == [d.source for d in heldout]
     assert report(corpus)["train"]["characters"] == sum(len(d.text) for d in train)
     assert corpus.summary["line"].startswith("6 documents to learn from (")
 
@@ -75,15 +82,17 @@ def test_files_of_no_use_are_left_out_and_reported(tmp_path: Path) -> None:
     (folder / "binary.txt").write_bytes(b"abc\x00" * 100)
     (folder / "broken.pdf").write_bytes(b"%PDF-1.4 and nothing else")
     (folder / "copy.md").write_text((folder / "chapter0.md").read_text().upper())
-    corpus = make_corpus(tmp_path / "out", folder, max_file_bytes=2000)
+    corpus = make_corpus(tmp_path / "out", folder, limits={"file_bytes": 2000})
     assert corpus.summary["files"] == {
         "seen": 15,
         "kept": 9,
         "dropped": {"binary": 1, "broken": 1, "duplicate": 1, "empty": 1, "too short": 1, "unknown type": 1},
     }
-    examples = report(corpus)["dropped_examples"]
-    assert examples["duplicate"] == [{"file": "copy.md", "detail": "of chapter0.md"}]
-    assert examples["too short"] == [{"file": "stub.md", "detail": "5 characters of text"}]
+    examples = report(corpus)["samples"]
+    (copy,) = examples["duplicates"]["duplicate"]
+    assert (copy["source"], copy["detail"]) == ("copy.md", "of chapter0.md")
+    (stub,) = examples["length"]["too short"]
+    assert (stub["source"], stub["detail"]) == ("stub.md", "5 characters of text")
 
 
 SECRETS = {"EMAIL": "jane@example.com", "PHONE": "+44 20 7946 0958", "CARD": "4111 1111 1111 1111"}
@@ -104,7 +113,6 @@ def test_personal_data_is_masked_and_never_shown(tmp_path: Path) -> None:
         "documents": 1,
         "counts": {"CARD": 1, "EMAIL": 1, "PHONE": 1},
     }
-    assert "Ask <EMAIL>, <PHONE>, <CARD> today." in report(corpus)["pii_examples"]["CARD"][0]["text"]
 
 
 @pytest.mark.parametrize(("policy", "kept"), [("mask", 10), ("report", 10), ("drop", 9)])
@@ -130,6 +138,114 @@ def test_copies_can_be_kept_but_stay_on_one_side(tmp_path: Path) -> None:
 def test_include_and_exclude(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path / "out", make_folder(tmp_path / "in"), exclude=["deep/"], heldout=1)
     assert len(documents(corpus)) == 5
+
+
+def bytes_of(corpus: Artifact) -> dict[str, bytes]:
+    """The files that may not differ between equal runs."""
+    names = [name for name, entry in corpus.record["files"].items() if not entry["log"]]
+    return {name: corpus.file(name).read_bytes() for name in names}
+
+
+def folder_of_all_sorts(root: Path) -> Path:
+    folder = folder_with_secrets(make_folder(root, 40))
+    (folder / "copy.md").write_text((folder / "chapter0.md").read_text().upper())
+    (folder / "stub.md").write_text("short")
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 and nothing else")
+    (folder / "long.txt").write_text(PROSE.format("long") * 400)
+    return folder
+
+
+SMALL_PARTS = {"engine": {"workers": 1, "part_bytes": 1 << 16}}
+
+
+def test_smaller_parts_give_the_same_bytes(tmp_path: Path) -> None:
+    folder = folder_of_all_sorts(tmp_path / "in")
+    whole = make_corpus(tmp_path / "one", folder)
+    cut = make_corpus(tmp_path / "two", folder, **SMALL_PARTS)
+    assert bytes_of(cut) == bytes_of(whole)
+    assert {"train.parquet", "heldout.parquet", "dropped.parquet"} <= bytes_of(whole).keys()
+
+
+@pytest.mark.parametrize("killed", ["read", "duplicates", "clean", "train", "heldout", "commit"])
+def test_a_kill_in_any_phase_changes_no_byte(
+    tmp_path: Path, killed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of_all_sorts(tmp_path / "in")
+    whole = make_corpus(tmp_path / "one", folder, **SMALL_PARTS)
+    real = PartFiles.finish
+
+    def dies(part: PartFiles, marker: dict[str, Any]) -> dict[str, Any]:
+        if part.folder.name == killed:
+            raise KeyboardInterrupt
+        return real(part, marker)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartFiles, "finish", dies)
+        if killed == "commit":
+            patch.setattr(artifact.Draft, "commit", lambda *a, **k: dies(PartFiles(Path("commit"), 0), {}))
+        with pytest.raises(KeyboardInterrupt):
+            make_corpus(tmp_path / "two", folder, **SMALL_PARTS)
+    assert not (tmp_path / "two" / "artifact.json").exists()
+    again = make_corpus(tmp_path / "two", folder, **SMALL_PARTS)
+    assert again.record["resumed"] == 1
+    assert bytes_of(again) == bytes_of(whole)
+    assert again.id == whole.id
+
+
+def test_several_sources_with_weights(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        make_folder(tmp_path / name, 30)
+    config = parse(
+        curate.Config,
+        {
+            "sources": {
+                name: {"path": str(tmp_path / name), "weight": w} for name, w in (("a", 3), ("b", 1))
+            },
+            "exact_duplicates": "keep",
+            "mixture": {"total": 8000, "unit": "bytes"},
+            "heldout": 2,
+            "engine": {"workers": 1},
+        },
+        "test",
+    )
+    inputs = {f"sources.{name}.path": raw_input(tmp_path / name) for name in ("a", "b")}
+    draft = artifact.begin(
+        tmp_path / "out", kind="corpus", stage="curate", version=curate.VERSION, config=config, inputs=inputs
+    )
+    corpus = curate.run(config, inputs, draft)
+    sizes = {name: values["bytes"] for name, values in report(corpus)["sources"].items()}
+    assert 5500 < sizes["a"] <= 6000
+    assert 1500 < sizes["b"] <= 2000
+    assert report(corpus)["steps"][-1]["name"] == "mixture"
+
+
+def test_filters_that_are_on_drop_with_their_reasons(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "in")
+    (folder / "few.md").write_text("supercalifragilistic " * 12)
+    corpus = make_corpus(tmp_path / "out", folder, gopher={"use": "on", "min_words": 20})
+    assert corpus.summary["files"]["dropped"] == {"words": 1}
+    (few,) = report(corpus)["samples"]["gopher"]["words"]
+    assert few["source"] == "few.md"
+    with pytest.raises(
+        MaturaError, match=r"(?s)none of the 10 documents .* passed the filters.*gopher: 10 words"
+    ):
+        make_corpus(tmp_path / "none", folder, gopher={"use": "on", "min_words": 20_000})
+
+
+def test_canaries_are_planted_in_what_is_trained_on(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "out", make_folder(tmp_path / "in"), canary={"rates": [1, 4], "each": 1})
+    planted = json.loads(corpus.file("canaries.json").read_text())
+    for row in planted if isinstance(planted, list) else planted["canaries"]:
+        found = {d.id for d in documents(corpus, "train") if row["secret"] in d.text}
+        assert found == set(row["documents"])
+        assert len(found) == row["rate"]
+        assert not any(row["secret"] in d.text for d in documents(corpus, "heldout"))
+
+
+def test_strict_makes_a_broken_file_an_error(tmp_path: Path) -> None:
+    folder = folder_of_all_sorts(tmp_path / "in")
+    with pytest.raises(MaturaError, match=r"broken\.pdf"):
+        make_corpus(tmp_path / "out", folder, limits={"strict": True})
 
 
 class TestErrors:
@@ -178,6 +294,11 @@ class TestErrors:
             ({"path": "wheel:demo/docs"}, "wheel:NAME==VERSION/FOLDER"),
             ({"path": "wheel:demo==1.0"}, "wheel:NAME==VERSION/FOLDER"),
             ({"path": "x", "pii": "hide"}, "mask"),
+            ({}, "`path` .one source. or `sources`"),
+            ({"path": "x", "sources": {"a": {"path": "y"}}}, "not both"),
+            ({"sources": {"a": {}}}, "a: give either `path` or `made`"),
+            ({"sources": {"a b": {"path": "y"}}}, "letters, digits"),
+            ({"sources": {"a": {"path": "y"}}, "include": ["*.md"]}, "settings of each source"),
             ({"path": "x", "heldout": 0}, "heldout"),
             ({"path": "x", "heldouts": 3}, "did you mean 'heldout'"),
         ],
@@ -202,7 +323,7 @@ class TestWheel:
         workspace = Workspace(tmp_path / "workspace")
         self.make_wheel(workspace)
         config = parse(curate.Config, {"path": "wheel:demo-pkg==1.0/demo/docs"}, "test")
-        folder = curate.raw_input(config, "path", workspace)
+        folder = place_of(config, workspace)
         assert folder.is_relative_to(workspace.downloads)
         assert list(raw_input(folder).files) == [f"part{i}/README.md" for i in range(6)]
         corpus = make_corpus(tmp_path / "out", folder, heldout=2)
@@ -237,3 +358,14 @@ def test_importing_the_stage_loads_nothing_heavy() -> None:
     heavy = "('torch', 'numpy', 'pyarrow', 'phonenumbers')"
     code = f"import sys, matura.stages.curate; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_mentions_and_false_alarms_are_reported(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "raw")
+    (folder / "bad.txt").write_text("casino click a Muslim woman idiot " * 20)
+    corpus = make_corpus(tmp_path / "out", folder, balance="on", toxicity={"use": "on"})
+    told = report(corpus)
+    step = next(one for one in told["steps"] if one["name"] == "toxicity")
+    assert step["dropped"] == {"toxicity": 1}
+    assert step["mentions"] == {"in.gender.women": 20, "in.religion.muslims": 20}
+    assert told["filters"]["toxicity"]["gap"] == {"same": 0.0, "used": 0.0}

@@ -226,9 +226,9 @@ def test_results_name_no_place(world, tmp_path):
 
 
 def test_a_quantized_origin_is_written_on_the_results(world, tmp_path):
-    child = write_model(tmp_path / "child", network(1), summary={"source_quantization": "Q4_1"})
+    child = write_model(tmp_path / "child", network(1), summary={"source_quantization": "Q4_K_M"})
     (note,) = exam(world, child, tmp_path / "exam").summary["notes"]
-    assert note.startswith("The child's weights came from a 4-bit file (Q4_1)")
+    assert note.startswith("The child's weights came from a 4-bit file (Q4_K_M)")
     child = write_model(tmp_path / "child8", network(1), summary={"source_quantization": "Q8_0"})
     (note,) = exam(world, child, tmp_path / "exam8").summary["notes"]
     assert "4-bit" not in note

@@ -1,0 +1,148 @@
+"""What a worker does with one part: documents through the steps, and a count of all that happened."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from matura.core.records import Document, read_documents, write_documents
+from matura.data import tally
+from matura.data.parts import PartFiles, Row, Sampler, order, write_dropped, write_rows
+from matura.data.split import fingerprint
+from matura.data.steps import SAMPLE_CHARACTERS, Dropped, Outcome, Step, build
+
+BATCH_DOCUMENTS = 512
+BATCH_CHARACTERS = 8 << 20
+READ = "read"
+CUT_CHARACTERS = 60  # of a cut sample: longer than cards, phone numbers and most addresses
+
+
+def work(part: dict[str, Any]) -> dict[str, Any]:
+    """Do one part unless its marker is there; returns the marker: {"documents": int, "steps": tallies}.
+
+    A part is {"folder", "number", "steps": [[factory, settings], ...]} with either "task" (of `reading.plan`) or
+    "input" (a file of documents). With "index" the documents are sorted and a light index is written beside them.
+    """
+    files = PartFiles(Path(part["folder"]), part["number"])
+    marker = files.finished()
+    if marker is not None:
+        return marker
+    run = _Run([build(factory, settings) for factory, settings in part["steps"]], part.get("balance", False))
+    documents = run.through(run.read(part["task"]) if "task" in part else read_documents(part["input"]))
+    files.folder.mkdir(parents=True, exist_ok=True)
+    if part.get("index"):
+        chosen = sorted(documents, key=order)
+        write_rows(files.path(".index.parquet"), map(row, chosen))
+        count = write_documents(files.path(".parquet"), chosen)
+    else:
+        count = write_documents(files.path(".parquet"), documents)
+    write_dropped(files.path(".dropped.parquet"), map(shown, run.samples.rows()))
+    return files.finish({"documents": count, "steps": list(run.tallies.values())})
+
+
+class _Run:
+    """The steps of one part, with what they counted."""
+
+    def __init__(self, steps: Sequence[Step], balance: bool = False) -> None:
+        self.steps = steps
+        self.mentions = _mentions if balance else None
+        self.tallies: dict[str, tally.StepTally] = {}
+        self.samples = Sampler()
+
+    def read(self, task: dict[str, Any]) -> Iterator[Document]:
+        """Documents of a task; what was passed over is counted as dropped by the reading."""
+        from matura.data import reading
+
+        step = self.tallies.setdefault(READ, tally.empty(READ))
+        began = time.perf_counter()
+        for item in reading.read(task):
+            if isinstance(item, Document):
+                outcome = Outcome(kept=[item])
+            else:
+                outcome = Outcome(dropped=[Dropped("", item.name, READ, item.reason, item.detail)])
+            # Skipped files were not text: what the reading took in is only known of documents.
+            tally.note(step, (1, tally.size(outcome.kept)), outcome, time.perf_counter() - began)
+            self.samples.add(outcome.dropped)
+            yield from outcome.kept
+            began = time.perf_counter()
+
+    def through(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """What the steps leave, batch by batch."""
+        for batch in batches(documents):
+            came = len(batch), tally.size(batch)
+            groups = self.mentions(batch) if self.mentions else None
+            for step in self.steps:
+                began = time.perf_counter()
+                outcome = step(batch)
+                seconds = time.perf_counter() - began
+                sums = self.tallies.setdefault(step.name, tally.empty(step.name))
+                left = tally.note(sums, came, outcome, seconds)
+                if self.mentions and groups is not None:
+                    tally.note_mentions(sums, "in", groups)
+                    groups = self.mentions(outcome.kept)
+                    tally.note_mentions(sums, "out", groups)
+                self.samples.add(outcome.dropped)
+                batch, came = outcome.kept, (len(outcome.kept), left)
+            yield from batch
+        for step in self.steps:
+            self.tallies.setdefault(step.name, tally.empty(step.name))
+
+
+def _mentions(documents: Sequence[Document]) -> Counter[str]:
+    from matura.data.filters import balance
+
+    return balance.mentions(document.text for document in documents)
+
+
+def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Groups of documents, bounded in number and in text."""
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if len(batch) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def shown(one: Dropped) -> Dropped:
+    """The example as it may be shown: personal data of every kind masked, whatever the corpus does with its own."""
+    from matura.data.pii import find, mask
+    from matura.data.pii.identifiers import COUNTRIES
+
+    def masked(text: str) -> str:
+        return mask(text, find(text, ip=True, national_ids=COUNTRIES))
+
+    # A value that the end of the sample cuts in two is no longer found as one: the last words go.
+    whole = len(one.sample) < SAMPLE_CHARACTERS
+    sample = one.sample if whole else one.sample[:-CUT_CHARACTERS].rpartition(" ")[0]
+    return replace(one, sample=masked(sample), detail=masked(one.detail))
+
+
+def row(document: Document) -> Row:
+    """What choosing needs to know of a document."""
+    content = hashlib.sha256(document.text.encode()).hexdigest()
+    origin = document.meta.get("origin", "")
+    return Row(
+        document.id,
+        document.source,
+        origin,
+        fingerprint(document.text)[:32],
+        hashlib.sha256(f"{_place(document, origin)}\n{content}".encode()).hexdigest()[:20],
+        len(document.text),
+        len(document.text.encode()),
+        document.meta.get("language", ""),
+        document.meta.get("license", ""),
+    )
+
+
+def _place(document: Document, origin: str) -> str:
+    return f"{origin}\n{document.source}" if origin else document.source
