@@ -28,18 +28,27 @@ class LoraConfig(Config):
 
 
 class OptimizerConfig(Config):
-    """AdamW (arXiv:1711.05101) and its learning rate over time."""
+    """The optimizer, and its learning rate over time."""
 
+    kind: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="AdamW (arXiv:1711.05101); or Muon for matrices inside the network, AdamW for the rest",
+    )
     lr: float = Field(
         5e-4, gt=0, description="Peak learning rate; LoRA wants about ten times that of full tuning"
     )
-    schedule: Literal["cosine", "linear", "constant"] = Field(
-        "cosine", description="How the rate falls after warm-up"
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = Field(
+        "cosine",
+        description="How the rate falls after warm-up; wsd stays at the peak until the last `decay` of the steps",
     )
     warmup: float = Field(0.05, ge=0, le=1, description="Share of the steps in which the rate rises")
+    decay: float = Field(
+        0.2, gt=0, le=1, description="Share of the steps in which the rate falls (schedule wsd)"
+    )
     final: float = Field(0.1, ge=0, le=1, description="Rate at the end, as a share of the peak")
     betas: tuple[float, float] = Field((0.9, 0.95), description="Decay of the two moments")
     eps: float = Field(1e-8, gt=0, description="Added to the root of the second moment")
+    momentum: float = Field(0.95, ge=0, lt=1, description="Decay of Muon's momentum")
     weight_decay: float = Field(0.01, ge=0, description="Decay of matrices; vectors and norms never decay")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient")
 

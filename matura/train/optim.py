@@ -4,36 +4,77 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from matura.core.settings import OptimizerConfig
+from matura.model.block import Block
+from matura.train.muon import Muon
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters in two groups: matrices with decay, vectors without."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """The optimizer over the trainable parameters: matrices with decay, vectors without.
+
+    With `kind="muon"` the matrices inside the blocks are updated by Muon; embeddings and the output layer, whose rows
+    belong to single tokens, by AdamW.
+    """
+    matrices, tables, vectors = _kinds(model)
+    settings: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
+    if config.kind == "adamw":
+        groups = [
+            {"params": [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(_filled(groups), weight_decay=config.weight_decay, **settings)
     groups = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+        {"params": matrices, "orthogonal": True},
+        {"params": tables},
+        {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps
-    )
+    return Muon(_filled(groups), weight_decay=config.weight_decay, momentum=config.momentum, **settings)
+
+
+def _kinds(model: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """What is trained: matrices inside the blocks, other tables and matrices, vectors."""
+    inside = {id(p) for module in model.modules() if isinstance(module, Block) for p in module.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.dim() == 2 and id(p) in inside]
+    tables = [p for p in trained if p.dim() >= 2 and id(p) not in inside]
+    return matrices, tables, [p for p in trained if p.dim() < 2]
+
+
+def _filled(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [group for group in groups if group["params"]]
 
 
 def build_schedule(config: OptimizerConfig, steps: int) -> Callable[[int], float]:
-    """step (from 0) -> learning rate. Warm-up is linear and never zero; the last step reaches the final rate."""
+    """step (from 0) -> learning rate. Warm-up is linear and never zero; the last step reaches the final rate.
+
+    wsd (warm-up, stable, decay; arXiv:2404.06395) falls by 1 - sqrt(progress) (arXiv:2405.18392) in the last `decay`
+    of the steps.
+    """
     warmup = round(config.warmup * steps)
+    begin = max(warmup, steps - round(config.decay * steps)) if config.schedule == "wsd" else warmup
 
     def rate(step: int) -> float:
         if step < warmup:
             return config.lr * (step + 1) / warmup
-        if config.schedule == "constant":
+        if config.schedule == "constant" or step < begin:
             return config.lr
-        progress = min(1.0, (step - warmup + 1) / max(1, steps - warmup))
-        falling = 1 - progress if config.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
-        return config.lr * (config.final + (1 - config.final) * falling)
+        progress = min(1.0, (step - begin + 1) / max(1, steps - begin))
+        return config.lr * (config.final + (1 - config.final) * _left(config.schedule, progress))
 
     return rate
+
+
+def _left(schedule: str, progress: float) -> float:
+    """What is left of the way from the peak to the final rate."""
+    match schedule:
+        case "linear":
+            return 1 - progress
+        case "wsd":
+            return 1 - math.sqrt(progress)
+        case _:
+            return (1 + math.cos(math.pi * progress)) / 2

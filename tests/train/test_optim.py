@@ -42,10 +42,19 @@ def test_cosine_and_constant() -> None:
     assert [constant(step) for step in range(4)] == [0.5, 1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 1.0])
 def test_no_step_is_without_a_rate_even_in_the_shortest_run(schedule: str, warmup: float) -> None:
     for steps in (1, 2, 3, 50):
         config = OptimizerConfig.model_validate({"lr": 1.0, "schedule": schedule, "warmup": warmup})
         rates = [build_schedule(config, steps)(step) for step in range(steps)]
         assert all(0 < rate <= 1 for rate in rates)
+
+
+def test_wsd_stays_at_the_peak_and_falls_by_the_root_at_the_end() -> None:
+    config = OptimizerConfig(lr=2.0, schedule="wsd", warmup=0.2, decay=0.4, final=0.0)
+    rate = build_schedule(config, 10)
+    assert [rate(step) for step in range(6)] == [1.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+    assert [rate(step) for step in range(6, 10)] == pytest.approx(
+        [2 * (1 - math.sqrt(share)) for share in (0.25, 0.5, 0.75, 1.0)]
+    )
