@@ -8,12 +8,14 @@ from matura.core.files import size_text
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a stage expects to need on this machine: time, peak memory, new bytes on disk, and a remark."""
+    """What a stage expects to need on this machine: time, peak memory, new bytes on disk, a remark, and what there is
+    to say in lines of their own."""
 
     seconds: float = 0
     memory_bytes: int = 0
     disk_bytes: int = 0
     note: str = ""
+    details: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ def table(rows: Sequence[Planned]) -> str:
             for i, (cell, width) in enumerate(zip(row_cells, widths, strict=False))
         ]
         lines.append("  ".join([*padded, row_cells[5]]).rstrip())
+    for row in rows:
+        if row.action != "reuse" and row.estimate.details:
+            lines += ["", row.name, *(f"  {line}" for line in row.estimate.details)]
     return "\n".join(lines)
 
 

@@ -51,6 +51,12 @@ class OptimizerConfig(Config):
     momentum: float = Field(0.95, ge=0, lt=1, description="Decay of Muon's momentum")
     weight_decay: float = Field(0.01, ge=0, description="Decay of matrices; vectors and norms never decay")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient")
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of a running average of the weights, which is kept instead; 0: none",
+    )
 
 
 class Draw(Config):

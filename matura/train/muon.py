@@ -89,7 +89,7 @@ class Muon(torch.optim.Optimizer):
     def _orthogonal(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         momentum = group["momentum"]
         buffers = [self._slot(p, "momentum") for p in parameters]
-        gradients = [p.grad for p in parameters]
+        gradients = _gradients(parameters)
         torch._foreach_mul_(buffers, momentum)
         torch._foreach_add_(buffers, gradients)
         wanted = torch._foreach_add(gradients, buffers, alpha=momentum)  # Nesterov's look ahead
@@ -105,7 +105,7 @@ class Muon(torch.optim.Optimizer):
 
     def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         first, second = ([self._slot(p, name) for p in parameters] for name in ("first", "second"))
-        gradients = [p.grad for p in parameters]
+        gradients = _gradients(parameters)
         beta1, beta2 = group["betas"]
         for parameter in parameters:
             self.state[parameter]["updates"] = self.state[parameter].get("updates", 0) + 1
@@ -124,3 +124,7 @@ class Muon(torch.optim.Optimizer):
             state[name] = torch.zeros_like(parameter)
         slot: Tensor = state[name]
         return slot
+
+
+def _gradients(parameters: list[Tensor]) -> list[Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from matura.core.settings import OptimizerConfig
 from matura.model.block import Block
@@ -23,12 +23,12 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     matrices, tables, vectors = _kinds(model)
     settings: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
     if config.kind == "adamw":
-        groups = [
+        plain: list[dict[str, Any]] = [
             {"params": [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(_filled(groups), weight_decay=config.weight_decay, **settings)
-    groups = [
+        return torch.optim.AdamW(_filled(plain), weight_decay=config.weight_decay, **settings)
+    groups: list[dict[str, Any]] = [
         {"params": matrices, "orthogonal": True},
         {"params": tables},
         {"params": vectors, "weight_decay": 0.0},
@@ -36,7 +36,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     return Muon(_filled(groups), weight_decay=config.weight_decay, momentum=config.momentum, **settings)
 
 
-def _kinds(model: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def _kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """What is trained: matrices inside the blocks, other tables and matrices, vectors."""
     inside = {id(p) for module in model.modules() if isinstance(module, Block) for p in module.parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -1,0 +1,67 @@
+"""A recipe run by several processes that `torchrun` started: rank 0 runs it (`core/run.py`), the others follow.
+
+A follower makes nothing by itself. It waits for what rank 0 makes, and takes part in the stages that are made together
+(`TOGETHER = True` in the stage's module), in the directory that rank 0 began.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matura.core import artifact, planning, resolve
+from matura.core.artifact import Artifact, Draft
+from matura.core.manifest import DRAFT, RECORD, RESUME
+from matura.core.metrics import MetricsLog
+from matura.core.recipe import Recipe, Step
+from matura.core.resolve import Resolved
+from matura.core.workspace import Workspace
+
+POLL_SECONDS = 0.2
+
+
+def rank() -> int:
+    """The number of this process among those of `torchrun`; 0 without it."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def follow(recipe: Recipe, workspace: Workspace) -> dict[str, Artifact]:
+    """What each stage made, once rank 0 has made it. Waits as long as it takes: torchrun ends followers whose rank 0
+    failed. Raises what a stage raises that is made together."""
+    made: dict[str, Artifact] = {}
+    for step in recipe.steps:
+        inputs: dict[str, Resolved] = dict(_outside(recipe, step, workspace))
+        inputs |= {setting: made[name] for setting, name in step.uses.items()}
+        ids = {setting: value.id for setting, value in inputs.items()}
+        made[step.name] = _stage(step, inputs, planning.directory(workspace, recipe, step, ids))
+    return made
+
+
+def _outside(recipe: Recipe, step: Step, workspace: Workspace) -> Mapping[str, Resolved]:
+    """What a stage takes from outside the recipe; rank 0 may still be fetching it."""
+    while True:
+        found = resolve.outside(recipe, workspace, look_only=True)
+        mine = {setting: found[step.name, setting] for setting in step.outside}
+        ready = {setting: value for setting, value in mine.items() if value is not None}
+        if len(ready) == len(mine):
+            return ready
+        time.sleep(POLL_SECONDS)
+
+
+def _stage(step: Step, inputs: dict[str, Resolved], place: Path) -> Artifact:
+    together = getattr(step.module, "TOGETHER", False)
+    while not (place / RECORD).is_file():
+        if together and (place / DRAFT).is_file():
+            step.module.run(step.config, inputs, _draft(place))
+            together = False
+        time.sleep(POLL_SECONDS)
+    return artifact.load(place)
+
+
+def _draft(place: Path) -> Draft:
+    """The draft that rank 0 began, for one who writes nothing into it but the own parts of checkpoints."""
+    request: dict[str, Any] = {"kind": "", "stage": "", "resumed": 0}
+    return Draft(place, place / RESUME, MetricsLog(place / "metrics.jsonl"), request)
