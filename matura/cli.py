@@ -20,6 +20,7 @@ from matura.core.errors import MaturaError
 STAGES = {
     "curate": "matura.stages.curate",
     "synthesize": "matura.stages.synthesize",
+    "encode": "matura.stages.encode",
     "finetune": "matura.stages.finetune",
     "merge": "matura.stages.merge",
     "evaluate": "matura.stages.evaluate",
@@ -28,6 +29,7 @@ STAGES = {
 ABOUT = {
     "curate": "Turn a folder of documents into a corpus.",
     "synthesize": "Let a model write text of its own, for replay.",
+    "encode": "Turn a corpus into token shards.",
     "finetune": "Train a model on a corpus or on conversations.",
     "merge": "Fold an adapter into its base model.",
     "evaluate": "Examine a model against its parent.",
