@@ -16,8 +16,28 @@ class Ranks(Protocol):
     """What the loop asks of the other processes. Every rank makes the same calls in the same order."""
 
     @property
+    def rank(self) -> int:
+        """This process, from 0; rank 0 writes logs and artifacts."""
+        ...
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        ...
+
+    @property
     def data(self) -> int:
-        """Ranks (or groups of tensor-parallel ranks) that read batches of their own."""
+        """Number of ranks (or groups of tensor-parallel ranks) that read batches of their own."""
+        ...
+
+    @property
+    def data_rank(self) -> int:
+        """Which of them this one belongs to; ranks of equal number must read the same batches and draw the same
+        random numbers."""
+        ...
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
         ...
 
     def sum(self, *values: float) -> tuple[float, ...]:
@@ -32,14 +52,18 @@ class Ranks(Protocol):
         ...
 
     def clip(self, parameters: Sequence[nn.Parameter], limit: float) -> float:
-        """Scale the gradients to a norm of at most `limit`; returns the norm before, over all parts of all weights."""
+        """Complete the gradients of a step and scale them to a norm of at most `limit`; returns the norm before, over
+        all parts of all weights."""
         ...
 
 
 class Alone:
     """One process."""
 
-    data = 1
+    rank, world, data, data_rank = 0, 1, 1, 0
+
+    def barrier(self) -> None:
+        pass
 
     def sum(self, *values: float) -> tuple[float, ...]:
         return tuple(map(float, values))
