@@ -59,6 +59,34 @@ class OptimizerConfig(Config):
     )
 
 
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+"""Dtype of the products in training; weights stay float32. `auto`: fp32 on a CPU, bf16 on a GPU that has it."""
+
+
+class ParallelConfig(Config):
+    """How the ranks that `torchrun` starts share one model. Ranks = replicas x shards x tensor."""
+
+    kind: Literal["none", "ddp", "fsdp"] = Field(
+        "none",
+        description="ddp: every rank holds the model and reads its own batches (arXiv:2006.15704); fsdp: weights, "
+        "gradients and moments are cut over the ranks as well (arXiv:2304.11277)",
+    )
+    tensor: int = Field(
+        1, ge=1, description="Ranks that share every matrix product (arXiv:1909.08053); the fast links' number"
+    )
+    replicas: int = Field(
+        1, ge=1, description="For fsdp: copies of the whole model, each cut over its own ranks (hybrid sharding)"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> ParallelConfig:
+        if self.replicas > 1 and self.kind != "fsdp":
+            raise ValueError("replicas is for kind=fsdp; with kind=ddp every rank is a replica already")
+        if self.tensor > 1 and self.kind == "ddp":
+            raise ValueError("kind=ddp cannot be combined with tensor > 1: use kind=fsdp, or fewer ranks and none")
+        return self
+
+
 class Draw(Config):
     """How the next token is drawn. Temperature 0 is greedy."""
 

@@ -71,6 +71,8 @@ class Attention(nn.Module):
         rule = self.rule
         if self.dropout and self.training:
             rule = replace(rule, dropout=self.dropout)
+        # Under autocast, rotation and norms widen queries and keys; a kernel wants one dtype.
+        q_BTHK, k_BGSK = q_BTHK.to(v_BGSK.dtype), k_BGSK.to(v_BGSK.dtype)
         out_BHTK = attend(q_BTHK.transpose(1, 2), k_BGSK, v_BGSK, rule, mask=mask, bias=bias)
         return self.o(out_BHTK.transpose(1, 2).flatten(-2))
 

@@ -32,6 +32,7 @@ def linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
     outputs = weight_OI.shape[0]
     if (
         torch.is_grad_enabled()
+        or type(x_NI) is not Tensor  # one that is spread over ranks
         or rows > FEW_ROWS
         or outputs % threads
         or not rows

@@ -9,6 +9,8 @@ Shape suffixes: N positions, D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,16 +26,37 @@ Row = tuple[Sequence[int], Sequence[int]]
 """(context ids, continuation ids); the context is never empty."""
 
 
+@dataclass(frozen=True)
+class Shaping:
+    """What is added to the loss of a position. `smoothing`: share of the target's weight that is spread over the
+    whole vocabulary (arXiv:1512.00567, section 7); `z_loss`: factor of log(normalizer)^2, which keeps logits from
+    drifting (PaLM, arXiv:2204.02311, section 5; 1e-4 there)."""
+
+    smoothing: float = 0.0
+    z_loss: float = 0.0
+
+
+PLAIN = Shaping()
+
+
 def cross_entropy_reference(
-    features_ND: Tensor, head: Unembedding, targets_N: Tensor, weights_N: Tensor
+    features_ND: Tensor, head: Unembedding, targets_N: Tensor, weights_N: Tensor, shaping: Shaping = PLAIN
 ) -> Tensor:
     """Weighted sum of -log softmax(logits)[target], all logits at once."""
-    logprobs_NV = torch.log_softmax(head.logits(features_ND), -1)
-    return -(logprobs_NV.gather(1, targets_N[:, None])[:, 0] * weights_N).sum()
+    logits_NV = head.logits(features_ND)
+    logprobs_NV = torch.log_softmax(logits_NV, -1)
+    loss_N = -logprobs_NV.gather(1, targets_N[:, None])[:, 0] * (1 - shaping.smoothing)
+    loss_N = loss_N - shaping.smoothing * logprobs_NV.mean(-1)
+    loss_N = loss_N + shaping.z_loss * logits_NV.logsumexp(-1).square()
+    return (loss_N * weights_N).sum()
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """The gradient needs the softmax that the loss has just computed, so both are made in one pass over chunks."""
+    """The gradient needs the softmax that the loss has just computed, so both are made in one pass over chunks.
+
+    The products are made in `dtype` (autocast's, where it is on), everything between and every sum in at least
+    float32.
+    """
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
@@ -44,40 +67,81 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         softcap: float | None,
         targets_N: Tensor,
         weights_N: Tensor,
+        shaping: Shaping,
+        dtype: torch.dtype,
     ) -> Tensor:
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
-        d_x_ND = torch.empty_like(x_ND) if need_x else None
-        d_weight_VD = torch.zeros_like(weight_VD) if need_weight else None
-        d_bias_V = torch.zeros_like(bias_V) if need_bias and bias_V is not None else None
-        loss = x_ND.new_zeros(())
+        exact = torch.promote_types(dtype, torch.float32)
+        head_VD = weight_VD.to(dtype)
+        d_x_ND = torch.empty_like(x_ND, dtype=exact) if need_x else None
+        d_weight_VD = torch.zeros_like(weight_VD, dtype=exact) if need_weight else None
+        d_bias_V = torch.zeros_like(bias_V, dtype=exact) if need_bias and bias_V is not None else None
+        loss = x_ND.new_zeros((), dtype=exact)
         for start in range(0, len(x_ND), CHUNK):
             part = slice(start, start + CHUNK)
-            x, targets, weights = x_ND[part], targets_N[part, None], weights_N[part, None]
-            logits_NV = x @ weight_VD.T
+            x, targets, weights = x_ND[part].to(dtype), targets_N[part, None], weights_N[part, None]
+            logits_NV = (x @ head_VD.T).to(exact)
             if bias_V is not None:
                 logits_NV += bias_V
             slope_NV = _cap_in_place(logits_NV, softcap)
-            chosen = logits_NV.gather(1, targets)
-            d_logits_NV, log_total = _softmax_in_place(logits_NV)
-            loss += ((log_total - chosen) * weights).sum()
+            chunk_loss, d_logits_NV = _loss_in_place(logits_NV, targets, weights, shaping)
+            loss += chunk_loss
             if not (need_x or need_weight or need_bias):
                 continue
-            d_logits_NV.scatter_add_(1, targets, torch.full_like(chosen, -1.0)).mul_(weights)
             if slope_NV is not None:
                 d_logits_NV.mul_(slope_NV)
-            if d_x_ND is not None:
-                torch.mm(d_logits_NV, weight_VD, out=d_x_ND[part])
-            if d_weight_VD is not None:
-                d_weight_VD.addmm_(d_logits_NV.T, x)
             if d_bias_V is not None:
                 d_bias_V += d_logits_NV.sum(0)
+            d_logits_NV = d_logits_NV.to(dtype)
+            if d_x_ND is not None:
+                _product_into(d_x_ND[part], d_logits_NV, head_VD)
+            if d_weight_VD is not None:
+                _add_product(d_weight_VD, d_logits_NV.T, x)
         ctx.save_for_backward(d_x_ND, d_weight_VD, d_bias_V)
+        ctx.dtypes = x_ND.dtype, weight_VD.dtype, None if bias_V is None else bias_V.dtype
         return loss
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
-        found = tuple(None if one is None else one * grad for one in ctx.saved_tensors)
-        return (*found, None, None, None)
+        found = [
+            None if one is None else (one * grad).to(dtype)
+            for one, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        ]
+        return (*found, None, None, None, None, None)
+
+
+def _loss_in_place(
+    logits_NV: Tensor, targets_N1: Tensor, weights_N1: Tensor, shaping: Shaping
+) -> tuple[Tensor, Tensor]:
+    """The weighted loss of a chunk, and its gradient by the logits in their memory."""
+    smoothing, z_loss = shaping.smoothing, shaping.z_loss
+    chosen = logits_NV.gather(1, targets_N1)
+    spread = logits_NV.mean(-1, keepdim=True) if smoothing else None
+    d_logits_NV, log_total = _softmax_in_place(logits_NV)
+    loss = log_total - (chosen if spread is None else chosen.lerp(spread, smoothing))
+    if z_loss:
+        loss = loss + z_loss * log_total.square()
+        d_logits_NV.mul_(1 + 2 * z_loss * log_total)
+    if smoothing:
+        d_logits_NV.sub_(smoothing / d_logits_NV.shape[1])
+    d_logits_NV.scatter_add_(1, targets_N1, torch.full_like(chosen, smoothing - 1)).mul_(weights_N1)
+    return (loss * weights_N1).sum(), d_logits_NV
+
+
+def _product_into(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """out = a b; with another dtype than theirs the product is widened."""
+    if out.dtype == a.dtype:
+        torch.mm(a, b, out=out)
+    else:
+        out.copy_(a @ b)
+
+
+def _add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """out += a b; with another dtype than theirs the sum is made in the wider one."""
+    if out.dtype == a.dtype:
+        out.addmm_(a, b)
+    else:
+        out += a @ b
 
 
 def _cap_in_place(logits_NV: Tensor, softcap: float | None) -> Tensor | None:
@@ -97,14 +161,28 @@ def _softmax_in_place(logits_NV: Tensor) -> tuple[Tensor, Tensor]:
     return logits_NV.div_(total), total.log() + largest
 
 
-def cross_entropy(features_ND: Tensor, head: Unembedding, targets_N: Tensor, weights_N: Tensor) -> Tensor:
+def cross_entropy(
+    features_ND: Tensor,
+    head: Unembedding,
+    targets_N: Tensor,
+    weights_N: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> Tensor:
     """Sum over positions of weight * -log p(target), in chunks; differentiable in the features and the head.
 
-    No positions give a loss of zero that is still connected to the graph.
+    `label_smoothing` in [0, 1) and `z_loss` >= 0 as in `Shaping`. Under autocast the products are made in its dtype,
+    the loss in float32. No positions give a loss of zero that is still connected to the graph.
     """
-    return _ChunkedCrossEntropy.apply(
-        features_ND, head.weight_VD, head.bias_V, head.softcap, targets_N, weights_N
-    )
+    kind = features_ND.device.type
+    low = torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if low else features_ND.dtype
+    shaping = Shaping(label_smoothing, z_loss)
+    with torch.autocast(kind, enabled=False) if low else nullcontext():
+        return _ChunkedCrossEntropy.apply(
+            features_ND, head.weight_VD, head.bias_V, head.softcap, targets_N, weights_N, shaping, dtype
+        )
 
 
 @torch.no_grad()

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from matura.core.errors import MaturaError
+from matura.train.precision import FP32, Precision
+from matura.train.ranks import ALONE, Ranks
 
 
 class Batch(Protocol):
@@ -30,7 +32,8 @@ Objective = Callable[[Any, Any], Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """One update: its number (from 1), mean loss per unit, gradient norm before clipping, rate, units and tokens."""
+    """One update over all ranks: its number (from 1), mean loss per unit, gradient norm before clipping, rate, units
+    and tokens; and how many updates float16 had to leave out so far (the norm of such a step is not finite)."""
 
     step: int
     loss: float
@@ -38,6 +41,7 @@ class Step:
     lr: float
     weight: float
     tokens: int
+    skipped: int = 0
 
 
 class Diverged(MaturaError):  # noqa: N818 (named for what happened, as the errors of core are)
@@ -55,38 +59,64 @@ def train(
     accumulate: int = 1,
     clip: float = 1.0,
     start: int = 0,
+    ranks: Ranks = ALONE,
+    precision: Precision = FP32,
 ) -> Iterator[Step]:
     """Update `model` until `steps`, or until `batches` runs dry; the caller logs, evaluates and saves in between.
 
-    Gradients are divided by the weight of the whole step, so 1 x 8 rows and 8 x 1 rows give the same update whatever
-    their padding or masks. `schedule(step)` is the learning rate (groups scale it by `lr_scale`); gradients are
-    clipped to the norm `clip`. Batches are pulled when their step begins. A step whose batches hold nothing to train
-    on is passed over. Raises Diverged before a bad update touches the weights.
+    Gradients are divided by the weight of the whole step, so 1 x 8 rows, 8 x 1 rows and 2 ranks x 4 rows give the
+    same update whatever their padding or masks. `schedule(step)` is the learning rate (groups scale it by
+    `lr_scale`); gradients are clipped to the norm `clip`. Batches are pulled when their step begins; every rank has
+    its own, and all ranks stop when one runs dry. A step whose batches hold nothing to train on is passed over.
+    Raises Diverged, on all ranks, before a bad update touches the weights.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     model.train()
     for step in range(start, steps):
         micro = list(islice(batches, accumulate))
-        if len(micro) < accumulate:
+        ready, weight, tokens = ranks.sum(
+            len(micro) == accumulate, sum(batch.weight for batch in micro), sum(batch.tokens for batch in micro)
+        )
+        if ready < ranks.data:
             return
-        weight = float(sum(batch.weight for batch in micro))
         lr = schedule(step)
         for group in optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
-        total = torch.zeros(())
+        loss = norm = 0.0
         if weight:
-            for batch in micro:
-                loss = objective(model, batch)
-                (loss / weight).backward()
-                total += loss.detach().float().cpu()
-        loss_value = total.item() / weight if weight else 0.0
-        norm = torch.nn.utils.clip_grad_norm_(parameters, clip).item()
-        if not (math.isfinite(loss_value) and math.isfinite(norm)):
-            raise Diverged(
-                f"step {step + 1}: loss {loss_value} and gradient norm {norm} are not finite, so this update was "
-                f"not made. Start again with a lower learning rate (it was {lr:g} here)."
-            )
-        if weight:
-            optimizer.step()
+            (total,) = ranks.sum(_backward(model, micro, objective, weight, ranks, precision))
+            loss = total / weight
+            precision.unscale(parameters)
+            norm = ranks.clip(parameters, clip)
+            finite = math.isfinite(norm)
+            if not (math.isfinite(loss) and precision.survives(finite)):
+                raise Diverged(
+                    f"step {step + 1}: loss {loss} and gradient norm {norm} are not finite, so this update was "
+                    f"not made. Start again with a lower learning rate (it was {lr:g} here)."
+                )
+            if precision.accepts(finite):
+                optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        yield Step(step + 1, loss_value, norm, lr, weight, sum(batch.tokens for batch in micro))
+        yield Step(step + 1, loss, norm, lr, weight, int(tokens), precision.skipped)
+
+
+def _backward(
+    model: nn.Module,
+    micro: list[Any],
+    objective: Objective,
+    weight: float,
+    ranks: Ranks,
+    precision: Precision,
+) -> float:
+    """Gradients of the mean loss over the whole step, times the precision's scale; returns this rank's summed loss.
+
+    Ranks average their gradients, so each one's loss is multiplied by their number first.
+    """
+    unit = weight / (ranks.data * precision.scale)
+    total = torch.zeros(())
+    for i, batch in enumerate(micro, 1):
+        with precision.autocast():
+            loss = ranks.forward(model, objective, batch, last=i == len(micro))
+        (loss / unit).backward()
+        total = total + loss.detach().float()
+    return total.item()
