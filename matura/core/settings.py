@@ -72,10 +72,14 @@ class ParallelConfig(Config):
         "gradients and moments are cut over the ranks as well (arXiv:2304.11277)",
     )
     tensor: int = Field(
-        1, ge=1, description="Ranks that share every matrix product (arXiv:1909.08053); the fast links' number"
+        1,
+        ge=1,
+        description="Ranks that share every matrix product (arXiv:1909.08053); the fast links' number",
     )
     replicas: int = Field(
-        1, ge=1, description="For fsdp: copies of the whole model, each cut over its own ranks (hybrid sharding)"
+        1,
+        ge=1,
+        description="For fsdp: copies of the whole model, each cut over its own ranks (hybrid sharding)",
     )
 
     @model_validator(mode="after")
@@ -83,7 +87,9 @@ class ParallelConfig(Config):
         if self.replicas > 1 and self.kind != "fsdp":
             raise ValueError("replicas is for kind=fsdp; with kind=ddp every rank is a replica already")
         if self.tensor > 1 and self.kind == "ddp":
-            raise ValueError("kind=ddp cannot be combined with tensor > 1: use kind=fsdp, or fewer ranks and none")
+            raise ValueError(
+                "kind=ddp cannot be combined with tensor > 1: use kind=fsdp, or fewer ranks and none"
+            )
         return self
 
 

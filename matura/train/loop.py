@@ -75,7 +75,9 @@ def train(
     for step in range(start, steps):
         micro = list(islice(batches, accumulate))
         ready, weight, tokens = ranks.sum(
-            len(micro) == accumulate, sum(batch.weight for batch in micro), sum(batch.tokens for batch in micro)
+            len(micro) == accumulate,
+            sum(batch.weight for batch in micro),
+            sum(batch.tokens for batch in micro),
         )
         if ready < ranks.data:
             return

@@ -1,4 +1,4 @@
-"""Many processes train one model: data, fully sharded data and tensor parallelism, and their checkpoints.
+"""Many processes train one model: data, fully sharded data and tensor parallelism.
 
     with start(config.parallel, device) as ranks:      # one process: `ALONE`, and nothing below changes anything
         ranks = place(model, ranks, precision)         # before the optimizer is built
@@ -11,11 +11,8 @@ torch.distributed.
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,13 +21,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor, Placement, Replicate
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     PrepareModuleInput,
@@ -39,8 +35,7 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
-from matura.core.errors import ArtifactError, ConfigError
-from matura.core.files import read_json, remove, write_json
+from matura.core.errors import ConfigError
 from matura.core.settings import ParallelConfig
 from matura.model.block import Attention
 from matura.model.layers import Gated, Plain
@@ -141,16 +136,22 @@ def start(config: ParallelConfig, device: str = "cpu") -> Iterator[Ranks]:
             )
         yield ALONE
         return
-    sizes = grid(config, int(os.environ["WORLD_SIZE"]))
+    grid(config, int(os.environ["WORLD_SIZE"]))  # settings that do not fit are found before anyone waits
     kind = torch.device(device).type
     if kind == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("gloo" if kind == "cpu" else "cpu:gloo,cuda:nccl")
-    mesh = init_device_mesh(kind, sizes, mesh_dim_names=("replica", "shard", "tensor"))
-    here = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
-    yield Group(config, here, mesh)
+    yield arrange(config, kind)
     # Not after an error: the other ranks wait in the middle of something, and torchrun ends them.
     dist.destroy_process_group()
+
+
+def arrange(config: ParallelConfig, kind: str = "cpu") -> Group:
+    """The running processes as a grid; `start` does this once, later calls arrange them in other ways."""
+    sizes = grid(config, dist.get_world_size())
+    mesh = init_device_mesh(kind, sizes, mesh_dim_names=("replica", "shard", "tensor"))
+    here = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+    return Group(config, here, mesh)
 
 
 def grid(config: ParallelConfig, world: int) -> tuple[int, int, int]:
@@ -225,7 +226,7 @@ def _split_products(model: nn.Module, mesh: DeviceMesh) -> set[str]:
     forward and one backward. Returns the names of the weights in between, which see only their rank's heads.
     """
     size, rank = mesh.size(), mesh.get_local_rank()
-    whole = Replicate()
+    whole: Placement = Replicate()
     partial: set[str] = set()
     for name, module in model.named_modules():
         if isinstance(module, Attention):
@@ -241,7 +242,9 @@ def _split_products(model: nn.Module, mesh: DeviceMesh) -> set[str]:
             )
             parallelize_module(module, mesh, entry)
             module.heads, module.kv_heads = module.heads // size, module.kv_heads // size
-            partial |= {f"{name}.{n}" for n, _ in module.named_parameters() if n.startswith(("q_norm", "k_norm"))}
+            partial |= {
+                f"{name}.{n}" for n, _ in module.named_parameters() if n.startswith(("q_norm", "k_norm"))
+            }
         elif isinstance(module, Gated | Plain):
             _cut(module, mesh, ("gate", "up") if isinstance(module, Gated) else ("up",), "down")
             parallelize_module(
@@ -250,7 +253,7 @@ def _split_products(model: nn.Module, mesh: DeviceMesh) -> set[str]:
         elif isinstance(module, Stack) and module.bias is not None:
             each = module.config.attention.heads // size
             own = slice(rank * each, (rank + 1) * each)
-            module.bias.forward = _own_heads(module.bias.forward, own)  # type: ignore[method-assign]
+            module.bias.forward = _own_heads(module.bias.forward, own)  # type: ignore
             partial |= {f"{name}.bias.{n}" for n, _ in module.bias.named_parameters()}
     return partial
 
@@ -285,3 +288,41 @@ def whole_weights(model: nn.Module, ranks: Ranks) -> dict[str, Tensor]:
         if ranks.rank == 0:
             found[name] = full.cpu()
     return found
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a distributed checkpoint, put together from its parts."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+def write_parts(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
+    """Write tensors, whole or cut, as safetensors files that say where each part belongs; every rank its own parts.
+
+    Raises OSError as the disk does.
+    """
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    try:
+        dcp.save(dict(tensors), storage_writer=writer, no_dist=ranks is ALONE)
+    except CheckpointException as error:
+        raise next(iter(error.failures.values()))[0] from error
+
+
+def stored_parts(folder: Path) -> dict[str, Stored]:
+    """What `write_parts` left in a folder, by name."""
+    found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    return {name: Stored(info.size, info.properties.dtype) for name, info in found.items()}  # type: ignore[union-attr]
+
+
+def read_parts(folder: Path, targets: Mapping[str, Tensor], ranks: Ranks) -> None:
+    """Fill tensors, whole or cut in any way, from the parts that hold their numbers.
+
+    Raises OSError, or what the reader of safetensors raises.
+    """
+    reader = HuggingFaceStorageReader(str(folder))
+    try:
+        dcp.load(dict(targets), storage_reader=reader, no_dist=ranks is ALONE)
+    except CheckpointException as error:
+        raise next(iter(error.failures.values()))[0] from error
