@@ -9,6 +9,7 @@ from pathlib import Path
 
 from matura.core import planning
 from matura.core.artifact import Artifact
+from matura.core.follow import follow, rank
 from matura.core.plan import duration, table
 from matura.core.recipe import Recipe
 from matura.core.run import Event, run
@@ -37,6 +38,8 @@ def execute(
 
     `again` is the command that goes on after Ctrl-C, `options` are for every command that is suggested.
     """
+    if rank():  # one of several processes that torchrun started: the first one tells
+        return follow(recipe, workspace)
     width = max(len(step.name) for step in recipe.steps)
     finished: list[Event] = []
 

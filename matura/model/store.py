@@ -83,9 +83,14 @@ def load_adapter(model: Transformer, folder: str | Path) -> Transformer:
 
 def save(folder: str | Path, model: Transformer) -> None:
     """Write `model.json` and `model.safetensors`, each atomically."""
+    save_tensors(folder, model.config, model.state_dict())
+
+
+def save_tensors(folder: str | Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
+    """The same for the tensors of a model that are not in one place with it."""
     folder = Path(folder)
-    write_json(folder / CONFIG, model.config.model_dump(mode="json"))
-    _save_tensors(folder / WEIGHTS, model.state_dict())
+    write_json(folder / CONFIG, config.model_dump(mode="json"))
+    _save_tensors(folder / WEIGHTS, tensors)
 
 
 def save_adapter(folder: str | Path, model: Transformer, config: LoraConfig) -> None:

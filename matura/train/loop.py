@@ -61,6 +61,7 @@ def train(
     start: int = 0,
     ranks: Ranks = ALONE,
     precision: Precision = FP32,
+    allows: Callable[[float, float], bool] | None = None,
 ) -> Iterator[Step]:
     """Update `model` until `steps`, or until `batches` runs dry; the caller logs, evaluates and saves in between.
 
@@ -68,7 +69,8 @@ def train(
     same update whatever their padding or masks. `schedule(step)` is the learning rate (groups scale it by
     `lr_scale`); gradients are clipped to the norm `clip`. Batches are pulled when their step begins; every rank has
     its own, and all ranks stop when one runs dry. A step whose batches hold nothing to train on is passed over.
-    Raises Diverged, on all ranks, before a bad update touches the weights.
+    `allows(loss, norm)` may leave an update out (see `spikes.py`); without it, Diverged is raised, on all ranks,
+    before an update that is no number touches the weights.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     model.train()
@@ -91,15 +93,22 @@ def train(
             precision.unscale(parameters)
             norm = ranks.clip(parameters, clip)
             finite = math.isfinite(norm)
-            if not (math.isfinite(loss) and precision.survives(finite)):
-                raise Diverged(
-                    f"step {step + 1}: loss {loss} and gradient norm {norm} are not finite, so this update was "
-                    f"not made. Start again with a lower learning rate (it was {lr:g} here)."
-                )
-            if precision.accepts(finite):
+            if not finite and precision.survives(finite):
+                precision.accepts(finite)
+            elif allows(loss, norm) if allows else _finite(step, loss, norm, lr):
+                precision.accepts(finite)
                 optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         yield Step(step + 1, loss, norm, lr, weight, int(tokens), precision.skipped)
+
+
+def _finite(step: int, loss: float, norm: float, lr: float) -> bool:
+    if math.isfinite(loss) and math.isfinite(norm):
+        return True
+    raise Diverged(
+        f"step {step + 1}: loss {loss} and gradient norm {norm} are not finite, so this update was not made. Start "
+        f"again with a lower learning rate (it was {lr:g} here)."
+    )
 
 
 def _backward(

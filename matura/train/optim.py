@@ -7,18 +7,24 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from matura.core.settings import OptimizerConfig
 from matura.model.block import Block
 from matura.train.muon import Muon
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module,
+    config: OptimizerConfig,
+    *,
+    whole: Callable[[Tensor], Tensor] = lambda gradient: gradient,
+    part: Callable[[Tensor, Tensor], Tensor] = lambda update, like: update,
+) -> torch.optim.Optimizer:
     """The optimizer over the trainable parameters: matrices with decay, vectors without.
 
     With `kind="muon"` the matrices inside the blocks are updated by Muon; embeddings and the output layer, whose rows
-    belong to single tokens, by AdamW.
+    belong to single tokens, by AdamW. `whole` and `part` are for a model that is cut over ranks (see `Muon`).
     """
     matrices, tables, vectors = _kinds(model)
     settings: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
@@ -33,7 +39,14 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
         {"params": tables},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return Muon(_filled(groups), weight_decay=config.weight_decay, momentum=config.momentum, **settings)
+    return Muon(
+        _filled(groups),
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        whole=whole,
+        part=part,
+        **settings,
+    )
 
 
 def _kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:

@@ -26,7 +26,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceSt
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Placement, Replicate
+from torch.distributed.tensor import DTensor, Placement, Replicate, distribute_tensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     PrepareModuleInput,
@@ -288,6 +288,18 @@ def whole_weights(model: nn.Module, ranks: Ranks) -> dict[str, Tensor]:
         if ranks.rank == 0:
             found[name] = full.cpu()
     return found
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A matrix that is cut over the ranks, put together on each of them: what Muon needs of a gradient."""
+    return _whole(tensor)
+
+
+def part(update: Tensor, like: Tensor) -> Tensor:
+    """Of a whole matrix the part that this rank holds of `like`."""
+    if not isinstance(like, DTensor):
+        return update
+    return distribute_tensor(update, like.device_mesh, like.placements, src_data_rank=None)
 
 
 @dataclass(frozen=True)

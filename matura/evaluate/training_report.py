@@ -1,0 +1,79 @@
+"""One self-contained page about a pre-training run: curves, what the model wrote on the way, settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matura.core import page
+from matura.core.files import atomic_write
+from matura.core.metrics import MetricsLog
+from matura.evaluate import plots
+from matura.evaluate.report import table
+
+FILE = "report.html"
+TEMPLATE = Path(__file__).with_name("training_report.html")
+MAX_TEXT = 1200
+SAMPLE_STEPS = 6
+"""Looks whose samples are shown: the first, the last, and some between."""
+CURVES = (
+    ("Loss", "nats a token, in training", ("loss",)),
+    ("Held-out text", "bits per byte", ("heldout_bpb",)),
+    ("Held-out masks", "loss and share found", ("heldout_masked_loss", "heldout_masked_accuracy")),
+    ("Held-out spans and pairs", "nats a token", ("heldout_denoise_loss", "heldout_translate_loss")),
+    ("Gradient", "norm before clipping", ("grad_norm",)),
+    ("Activations", "root mean square after a block", ()),
+    ("Learning rate", "of width-scaled matrices", ("lr",)),
+    ("Speed", "tokens a second", ("tokens_per_s",)),
+    ("Utilisation", "share of the matrix speed measured here", ("mfu",)),
+)
+ACTIVATIONS = "rms."
+"""How names of activation sizes begin in metrics.jsonl."""
+
+
+def write(
+    folder: Path, totals: Mapping[str, Any], settings: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write report.html from the run's metrics.jsonl and what else is known of it."""
+    rows = MetricsLog(folder / "metrics.jsonl").rows()
+    text = page.render(
+        TEMPLATE,
+        filters={"seconds": page.seconds},
+        figures=table({name: value for name, value in totals.items() if name != "heldout"}),
+        heldout=table(dict(totals["heldout"])),
+        plots=list(_plots(rows)),
+        samples=list(_samples(samples)),
+        settings=table(settings),
+    )
+    with atomic_write(folder / FILE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _plots(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
+    names = {name for row in rows for name in row}
+    for title, unit, wanted in CURVES:
+        chosen = wanted or sorted(name for name in names if name.startswith(ACTIVATIONS))
+        series = {name.removeprefix(ACTIVATIONS): _points(rows, name) for name in chosen if name in names}
+        if series:
+            drawn = plots.curve(series, unit, smooth=("loss", "grad_norm", "tokens_per_s", "mfu"))
+            yield {"title": title, "svg": drawn}
+
+
+def _points(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    return [(row["step"], row[name]) for row in rows if name in row and math.isfinite(row[name])]
+
+
+def _samples(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    steps = sorted({int(row["step"]) for row in rows})
+    last = max(1, len(steps) - 1)
+    shown = (
+        {steps[round(i * last / (SAMPLE_STEPS - 1))] for i in range(SAMPLE_STEPS)}
+        if len(steps) > 1
+        else steps
+    )
+    for row in rows:
+        if row["step"] in shown:
+            prompt, text = page.visible(row["prompt"], MAX_TEXT), page.visible(row["text"], MAX_TEXT)
+            yield {"step": row["step"], "prompt": prompt, "text": text}

@@ -1,0 +1,104 @@
+"""What a pre-training run will take, before it starts: on this machine, on accelerators, and beside the point where
+its operations would be spent best. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from matura.core.files import size_text
+from matura.core.hardware import DEVICES, Device, matrix_speed, prices
+from matura.core.plan import Estimate, duration
+from matura.core.pretrain_settings import Shape, Sizes, amount
+from matura.model.config import ModelConfig
+from matura.model.flops import optimal, size, training_flops, training_memory
+from matura.model.shape import model_config
+
+UTILISATION = 0.6
+"""Share of this processor's matrix speed that training usually reaches; small models reach less."""
+VOCABULARY = 16_384
+"""Taken when the tokens are not made yet."""
+
+
+def plan(config: Any, tokens: Mapping[str, Any] | None) -> Estimate:
+    """The estimate for a `pretrain` config; `tokens` is the summary of its token shards, if they are made already."""
+    vocabulary = int(tokens["vocabulary"]) if tokens else VOCABULARY
+    shape, sizes = config.shape, config.sizes
+    model = model_config(shape, vocabulary, sizes.sequence, 0 if shape.kind == "encoder-decoder" else None)
+    wanted = budget(sizes, model)
+    flops = training_flops(model, sizes.sequence) * wanted
+    memory = training_memory(model, sizes.rows, sizes.sequence)
+    here = matrix_speed()
+    lines = [
+        *_model_lines(shape, model, memory),
+        _token_line(wanted, size(model).blocks, tokens),
+        *_operation_lines(flops, size(model).blocks, wanted),
+        f"here: {here / 1e9:.0f} GFLOP/s of matrix products, {duration(flops / (here * UTILISATION))} at "
+        f"{UTILISATION:.0%} of them",
+        *_device_lines(model, flops, sizes),
+    ]
+    return Estimate(
+        seconds=flops / (here * UTILISATION),
+        memory_bytes=(300 << 20) + sum(memory.values()),
+        disk_bytes=4 * memory["weights"],
+        note=f"{shown(size(model).all)} parameters, {shown(wanted)} tokens",
+        details=tuple(lines),
+    )
+
+
+def budget(sizes: Sizes, model: ModelConfig) -> float:
+    """Training tokens in all."""
+    return amount(sizes.tokens) if sizes.tokens else sizes.per_parameter * size(model).blocks
+
+
+def shown(number: float) -> str:
+    """12,300,000 -> 12.3M."""
+    for unit, factor in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if number >= factor:
+            return f"{number / factor:.3g}{unit}"
+    return f"{number:.0f}"
+
+
+def _model_lines(shape: Shape, model: ModelConfig, memory: Mapping[str, int]) -> list[str]:
+    counted, stack = size(model), model.last_stack
+    heads = f"{stack.attention.heads} heads of {stack.attention.head_width}"
+    parts = ", ".join(f"{name} {size_text(value)}" for name, value in memory.items())
+    return [
+        f"model: {shape.kind}, {stack.layers} layers of width {stack.width}, {heads}: {shown(counted.all)} parameters, "
+        f"{shown(counted.blocks)} of them in blocks",
+        f"memory: {parts}",
+    ]
+
+
+def _token_line(wanted: float, blocks: int, tokens: Mapping[str, Any] | None) -> str:
+    line = f"tokens: {shown(wanted)}, {wanted / blocks:.3g} for each parameter of the blocks"
+    if tokens is None:
+        return f"{line} (a vocabulary of {VOCABULARY:,} is assumed: the tokens are not made yet)"
+    return f"{line}, {wanted / tokens['train']['tokens']:.2g} times through the corpus"
+
+
+def _operation_lines(flops: float, blocks: int, wanted: float) -> list[str]:
+    parameters, best = optimal(flops)
+    where = "at the optimal point" if 0.5 < blocks / parameters < 2 else "away from the optimal point"
+    return [
+        f"operations: {flops:.3g} FLOP, {where} for them: {shown(parameters)} parameters and {shown(best)} tokens "
+        "(arXiv:2203.15556)"
+    ]
+
+
+def _device_lines(model: ModelConfig, flops: float, sizes: Sizes) -> list[str]:
+    cost = prices()
+    least = training_memory(model, 1, sizes.sequence, half=True)
+    need = sum(least.values())
+    return [_device_line(device, cost[device.name], flops, need) for device in DEVICES]
+
+
+def _device_line(device: Device, price: float, flops: float, need: int) -> str:
+    seconds = flops / (device.flops * device.utilisation)
+    count = -(-need // int(0.9 * device.memory))
+    fits = "one holds it" if count == 1 else f"{count:,} hold it together (parallel.kind=fsdp)"
+    dollars = seconds / 3600 * price
+    money = f"${dollars:,.0f}" if dollars >= 10 else f"${dollars:.2g}"
+    return (
+        f"{device.name}: {duration(seconds)} on one at {device.utilisation:.0%} of its peak, {money}; {fits}"
+    )

@@ -1,0 +1,113 @@
+"""What is looked at while a model trains: held-out text in bits per byte, masked tokens found again, activations.
+
+Nothing here changes a weight or draws from the global generator, so looking more or less often changes no result.
+
+Shape suffixes: B rows, T tokens, D width, N positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from matura.model.block import Block
+from matura.train.objectives import loss
+
+Compute = Callable[..., Tensor]
+"""(function of model and batch, batch) -> its value, by a forward pass wherever the weights are."""
+
+
+@contextmanager
+def looking(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients, and back."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def bits_per_byte(compute: Compute, batches: Iterable[Any]) -> float:
+    """Summed loss of all held-out tokens in bits, by the bytes of their text: comparable across tokenizers."""
+    nats, size = 0.0, 0
+    for held in batches:
+        nats += float(compute(loss, held.batch))
+        size += held.bytes
+    return nats / math.log(2) / size if size else math.nan
+
+
+def mean_loss(compute: Compute, batches: Iterable[Any]) -> float:
+    """Nats for each unit of the batches' weight."""
+    nats, weight = 0.0, 0.0
+    for batch in batches:
+        nats += float(compute(loss, batch))
+        weight += batch.weight
+    return nats / weight if weight else math.nan
+
+
+def masked_accuracy(compute: Compute, batches: Iterable[Any]) -> float:
+    """Share of the masked tokens that are the likeliest at their place."""
+    right, count = 0, 0
+    for batch in batches:
+        right += int(compute(_found, batch))
+        count += len(batch.targets_N)
+    return right / count if count else math.nan
+
+
+def _found(model: Any, batch: Any) -> Tensor:
+    hidden_BTD = model.encode(batch.ids_BT, mask=batch.mask)
+    logits_NV = model.logits(hidden_BTD.flatten(0, 1)[batch.where_N])
+    return (logits_NV.argmax(-1) == batch.targets_N).sum()
+
+
+def activation_sizes(model: Any, forward: Callable[[], Any]) -> dict[str, float]:
+    """Root mean square of what each block writes, by its place, during one `forward()`."""
+    found: dict[str, float] = {}
+
+    def noting(name: str) -> Callable[[Any, Any, Tensor], None]:
+        def note(module: Any, given: Any, out_BTD: Tensor) -> None:
+            found[name] = float(out_BTD.detach().float().square().mean().sqrt())
+
+        return note
+
+    hooks = [
+        module.register_forward_hook(noting(name.replace(".blocks.", ".")))
+        for name, module in model.named_modules()
+        if isinstance(module, Block)
+    ]
+    try:
+        forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def hidden(model: Any, ids_BT: Tensor) -> Tensor:
+    """Last hidden states of a row; an encoder-decoder reads it on both sides."""
+    if model.decoder is None:
+        return cast(Tensor, model.encode(ids_BT))
+    memory_BSD = None if model.encoder is None else model.encode(ids_BT)
+    return cast(Tensor, model.decode(ids_BT, memory_BSD=memory_BSD))
+
+
+def matrix_speed(device: str = "cpu", dtype: torch.dtype = torch.float32, size: int = 1536) -> float:
+    """Floating-point operations a second that products of square matrices reach here: the median of 7. What
+    utilisation is measured against."""
+    a = torch.full((size, size), 0.5, device=device, dtype=dtype)
+    times = []
+    for _ in range(8):
+        began = time.perf_counter()
+        a @ a
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return 2 * size**3 / sorted(times[1:])[3]

@@ -1,0 +1,224 @@
+"""Pre-training as a stage: it learns, resumes bit for bit, survives spikes, and says what is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matura.core import artifact
+from matura.core.artifact import Artifact
+from matura.core.config import parse
+from matura.core.errors import ArtifactError, ConfigError, MaturaError
+from matura.core.metrics import MetricsLog
+from matura.core.records import Conversation
+from matura.model import store
+from matura.stages import encode, pretrain
+from matura.tokenizer import conversation
+from matura.tokenizer.conversation import Format
+from matura.tokenizer.tokenizer import Roles, Tokenizer
+from matura.train import resume
+from matura.train.loop import Diverged
+from tests.stages.test_encode import tokenizer
+from tests.tiny_models import chatml, conversations, corpus, run
+
+SMALL: dict[str, Any] = {
+    "shape": {"layers": 1, "width": 32},
+    "sizes": {"tokens": "12K", "step": 512, "rows": 8, "sequence": 32},
+    "watch": {"every": 16, "sample_tokens": 8},
+    "save_every": 4,
+}
+
+
+def with_roles() -> Format:
+    """A tokenizer with what every objective needs: begin, end, mask and padding tokens, and sentinels."""
+    plain = chatml()
+    backend = plain.tokenizer.backend
+    backend.add_special_tokens(["[MASK]", "<pad>", *(f"<extra_id_{n}>" for n in range(8))])
+    roles = Roles(bos=plain.tokenizer.roles.bos, eos=plain.tokenizer.roles.eos, mask="[MASK]", pad="<pad>")
+    return Format(Tokenizer(backend, roles), plain.template, plain.stop_ids, plain.generation)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    place = tmp_path_factory.mktemp("world")
+    texts = corpus(place / "corpus", documents=120, heldout=20)
+    made = run(encode, place / "tokens", corpus=texts, tokenizer=tokenizer(place / "tok", with_roles()))
+    return {"tokens": made}
+
+
+def numbers(made: Artifact) -> list[dict[str, Any]]:
+    return MetricsLog(made.path / "metrics.jsonl").rows()
+
+
+def files(made: Artifact) -> dict[str, str]:
+    return {name: one["sha256"] for name, one in made.record["files"].items() if not one["log"]}
+
+
+@pytest.fixture(scope="module")
+def trained(world: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return run(pretrain, tmp_path_factory.mktemp("run") / "model", **world, **SMALL)
+
+
+def test_it_learns_and_the_model_needs_nothing_else(trained: Artifact) -> None:
+    rows = numbers(trained)
+    assert trained.summary["heldout"]["heldout_bpb"] < 1.6  # eight bits would be to know nothing
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+    assert {"tokens_per_s", "mfu", "grad_norm", "lr", "memory", "rms.decoder.0"} <= rows[-1].keys()
+    assert store.load(trained.path).config.vocabulary == conversation.load(trained.path).tokenizer.vocab_size
+    assert "Note" in (trained.path / "samples.jsonl").read_text()
+    page = (trained.path / "report.html").read_text()
+    assert "<svg" in page
+    assert "src=" not in page
+
+
+def test_without_learning_it_knows_nothing(world: dict[str, Artifact], trained: Artifact, tmp_path: Path) -> None:
+    """The control: the same run with a learning rate of next to nothing."""
+    made = run(pretrain, tmp_path / "model", **world, **SMALL, optimizer={"lr": 1e-9})
+    assert made.summary["heldout"]["heldout_bpb"] > 2 * trained.summary["heldout"]["heldout_bpb"]
+
+
+@pytest.mark.parametrize(("stop", "average"), [(0, 0.0), (8, 0.9), (20, 0.0)])
+def test_killed_at_any_checkpoint_it_ends_in_the_same_bits(
+    stop: int, average: float, world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**SMALL, "shape": {**SMALL["shape"], "dropout": 0.1}, "optimizer": {"average": average}}
+    whole = run(pretrain, tmp_path / "whole", **world, **settings)
+    save = resume.save
+
+    def dying(folder: Path, step: int, *rest: Any) -> None:
+        save(folder, step, *rest)
+        if step == stop:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(resume, "save", dying)
+        run(pretrain, tmp_path / "killed", **world, **settings)
+    again = run(pretrain, tmp_path / "killed", **world, **settings)
+    assert again.record["resumed"] == 1
+    assert files(again) == files(whole)
+    assert again.id == whole.id
+    steps = [row["step"] for row in numbers(again)]
+    assert steps == sorted(set(steps))
+
+
+def test_an_encoder_learns_to_fill_masks(world: dict[str, Artifact], tmp_path: Path) -> None:
+    settings = {**SMALL, "shape": {"kind": "encoder", "layers": 1, "width": 32}}
+    settings["sizes"] = {**SMALL["sizes"], "tokens": "40K"}
+    made = run(pretrain, tmp_path / "model", **world, **settings, masking={"words": "whole"})
+    control = run(pretrain, tmp_path / "control", **world, **settings, optimizer={"lr": 1e-9})
+    found = made.summary["heldout"]["heldout_masked_accuracy"]
+    assert found > 0.3
+    assert found > 3 * control.summary["heldout"]["heldout_masked_accuracy"]
+    assert store.load(made.path).encoder is not None
+
+
+def test_an_encoder_decoder_learns_spans_and_pairs_together(world: dict[str, Artifact], tmp_path: Path) -> None:
+    rows = [pair(n) for n in range(80)]
+    pairs = conversations(tmp_path / "pairs", rows[8:], rows[:8])
+    settings = {
+        **SMALL,
+        "shape": {"kind": "encoder-decoder", "layers": 1, "width": 32},
+        "objectives": {"denoise": 0.5, "translate": 0.5},
+    }
+    made = run(pretrain, tmp_path / "model", **world, pairs=pairs, **settings)
+    rows_seen = numbers(made)
+    assert rows_seen[-1]["loss"] < 0.7 * rows_seen[0]["loss"]
+    assert {"heldout_denoise_loss", "heldout_translate_loss"} <= made.summary["heldout"].keys()
+    assert '"prompt": "say' in (made.path / "samples.jsonl").read_text()
+
+
+def pair(number: int) -> Conversation:
+    asked, said = f"say {number}", f"hello {number}"
+    messages = ({"role": "user", "content": asked}, {"role": "assistant", "content": said})
+    return Conversation(f"c{number}", messages)
+
+
+def test_a_rate_that_diverges_ends_in_advice_and_loses_nothing(world: dict[str, Artifact], tmp_path: Path) -> None:
+    settings = {**SMALL, "optimizer": {"lr": 1e30, "clip": 1e30, "warmup": 0.0}, "spikes": {"patience": 1, "rewinds": 2}}
+    with pytest.raises(Diverged, match=r"after going back 2 times.*lower learning rate"):
+        run(pretrain, tmp_path / "model", **world, **settings)
+    assert list((tmp_path / "model" / "resume").iterdir())
+
+
+def test_a_spike_is_left_out_and_training_goes_on(
+    world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matura.train import objectives
+
+    loss, calls = objectives.loss, iter(range(10_000))
+
+    def spiky(*given: Any, **more: Any) -> Any:
+        found = loss(*given, **more)
+        return found * 1e6 if next(calls) == 40 else found
+
+    monkeypatch.setattr(objectives, "loss", spiky)
+    made = run(pretrain, tmp_path / "model", **world, **SMALL, spikes={"window": 8})
+    assert made.summary["updates_left_out"] == 1
+    assert made.summary["heldout"]["heldout_bpb"] < 1.7
+
+
+def test_too_little_text_says_how_much_is_needed(world: dict[str, Artifact], tmp_path: Path) -> None:
+    settings = {**SMALL, "sizes": {"tokens": "100K", "step": 65_536, "rows": 512, "sequence": 128}}
+    with pytest.raises(MaturaError, match=r"holds [0-9,]+ tokens .* one batch needs 65,537"):
+        run(pretrain, tmp_path / "model", **world, **settings)
+
+
+def test_altered_shards_are_named(world: dict[str, Artifact], tmp_path: Path) -> None:
+    made = tmp_path / "tokens"
+    texts = corpus(tmp_path / "corpus", documents=60)
+    tokens = run(encode, made, corpus=texts, tokenizer=tokenizer(tmp_path / "tok"))
+    shard = made / "train-00000.bin"
+    content = bytearray(shard.read_bytes())
+    content[10] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"train-00000.bin: its content was changed"):
+        run(pretrain, tmp_path / "model", tokens=tokens, **SMALL)
+    shard.write_bytes(content[:-7])
+    with pytest.raises(ArtifactError, match="train-00000"):
+        run(pretrain, tmp_path / "other", tokens=artifact.load(made), **SMALL)
+
+
+def test_another_tokenizer_beside_the_tokens_is_refused(tmp_path: Path) -> None:
+    texts = corpus(tmp_path / "corpus", documents=60)
+    tokens = run(encode, tmp_path / "tokens", corpus=texts, tokenizer=tokenizer(tmp_path / "tok"))
+    with_roles().save(tokens.path / "tokenizer")
+    with pytest.raises(ConfigError, match=r"vocabulary of [0-9]+, and the tokenizer beside them has [0-9]+"):
+        run(pretrain, tmp_path / "model", tokens=tokens, **SMALL)
+
+
+def test_a_tokenizer_without_a_mask_token_is_named(tmp_path: Path) -> None:
+    texts = corpus(tmp_path / "corpus", documents=60)
+    tokens = run(encode, tmp_path / "tokens", corpus=texts, tokenizer=tokenizer(tmp_path / "tok"))
+    settings = {**SMALL, "shape": {"kind": "encoder", "layers": 1, "width": 32}}
+    with pytest.raises(MaturaError, match="no mask token"):
+        run(pretrain, tmp_path / "model", tokens=tokens, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objectives": {"masked": 1.0}}, "masked is for shape.kind=encoder"),
+        ({"objectives": {"next_token": 0}}, "above zero"),
+        ({"shape": {"kind": "encoder-decoder"}, "objectives": {"translate": 1}}, "translate needs `pairs`"),
+        ({"pairs": "x"}, "add it to objectives"),
+        ({"shape": {"layers": 3}}, "both `layers` and `width`"),
+        ({"sizes": {"tokens": "many"}}, "500K, 10M"),
+        ({"parallel": {"tensor": 2, "kind": "ddp"}}, "cannot be combined"),
+        ({"optimiser": {}}, "did you mean 'optimizer'"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(pretrain.Config, {"tokens": "t", **settings}, "test")
+
+
+def test_the_plan_says_what_it_takes_before_anything_is_made(world: dict[str, Artifact]) -> None:
+    config = parse(pretrain.Config, {"tokens": "t", "shape": {"size": "135M"}}, "test")
+    before = pretrain.estimate(config, {"tokens": None})
+    assert "are not made yet" in " ".join(before.details)
+    known = pretrain.estimate(config, {"tokens": world["tokens"]})
+    told = "\n".join(known.details)
+    assert "20 for each parameter" in told
+    assert "h100: " in told
+    assert "arXiv:2203.15556" in told
+    assert known.seconds > 3600
