@@ -58,7 +58,9 @@ def _fill(url: str, texts: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _postgres(folder: Path, port: int) -> Iterator[None]:
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path(shutil.which("initdb") or "").parent]
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [
+        Path(shutil.which("initdb") or "").parent
+    ]
     if not (programs[-1] / "initdb").is_file():
         raise Absent("PostgreSQL (Debian: postgresql)")
     user = {"user": "postgres"} if os.getuid() == 0 else {}
@@ -146,7 +148,9 @@ def web(texts: Sequence[str]) -> Iterator[tuple[list[str], dict[str, str]]]:
                 if self.headers["Authorization"] != wanted:
                     self.send_error(401)
                     return
-                self.answer(302, b"", Location=f"http://localhost:{self.server.server_address[1]}/texts.jsonl")
+                self.answer(
+                    302, b"", Location=f"http://localhost:{self.server.server_address[1]}/texts.jsonl"
+                )
             elif "Authorization" in self.headers:
                 self.send_error(400, "the password went to another host")
             else:

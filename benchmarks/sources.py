@@ -51,7 +51,9 @@ def run(options: Options) -> bool:
 
 
 def _texts(count: int, seed: int) -> list[str]:
-    words = "the quick brown fox jumps over lazy dogs while grüne Häuser stehen 中文 and 100% of it ends".split()
+    words = (
+        "the quick brown fox jumps over lazy dogs while grüne Häuser stehen 中文 and 100% of it ends".split()
+    )
     draw = random.Random(seed)
     return [f"Text {i}, a fox: " + " ".join(draw.choices(words, k=90)) + "." for i in range(count)]
 
@@ -77,7 +79,9 @@ def _read(name: str, settings: list[str], environment: dict[str, str], texts: li
             "source": name,
             "documents": len(found),
             "same texts": found == sorted(texts),
-            "no secret": not (_leaks(Path(folder)) or any(form in text for text in outputs for form in _forms())),
+            "no secret": not (
+                _leaks(Path(folder)) or any(form in text for text in outputs for form in _forms())
+            ),
             "wrong password": None if refused is None else refused.returncode == 1,
             "reused": "reused" in again.stdout + again.stderr or "unchanged" in again.stdout + again.stderr,
             "seconds": seconds,

@@ -18,13 +18,17 @@ _NAME = (
     r"pass(?:word|wd|phrase)?|pwd|secret|token|sig|signature|credentials?|auth|key|api[-_]?key"
     r"|access[-_]?key(?:[-_]?id)?"
 )
-_PARAMETER = re.compile(rf"(?i)(?:.*[-_.])?(?:client|db|user|access|auth)?(?:{_NAME})|sslpassword|awsaccesskeyid")
+_PARAMETER = re.compile(
+    rf"(?i)(?:.*[-_.])?(?:client|db|user|access|auth)?(?:{_NAME})|sslpassword|awsaccesskeyid"
+)
 _IN_TEXT = re.compile(
     r"(?P<user>://[^\s:/@\"'?#]*):[^\s\"']*?@(?=[^\s@\"']*(?:[\s\"']|$))"
-    rf"|(?P<name>[?&;][\w.-]*(?:{_NAME})=)[^&\s\"';]+",
+    rf"|(?P<name>[?&;][\w.-]*(?:{_NAME})=|(?:pwd|password)%3D)[^&\s\"';]+",
     re.IGNORECASE,
 )
-ADVICE = "write ${NAME} in its place and set that environment variable: settings are recorded in every artifact"
+ADVICE = (
+    "write ${NAME} in its place and set that environment variable: settings are recorded in every artifact"
+)
 
 
 def problem(address: str) -> str | None:
@@ -42,9 +46,9 @@ def problem(address: str) -> str | None:
         # Passwords with "/", "?" or "#" in them are found too, though such an address would not even work.
         user, at, _ = rest.rpartition("@")
         secret = user.partition(":")[2] if at and "/" not in user.partition(":")[0] else ""
-    if scheme in ("s3", "s3a", "gs", "gcs") and at:
+    if scheme in ("s3", "s3a", "gs", "gcs") and re.search("[:@]", rest.partition("/")[0]):
         return "keys of an object store are not part of its path: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if VARIABLE.sub("", secret):
+    if VARIABLE.sub("", secret) and scheme not in ("s3", "s3a", "gs", "gcs"):
         return f"it has a password or token in clear: {ADVICE}"
     for pair in re.split(r"[&;]", query):
         name, _, value = pair.partition("=")

@@ -22,7 +22,9 @@ def check_sizes(path: str, sizes: dict[str, int], max_bytes: int) -> None:
     """Raises MaturaError when there is nothing to fetch, or too much."""
     if not sizes:
         raise MaturaError(f"{public(path)} holds nothing that can be read. Say with `include` what to take.")
-    if out := next((name for name in sizes if ".." in PurePosixPath(name).parts or name.startswith("/")), None):
+    if out := next(
+        (name for name in sizes if ".." in PurePosixPath(name).parts or name.startswith("/")), None
+    ):
         raise MaturaError(f"{public(path)}: {out} leads out of the folder.")
     if (total := sum(sizes.values())) > max_bytes:
         raise too_large(path, total, max_bytes)

@@ -191,7 +191,9 @@ def _careful(reader: Reader, piece: Piece, context: Context) -> Iterator[Found |
         yield trouble(piece["name"], error)
     except (MaturaError, ImportError):
         raise
-    except Exception as error:  # parsers of damaged files raise almost anything; one file must not cost the others
+    except (
+        Exception
+    ) as error:  # parsers of damaged files raise almost anything; one file must not cost the others
         yield trouble(piece["name"], error)
     if seen and (now := _state(piece["path"])) != seen and now != [0, 0]:
         yield Skipped(piece["name"], CHANGED, "while it was read; what had been read is kept")

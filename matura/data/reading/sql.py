@@ -21,7 +21,9 @@ URL = re.compile(
 )
 DRIVERS = {"postgresql": "psycopg", "postgres": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 """What the extra `matura[sql]` installs; used unless the URL names another, as in mysql+mysqldb://."""
-INSTALL = "pip install 'matura[sql]' brings SQLAlchemy and drivers for PostgreSQL and MySQL; SQLite needs neither"
+INSTALL = (
+    "pip install 'matura[sql]' brings SQLAlchemy and drivers for PostgreSQL and MySQL; SQLite needs neither"
+)
 BATCH = 256
 
 
@@ -33,9 +35,7 @@ def is_database(path: str) -> bool:
 def check_query(query: str | None) -> str:
     """One SELECT (or WITH ... SELECT). Raises ConfigError for anything else."""
     text = (query or "").strip().rstrip(";").strip()
-    bare = re.sub(
-        r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", " ", text, flags=re.DOTALL
-    ).strip()
+    bare = re.sub(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", " ", text, flags=re.DOTALL).strip()
     if not bare:
         raise ConfigError("a database needs `query`, such as: SELECT text, title FROM articles.")
     if not re.match(r"(?i)(select|with)\b", bare) or ";" in bare:
@@ -118,7 +118,9 @@ def _engine(url: str) -> Any:
             credentials.filled(url), poolclass=sqlalchemy.pool.NullPool, hide_parameters=True
         )
     except ModuleNotFoundError as error:
-        raise MaturaError(f"{shown} needs the driver {error.name}, which is not installed. {INSTALL}.") from error
+        raise MaturaError(
+            f"{shown} needs the driver {error.name}, which is not installed. {INSTALL}."
+        ) from error
     except sqlalchemy.exc.NoSuchModuleError as error:
         raise MaturaError(f"{shown}: SQLAlchemy knows no driver of that name.") from error
     except (sqlalchemy.exc.ArgumentError, ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from matura.data.reading.choice import check_sizes, wanted
 from matura.data.reading.web import public
 
 BLOCK = 4 << 20
+AT_ONCE = 4  # files; each holds some 32 MB in memory
 
 
 def fetch_folder(path: str, place: Path, max_bytes: int, include: Sequence[str]) -> Path:
@@ -28,10 +30,14 @@ def fetch_folder(path: str, place: Path, max_bytes: int, include: Sequence[str])
         raise MaturaError(f"{path}: keys of a store are set in the environment, not in its path.")
     files = _listed(daft, path, include)
     check_sizes(path, {name: size for name, (_, size) in files.items()}, max_bytes)
-    for name, (url, size) in sorted(files.items()):
-        target = place / name
-        if not (target.is_file() and target.stat().st_size == size):
-            _fetch(daft, url, target, size)
+    missing = [
+        (url, place / name, size)
+        for name, (url, size) in sorted(files.items())
+        if not ((place / name).is_file() and (place / name).stat().st_size == size)
+    ]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for _ in pool.map(lambda one: _fetch(daft, *one), missing):
+            pass
     (place / ".complete").touch()
     return place
 

@@ -184,7 +184,9 @@ class _Feed:
 
     def __init__(self, piece: Piece, context: Context) -> None:
         self.at, self.replaced = piece["start"], 0
-        self.failed: FormatError | None = None  # what ended the lines early, told after the rows that are complete
+        self.failed: FormatError | None = (
+            None  # what ended the lines early, told after the rows that are complete
+        )
         self._lines = _lines(piece, context)
 
     def __iter__(self) -> _Feed:

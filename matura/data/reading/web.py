@@ -29,7 +29,12 @@ TRIES = 4  # in a row that bring nothing new
 WAIT = 0.5  # seconds before the next try, doubled each time
 BUSY = {429, 500, 502, 503, 504}
 RESERVE = 1 << 30  # bytes of the disk that a download leaves free
-SUFFIXES = {"text/html": ".html", "text/plain": ".txt", "text/markdown": ".md", "application/xhtml+xml": ".html"}
+SUFFIXES = {
+    "text/html": ".html",
+    "text/plain": ".txt",
+    "text/markdown": ".md",
+    "application/xhtml+xml": ".html",
+}
 
 
 class _BrokenOff(Exception):  # noqa: N818
