@@ -1,7 +1,7 @@
-"""Far sources for real: S3, HTTP, a hub and databases on loopback, each read by `matura curate` from a recipe's settings.
+"""Far sources for real: S3, HTTP, a hub and databases on loopback, each read by `matura curate`.
 
-For each: the same texts come out as went in, a second run fetches nothing, and neither the workspace nor what is printed
-holds the password. What is not installed is skipped and said so.
+For each: the same texts come out as went in, a second run fetches nothing, and neither the workspace nor what is
+printed holds the password. What is not installed is skipped and said so.
 """
 
 from __future__ import annotations
@@ -51,9 +51,26 @@ def run(options: Options) -> bool:
 
 
 def _texts(count: int, seed: int) -> list[str]:
-    words = (
-        "the quick brown fox jumps over lazy dogs while grüne Häuser stehen 中文 and 100% of it ends".split()
-    )
+    words = [
+        "the",
+        "quick",
+        "brown",
+        "fox",
+        "jumps",
+        "over",
+        "lazy",
+        "dogs",
+        "while",
+        "grüne",
+        "Häuser",
+        "stehen",
+        "中文",
+        "and",
+        "100%",
+        "of",
+        "it",
+        "ends",
+    ]
     draw = random.Random(seed)
     return [f"Text {i}, a fox: " + " ".join(draw.choices(words, k=90)) + "." for i in range(count)]
 

@@ -93,7 +93,7 @@ def shown(text: str) -> str:
 
 
 def without_secrets(text: str, address: str) -> str:
-    """A library's message about an address: values of the variables of `address`, as they are or encoded, are hidden."""
+    """A library's message about an address, with the values of its variables hidden, as they are or encoded."""
     for name in VARIABLE.findall(address):
         value = os.environ.get(name)
         for form in sorted({value, quote(value, safe=""), quote_plus(value)}, key=len) if value else ():

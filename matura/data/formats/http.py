@@ -116,7 +116,8 @@ def _inflated(body: bytes, window: int, max_bytes: int) -> bytes:
 def _streamed(body: bytes, codec: str, max_bytes: int) -> bytes:
     import pyarrow
 
-    parts, size = [], 0
+    parts: list[bytes] = []
+    size = 0
     try:
         stream = pyarrow.CompressedInputStream(BytesIO(body), codec)
         while block := stream.read(BLOCK):

@@ -11,8 +11,41 @@ MAX_DEPTH = 1_000
 FEW = 3 * MAX_DEPTH  # signs "<" that cannot be trouble
 _TAG = re.compile(r"<(/?)([a-zA-Z][\w-]*)")
 # Elements without content, and those whose end tag may be left out: the next one of their kind ends them.
-_FLAT = frozenset("area base br col embed hr img input link meta param source track wbr".split()) | frozenset(
-    "p li dt dd tr td th thead tbody tfoot option optgroup rp rt colgroup".split()
+_FLAT = frozenset(
+    [
+        "area",
+        "base",
+        "br",
+        "col",
+        "embed",
+        "hr",
+        "img",
+        "input",
+        "link",
+        "meta",
+        "param",
+        "source",
+        "track",
+        "wbr",
+    ]
+) | frozenset(
+    [
+        "p",
+        "li",
+        "dt",
+        "dd",
+        "tr",
+        "td",
+        "th",
+        "thead",
+        "tbody",
+        "tfoot",
+        "option",
+        "optgroup",
+        "rp",
+        "rt",
+        "colgroup",
+    ]
 )
 
 

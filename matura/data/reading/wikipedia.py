@@ -84,7 +84,7 @@ def read_dump(piece: Piece, context: Context) -> Iterator[Found | Skipped]:
                     return
 
 
-class _BadStream(FormatError):
+class _BadStream(FormatError):  # noqa: N818
     """A damaged bz2 stream, and where it starts: the next one may be whole."""
 
     def __init__(self, message: str, at: int) -> None:

@@ -1,4 +1,5 @@
 import base64
+import contextlib
 import gzip
 import re
 import threading
@@ -86,10 +87,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def handle(self) -> None:
-        try:
+        with contextlib.suppress(ConnectionError):  # of the endless body
             super().handle()
-        except ConnectionError:  # of the endless body
-            pass
 
 
 @pytest.fixture
