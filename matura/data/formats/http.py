@@ -76,7 +76,8 @@ def content(answer: Answer, max_bytes: int) -> bytes:
 
 
 def _unchunked(body: bytes) -> bytes:
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     while match := _CHUNK.match(body, at):
         size = int(match[1], 16)
         if size == 0:
