@@ -24,6 +24,7 @@ NAMES = {
     "curation_quality": "personal data, decoys and test items put into texts: what curation finds of them",
     "curation_classifiers": "real e-mails and tweets: what the classifier learns; false alarms by group of people",
     "corpus_engines": "one corpus by the native engine, by Ray and through kills: the same bytes",
+    "sources": "S3, HTTP, a hub, PostgreSQL and MariaDB on loopback, read by curation; no password anywhere",
     "startup": "from the command to the first token, on pulled models",
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
 }

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_
 
 import pydantic
 
-from matura.core import yamlfile
+from matura.core import credentials, yamlfile
 from matura.core.errors import ConfigError
 
 Place = tuple[str | int, ...]
@@ -331,5 +331,5 @@ def _message(item: dict[str, Any], step: _Step, unknown: bool) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    text = credentials.shown(json.dumps(value, default=str, ensure_ascii=False))
     return text if len(text) <= 60 else f"{text[:57]}..."

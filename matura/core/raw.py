@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,26 +49,42 @@ def raw_input(path: str | os.PathLike[str]) -> RawInput:
 
     Raises ArtifactError when the path is missing, unreadable, or holds no files.
     """
+
+    def stop(place: str, error: OSError) -> None:
+        raise ArtifactError(
+            f"Cannot read {place}: {error.strerror}. Make it readable, or move it out of the folder."
+        ) from error
+
+    return _hashed(path, stop)
+
+
+def readable_input(path: str | os.PathLike[str]) -> RawInput:
+    """Like `raw_input` without the files and folders that cannot be read: for stages that tell of them themselves.
+
+    Raises ArtifactError when the path is missing, or holds no file that can be read.
+    """
+    return _hashed(path, lambda place, error: None)
+
+
+def _hashed(path: str | os.PathLike[str], unreadable: Callable[[str, OSError], None]) -> RawInput:
     place = Path(path).expanduser()
     if not place.exists():
         raise ArtifactError(f"There is no file or folder {place}{_nearest(place)}")
     # A file keeps its name even if it is a link: the other files of a model are found by it.
     place = place.resolve() if place.is_dir() else place.parent.resolve() / place.name
     files: dict[str, dict[str, Any]] = {}
-    for name, source in sorted(_walk(place)):
+    for name, source in sorted(_walk(place, unreadable)):
         try:
             files[name] = {"bytes": source.stat().st_size, "sha256": hash_file(source)}
         except OSError as error:
-            raise ArtifactError(
-                f"Cannot read {source}: {error.strerror}. Make it readable, or move it out of the folder."
-            ) from error
+            unreadable(str(source), error)
     if not files:
-        raise ArtifactError(f"The folder {place} holds no files (hidden ones do not count).")
+        raise ArtifactError(f"{place} holds no files that can be read (hidden ones do not count).")
     listing = {name: [entry["bytes"], entry["sha256"]] for name, entry in files.items()}
     return RawInput(place, canonical_hash(listing), files)
 
 
-def _walk(place: Path) -> Iterator[tuple[str, Path]]:
+def _walk(place: Path, unreadable: Callable[[str, OSError], None]) -> Iterator[tuple[str, Path]]:
     if place.is_file():
         yield from ((file.name, file) for file in pieces(place))
         return
@@ -76,10 +92,8 @@ def _walk(place: Path) -> Iterator[tuple[str, Path]]:
         raise ArtifactError(f"{place} is neither a file nor a folder.")
     seen: set[tuple[int, int]] = set()
 
-    def unreadable(error: OSError) -> None:
-        raise ArtifactError(f"Cannot read the folder {error.filename}: {error.strerror}.") from error
-
-    for directory, folders, names in os.walk(place, followlinks=True, onerror=unreadable):
+    onerror = lambda error: unreadable(error.filename, error)
+    for directory, folders, names in os.walk(place, followlinks=True, onerror=onerror):
         status = os.stat(directory)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()

@@ -62,21 +62,24 @@ def bring(recipe: Recipe, workspace: Workspace, pull: Pull) -> dict[tuple[str, s
     return found
 
 
-def remembered_raw_input(path: Path, workspace: Workspace, keep: bool = True) -> RawInput:
+def remembered_raw_input(
+    path: Path, workspace: Workspace, keep: bool = True, make: Callable[[Path], RawInput] = raw_input
+) -> RawInput:
     """`raw_input`, without hashing again what has had the same names, sizes and times since it was hashed.
 
-    `keep` False looks the answer up but stores none.
+    `keep` False looks the answer up but stores none. `make` is what hashes, such as `raw.readable_input`.
     """
     began = time.time()
     listing, newest = _listing(path)
-    cache = workspace.root / "cache" / f"raw-{canonical_hash(listing)}.json"
+    named = canonical_hash(listing if make is raw_input else [*listing, make.__name__])
+    cache = workspace.root / "cache" / f"raw-{named}.json"
     if newest < began - SETTLED_SECONDS:
         try:
             value = read_json(cache, limit=MAX_CACHE_BYTES, what="remembered hashes")
             return RawInput(Path(value["path"]), value["id"], value["files"])
         except (OSError, FormatError, KeyError):
             pass
-    made = raw_input(path)
+    made = make(path)
     if keep and newest < began - SETTLED_SECONDS and _listing(path)[0] == listing:
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_json(cache, {"path": str(made.path), "id": made.id, "files": made.files})
@@ -87,7 +90,7 @@ def _raw(step: Step, setting: str, workspace: Workspace, look_only: bool) -> Raw
     """Raw data as the stage reads its setting, by default as a path.
 
     A stage module may have its own `raw_input(config, setting, workspace)`: it fetches what it must and
-    returns a path, or a RawInput.
+    returns a path, or a RawInput. Its `hash_raw` may stand for `raw.raw_input`.
     """
     own = getattr(step.module, "raw_input", None)
     if own and look_only and not os.path.exists(step.outside[setting]):
@@ -95,7 +98,8 @@ def _raw(step: Step, setting: str, workspace: Workspace, look_only: bool) -> Raw
     place: Any = own(step.config, setting, workspace) if own else step.outside[setting]
     if isinstance(place, RawInput):
         return place
-    return remembered_raw_input(Path(place), workspace, keep=not look_only)
+    make = getattr(step.module, "hash_raw", raw_input)
+    return remembered_raw_input(Path(place), workspace, keep=not look_only, make=make)
 
 
 def _artifact(step: Step, setting: str, workspace: Workspace) -> Artifact | None:

@@ -95,10 +95,17 @@ def _files(folder: Path, prefix: str, entered: set[tuple[int, int]]) -> Iterator
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _files(folder / entry.name, f"{prefix}{entry.name}/", entered)
         else:
             yield f"{prefix}{entry.name}", folder / entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: reported as unreadable
+        return False
 
 
 def _classify(name: str, path: Path, max_file_bytes: int) -> SourceFile | Skipped:

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from matura.core import config
+from matura.core import config, credentials
 from matura.core import corpus_settings as settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.files import size_text
 from matura.core.inputs import inputs_of
 from matura.core.plan import Estimate
+from matura.core.raw import readable_input
 
 if TYPE_CHECKING:
     from matura.core.workspace import Workspace
     from matura.data.pipeline import Steps
 
 KIND = "corpus"
-VERSION = 3
+VERSION = 4
 
 WHEEL = re.compile(
     r"wheel:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.+!_]+)/(?P<inside>[^#]+?)/?"
@@ -116,16 +117,24 @@ class Config(config.Config):
 def _known_form(value: str | None) -> str | None:
     if value is not None and value.startswith("wheel:") and not WHEEL.fullmatch(value):
         raise ValueError(f"expected a path, or {WHEEL_FORM}")
+    if value is not None and (problem := credentials.problem(value)):
+        raise ValueError(problem)
     return value
+
+
+hash_raw = readable_input
 
 
 def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path | RawInput:
     """Where raw data is on this machine; what is in a wheel or far away is fetched first.
 
-    A database behind a URL has no files: its RawInput is the hash of URL and query.
+    A database has no files: its RawInput is the hash of URL (without the values of variables) and query, and of SQLite
+    also of the file's content. Another database that has changed meanwhile is not told by this.
     """
     text = inputs_of(config)[setting]
     match = WHEEL.fullmatch(text)
+    name = setting.removeprefix("sources.").removesuffix(".path")
+    source = config if setting == "path" else config.sources.get(name)
     if match is None and "://" not in text and not text.startswith("hf:"):
         return Path(text).expanduser()
     from matura.core.workspace import Workspace
@@ -136,9 +145,10 @@ def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None
     from matura.data import reading
 
     if reading.is_remote(text):
-        return reading.fetch(text, downloads, max_bytes=MAX_REMOTE)
-    source = config.sources.get(setting.removeprefix("sources.").removesuffix(".path"))
-    return RawInput(Path(), _hash(f"{text}\n{source.query if source else ''}"), {})
+        include = source.include if source is not None else ()
+        return reading.fetch(text, downloads, max_bytes=MAX_REMOTE, include=include)
+    query = getattr(source, "query", None) or ""
+    return RawInput(Path(), _hash(f"{text}\n{query}\n{reading.content_of(text)}"), {})
 
 
 def _from_wheel(match: re.Match[str], downloads: Path) -> Path:

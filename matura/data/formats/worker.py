@@ -24,6 +24,9 @@ APART = frozenset({"pdf", "epub", "docx"})
 """Kinds that are parsed here."""
 _COMMAND = (sys.executable, "-m", "matura.data.formats.worker")
 _HEAD = struct.Struct(">II")
+_READY = b"ready\n"
+START_SECONDS = 120.0
+"""For starting, which is no part of the time for parsing: on a busy machine it may take longer than a small file."""
 
 
 class Parser:
@@ -35,13 +38,9 @@ class Parser:
 
     def extract(self, data: bytes, kind: str) -> tuple[str, tuple[str, ...]]:
         """Text and notes. Raises FormatError: as the parser does, or "timed out", or when the process dies."""
-        if self._process is None:
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
         head = json.dumps({"kind": kind, **self._bounds}).encode()
         try:
-            answer = self._ask(self._process, _HEAD.pack(len(head), len(data)) + head + data)
+            answer = self._ask(self._started(), _HEAD.pack(len(head), len(data)) + head + data)
         except TimeoutError:
             self.close()
             raise FormatError(f"timed out: parsing took over {self._seconds:g} seconds") from None
@@ -61,6 +60,17 @@ class Parser:
             for pipe in (process.stdin, process.stdout):
                 with contextlib.suppress(BrokenPipeError):  # what was not sent yet goes nowhere
                     pipe.close()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+            assert self._process.stdout is not None
+            source = self._process.stdout.fileno()
+            if not select.select([source], [], [], START_SECONDS)[0] or os.read(source, 16) != _READY:
+                raise OSError("the process did not start")
+        return self._process
 
     def _ask(self, process: subprocess.Popen[bytes], request: bytes) -> dict[str, Any]:
         assert process.stdin is not None
@@ -89,6 +99,8 @@ def serve(source: BinaryIO, to: BinaryIO) -> None:
     """Answer requests until the other side closes."""
     from matura.data.extraction import extract
 
+    to.write(_READY)
+    to.flush()
     while len(head := source.read(_HEAD.size)) == _HEAD.size:
         options, size = _HEAD.unpack(head)
         request = json.loads(source.read(options))

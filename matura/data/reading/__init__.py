@@ -18,7 +18,7 @@ from matura.data.sources import Skipped
 Task = dict[str, Any]
 """origin (the source's name), license, limits, and `pieces`: files or ranges of files, each with its reader."""
 
-__all__ = ["Skipped", "Task", "fetch", "identity", "is_remote", "plan", "read"]
+__all__ = ["Skipped", "Task", "content_of", "fetch", "identity", "is_remote", "plan", "read"]
 
 
 def is_remote(path: str) -> bool:
@@ -36,6 +36,14 @@ def fetch(path: str, downloads: Path, *, max_bytes: int, include: tuple[str, ...
     from matura.data.reading import remote
 
     return remote.fetch(path, downloads, max_bytes=max_bytes, include=include)
+
+
+def content_of(database: str) -> str:
+    """The hash of a SQLite file by its URL, "" for a server's database. Raises MaturaError when there is no file."""
+    from matura.core.files import hash_file
+    from matura.data.reading import sql
+
+    return hash_file(sql.sqlite_file(database)) if database.startswith("sqlite:") else ""
 
 
 def plan(sources: Mapping[str, Mapping[str, Any]], limits: Limits, part_bytes: int) -> list[Task]:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from matura.core.errors import MaturaError
+from matura.core.errors import FormatError
 from matura.data import extraction
 from matura.data.formats.worker import APART, Parser
 from matura.data.reading import unpack
-from matura.data.reading.task import NO_TEXT, Context, Found, Piece
+from matura.data.reading.task import CHANGED, NO_TEXT, Context, Found, Piece
 from matura.data.sources import LARGE, SUFFIXES, UNKNOWN, Skipped
 
 WARC = re.compile(r"\.(warc|wet)(\.gz)?$", re.IGNORECASE)
@@ -77,11 +77,7 @@ class DocumentReader:
         if unpack.inner_name(piece["path"])[1] is not None:
             data = Path(piece["path"]).read_bytes()
         if hashlib.sha256(data).hexdigest() != expected:
-            raise Changed(f"{piece['path']} changed while it was read. Run the same command again.")
-
-
-class Changed(MaturaError):  # noqa: N818 (named for what happened, as the errors of core are)
-    """A file is not what it was when it was listed."""
+            raise FormatError(f"{CHANGED}: it is not what it was when it was listed")
 
 
 def _suffix(name: str) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from matura.core import credentials
 from matura.core.corpus_settings import Limits, Source
 from matura.core.errors import ConfigError, FormatError, MaturaError
 from matura.core.records import Document
 from matura.data.reading import Task, code, folder, identity, made, sql, tables, warc, wikipedia
-from matura.data.reading.task import DAMAGE, Context, Found, Piece, Reader, trouble
+from matura.data.reading.task import CHANGED, DAMAGE, Context, Found, Piece, Reader, trouble
 from matura.data.sources import LARGE, UNKNOWN, Skipped, paths, regular
 
 MAX_PIECES = 5_000  # in a task, so that tasks of tiny files stay small
@@ -46,9 +48,7 @@ def plan_sources(sources: Mapping[str, Mapping[str, Any]], limits: Limits, part_
         }
         for group in _grouped(_source(origin, source, resolved, context, part_bytes), part_bytes):
             for piece in group:
-                known = files.get(piece["name"], {}).get("sha256")
-                if known and piece["reader"] == "document":
-                    piece["sha256"] = known
+                _as_listed(piece, files.get(piece["name"]))
             tasks.append({**common, "pieces": group})
     return tasks
 
@@ -149,11 +149,9 @@ def read_task(task: Mapping[str, Any]) -> Iterator[Document | Skipped]:
         for piece in task["pieces"]:
             reader = documents if piece["reader"] == "document" else READERS.get(piece["reader"], _skipped)
             for found in _careful(reader, piece, context):
-                item = _document(found, task, limits) if isinstance(found, Found) else found
+                item = _document(found, task, limits) if isinstance(found, Found) else _nameable(found)
                 if limits.strict and isinstance(item, Skipped) and item.reason in DAMAGE:
-                    where = piece.get("path", item.name)
-                    if piece["reader"] == "sql":
-                        where = sql.shown(where)
+                    where = credentials.shown(piece.get("path", item.name))
                     raise MaturaError(
                         f"{where}: {item.name}: {item.reason}: {item.detail} (limits.strict is set: put it "
                         "right or leave the file out with `exclude`)"
@@ -163,16 +161,59 @@ def read_task(task: Mapping[str, Any]) -> Iterator[Document | Skipped]:
         documents.close()
 
 
+def _as_listed(piece: dict[str, Any], known: Mapping[str, Any] | None) -> None:
+    """Note how a file was: what is read must be what the lineage names. Documents are compared by their hash."""
+    if known and piece["reader"] == "document":
+        piece["sha256"] = known["sha256"]
+    elif "path" in piece and piece["reader"] != "sql":
+        now = _state(piece["path"])
+        piece["seen"] = [known["bytes"] if known else now[0], now[1]]
+
+
+def _state(path: str) -> list[int]:
+    """Size and time of change; zeros when it is gone, which the reading tells."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return [0, 0]
+    return [status.st_size, status.st_mtime_ns]
+
+
 def _careful(reader: Reader, piece: Piece, context: Context) -> Iterator[Found | Skipped]:
     """What comes before a damage, then a line about it."""
+    seen = piece.get("seen")
+    if seen and (now := _state(piece["path"])) != seen and now != [0, 0]:
+        yield Skipped(piece["name"], CHANGED, "it is not what it was when it was listed")
+        return
     try:
         yield from reader(piece, context)
-    except (FormatError, OSError, RecursionError, MemoryError) as error:
+    except FormatError as error:
         yield trouble(piece["name"], error)
+    except (MaturaError, ImportError):
+        raise
+    except (
+        Exception
+    ) as error:  # parsers of damaged files raise almost anything; one file must not cost the others
+        yield trouble(piece["name"], error)
+    if seen and (now := _state(piece["path"])) != seen and now != [0, 0]:
+        yield Skipped(piece["name"], CHANGED, "while it was read; what had been read is kept")
 
 
 def _skipped(piece: Piece, context: Context) -> Iterator[Skipped]:
     yield Skipped(piece["name"], piece["reason"], piece["detail"])
+
+
+def unicode_name(name: str) -> str:
+    """A file's name as text that can be stored: bytes that are no UTF-8 are shown as \\xNN."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return name
+
+
+def _nameable(item: Skipped) -> Skipped:
+    return Skipped(unicode_name(item.name), item.reason, unicode_name(item.detail))
 
 
 def _document(found: Found, task: Mapping[str, Any], limits: Limits) -> Document | Skipped:
@@ -183,6 +224,7 @@ def _document(found: Found, task: Mapping[str, Any], limits: Limits) -> Document
     meta = {
         "origin": task["origin"],
         **({"license": task["license"]} if task["license"] else {}),
-        **found.meta,
+        **{key: unicode_name(value) for key, value in found.meta.items()},
     }
-    return Document(identity(task["origin"], found.place, text), text, found.source or found.place, meta)
+    source = unicode_name(found.source or found.place)
+    return Document(identity(task["origin"], found.place, text), text, source, meta)

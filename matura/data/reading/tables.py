@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import datetime
+import decimal
 import difflib
 import json
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from matura.data.sources import LARGE, Skipped
 
 META = ("id", "title", "url", "license", "language", "date", "provenance")
 """Columns that are kept beside the text, when they hold text or numbers."""
+BESIDE = (str, int, float, datetime.date, uuid.UUID, decimal.Decimal)
 MAX_GROUP_BYTES = 4 << 30
 BATCH_ROWS = 256
 
@@ -122,10 +126,12 @@ def _row_groups(path: Path, context: Context, part_bytes: int) -> list[dict[str,
 
 def read_jsonl(piece: Piece, context: Context) -> Iterator[Found | Skipped]:
     """The rows that are objects with the column; others are passed over line by line."""
+    number = _LineNumbers(piece)
     for offset, line in _lines(piece, context):
         place = f"{piece['name']}@{offset}"
         if isinstance(line, int):
-            yield Skipped(place, LARGE, f"a line of {line:,} bytes, limit {context.limits.document_bytes:,}")
+            limit = f"{2 * context.limits.document_bytes:,}"
+            yield Skipped(place, LARGE, f"line {number(offset):,} has {line:,} bytes, the limit is {limit}")
             continue
         if not line.strip():
             continue
@@ -133,45 +139,90 @@ def read_jsonl(piece: Piece, context: Context) -> Iterator[Found | Skipped]:
         try:
             row = json.loads(text)
         except (ValueError, RecursionError) as error:
-            yield Skipped(place, BROKEN, f"not JSON: {error}"[:200])
+            yield Skipped(place, BROKEN, f"line {number(offset):,} is not JSON: {error}"[:200])
             continue
         if not isinstance(row, dict) or context.text not in row:
             there = ", ".join(list(row)[:20]) if isinstance(row, dict) else f"a {type(row).__name__}"
-            yield Skipped(place, NO_COLUMN, f"{context.text!r} is not among: {there}")
+            detail = f"line {number(offset):,}: {context.text!r} is not among: {there}"
+            yield Skipped(place, NO_COLUMN, detail[:300])
             continue
         replaced = text.count("\ufffd") if "\ufffd" in text else 0
         yield found_row(row, context.text, place, replaced)
 
 
 def read_csv(piece: Piece, context: Context) -> Iterator[Found | Skipped]:
-    """The rows of a CSV file (RFC 4180); a row with another number of fields than the head is passed over."""
+    """The rows of a CSV file (RFC 4180); a row with another number of fields than the head is passed over.
+
+    After a row that is too large it goes on at the next line.
+    """
     csv.field_size_limit(context.limits.document_bytes)
     columns: list[str] = piece["columns"]
-    where: list[Any] = [piece["start"], None, 0]  # offset of the line under way, an overlong one, replaced
-
-    def feed() -> Iterator[str]:
-        for offset, line in _lines(piece, context):
-            where[0] = offset
-            if isinstance(line, int):
-                raise FormatError(f"{LARGE}: a line of {line:,} bytes at byte {offset:,}")
-            text = line.decode("utf-8", "replace") + "\n"
-            where[2] += text.count("\ufffd")
-            yield text
-
-    rows = csv.reader(feed(), delimiter=piece["delimiter"])
+    number, feed = _LineNumbers(piece), _Feed(piece, context)
+    rows = csv.reader(feed, delimiter=piece["delimiter"])
     while True:
-        where[2] = 0
+        feed.replaced = 0
         try:
             row = next(rows, None)
         except csv.Error as error:
-            raise FormatError(f"{BROKEN}: row that ends near byte {where[0]:,}: {error}") from error
+            place, reason = f"{piece['name']}@{feed.at}", LARGE if "limit" in str(error) else BROKEN
+            yield Skipped(place, reason, f"the row that reaches line {number(feed.at):,}: {error}")
+            continue
         if row is None:
+            if feed.failed is not None:
+                raise feed.failed
             return
-        place = f"{piece['name']}@{where[0]}"  # of its last line, which is as good a name as its first
+        place = f"{piece['name']}@{feed.at}"  # of its last line, which is as good a name as its first
         if row and len(row) != len(columns):
-            yield Skipped(place, BROKEN, f"{len(row)} fields, the head has {len(columns)}")
+            detail = f"line {number(feed.at):,}: {len(row)} fields, the head has {len(columns)}"
+            yield Skipped(place, BROKEN, detail)
         elif row:
-            yield found_row(dict(zip(columns, row, strict=True)), context.text, place, where[2])
+            yield found_row(dict(zip(columns, row, strict=True)), context.text, place, feed.replaced)
+
+
+class _Feed:
+    """The lines of a piece for csv.reader, which may go on after an error; `at` is where the last one started."""
+
+    def __init__(self, piece: Piece, context: Context) -> None:
+        self.at, self.replaced = piece["start"], 0
+        self.failed: FormatError | None = (
+            None  # what ended the lines early, told after the rows that are complete
+        )
+        self._lines = _lines(piece, context)
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            self.at, line = next(self._lines)
+        except FormatError as error:
+            self.failed = error
+            raise StopIteration from None
+        if isinstance(line, int):
+            raise csv.Error(f"a line of {line:,} bytes, over the limit")
+        text = line.decode("utf-8", "replace") + "\n"
+        self.replaced += text.count("\ufffd")
+        return text
+
+
+class _LineNumbers:
+    """The number of the line at an offset, from 1. Only what must be told is looked up, by reading once more."""
+
+    def __init__(self, piece: Piece) -> None:
+        self._piece, self._at, self._number = piece, 0, 1
+
+    def __call__(self, offset: int) -> int:
+        packing = unpack.inner_name(str(self._piece["path"]))[1]
+        if packing is not None:  # cannot be entered in the middle
+            self._at, self._number = 0, 1
+        left = offset - self._at
+        bounds = {} if packing else {"start": self._at, "end": offset}
+        with unpack.opened(self._piece["path"], expansion=float("inf"), **bounds) as read:
+            while left > 0 and (block := read()):
+                self._number += block[:left].count(b"\n")
+                left -= len(block)
+        self._at = offset
+        return self._number
 
 
 def _lines(piece: Piece, context: Context) -> Iterator[tuple[int, bytes | int]]:
@@ -185,26 +236,39 @@ def _lines(piece: Piece, context: Context) -> Iterator[tuple[int, bytes | int]]:
 
 
 def read_parquet(piece: Piece, context: Context) -> Iterator[Found | Skipped]:
-    """The rows of some row groups, a batch in memory at a time."""
+    """The rows of some row groups, a batch in memory at a time. A damaged group costs what is left of itself."""
     import pyarrow
     import pyarrow.parquet
 
-    number = piece["first_row"]
+    first = piece["first_row"]
     try:
-        with pyarrow.parquet.ParquetFile(piece["path"]) as file:
-            for group in piece["groups"]:
-                if (claimed := file.metadata.row_group(group).total_byte_size) > MAX_GROUP_BYTES:
-                    raise FormatError(f"{LARGE}: row group {group} unpacks to {size_text(claimed)}")
-            names = [n for n in dict.fromkeys((context.text, *META)) if n in file.schema_arrow.names]
-            if file.schema_arrow.field(context.text).type not in (pyarrow.string(), pyarrow.large_string()):
-                kind = file.schema_arrow.field(context.text).type
+        with pyarrow.parquet.ParquetFile(piece["path"], page_checksum_verification=True) as file:
+            schema = file.schema_arrow
+            if schema.field(context.text).type not in (pyarrow.string(), pyarrow.large_string()):
+                kind = schema.field(context.text).type
                 raise FormatError(f"{NO_COLUMN}: {context.text!r} holds {kind}, expected text")
-            for batch in file.iter_batches(BATCH_ROWS, row_groups=piece["groups"], columns=names):
-                for row in batch.to_pylist():
-                    yield found_row(row, context.text, f"{piece['name']}@{number}")
-                    number += 1
+            for group in piece["groups"]:
+                yield from _row_group(file, group, first, piece["name"], context.text)
+                first += file.metadata.row_group(group).num_rows
+    except (pyarrow.ArrowException, OSError) as error:
+        raise FormatError(f"{BROKEN}: {error}") from error
+
+
+def _row_group(file: Any, group: int, first: int, name: str, text: str) -> Iterator[Found | Skipped]:
+    import pyarrow
+
+    number = first
+    if (claimed := file.metadata.row_group(group).total_byte_size) > MAX_GROUP_BYTES:
+        yield Skipped(f"{name}@{number}", LARGE, f"row group {group} unpacks to {size_text(claimed)}")
+        return
+    names = [column for column in dict.fromkeys((text, *META)) if column in file.schema_arrow.names]
+    try:
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=names):
+            for row in batch.to_pylist():
+                yield found_row(row, text, f"{name}@{number}")
+                number += 1
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"{BROKEN}: after row {number:,}: {error}") from error
+        yield Skipped(f"{name}@{number}", BROKEN, f"row group {group} after row {number:,}: {error}"[:300])
 
 
 def found_row(row: Mapping[str, Any], column: str, place: str, replaced: int = 0) -> Found | Skipped:
@@ -216,7 +280,7 @@ def found_row(row: Mapping[str, Any], column: str, place: str, replaced: int = 0
         return Skipped(place, NO_COLUMN, f"{column!r} holds a {type(value).__name__}, expected text")
     meta = {"kind": "table"}
     for key in META:
-        if key != column and isinstance(beside := row.get(key), str | int | float) and str(beside):
+        if key != column and isinstance(beside := row.get(key), BESIDE) and str(beside):
             meta["row" if key == "id" else key] = normalise(str(beside))[:500]
     if replaced:
         meta["replaced"] = str(replaced)

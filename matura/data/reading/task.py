@@ -10,12 +10,14 @@ from matura.core.corpus_settings import Limits
 from matura.core.errors import FormatError
 from matura.data.sources import BINARY, EMPTY, LARGE, UNDECODABLE, UNKNOWN, UNREADABLE, Skipped
 
-TRUNCATED, BOMB, BROKEN, SLOW = "truncated", "expands too much", "broken", "timed out"
+TRUNCATED, BOMB, BROKEN, SLOW, CHANGED = "truncated", "expands too much", "broken", "timed out", "changed"
 NO_COLUMN, NO_TEXT, STATUS, NO_PAGE = "no such column", "no text", "http status", "not a page"
 REDIRECT, NAMESPACE = "redirect", "not an article"
 VENDORED, GENERATED, MINIFIED, LOCK = "vendored", "generated", "minified", "lock file"
 
-DAMAGE = frozenset({LARGE, BINARY, UNDECODABLE, UNREADABLE, TRUNCATED, BOMB, BROKEN, SLOW, NO_COLUMN})
+DAMAGE = frozenset(
+    {LARGE, BINARY, UNDECODABLE, UNREADABLE, TRUNCATED, BOMB, BROKEN, SLOW, NO_COLUMN, CHANGED}
+)
 """Reasons that are an error when `limits.strict` is set; the others are what a source is expected to hold."""
 _REASONS = (*DAMAGE, EMPTY, UNKNOWN, NO_TEXT)
 

@@ -6,6 +6,7 @@ own, so the next start is where a member unpacks to a WARC header. In a plain fi
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -14,7 +15,19 @@ from typing import Any, BinaryIO
 
 from matura.core.errors import FormatError
 from matura.data.extraction import normalise
-from matura.data.reading.task import BROKEN, NO_PAGE, NO_TEXT, STATUS, TRUNCATED, Context, Found, Piece
+from matura.data.formats.http import content, known_charset, parse_answer
+from matura.data.formats.nesting import check_depth
+from matura.data.reading.task import (
+    BROKEN,
+    NO_PAGE,
+    NO_TEXT,
+    STATUS,
+    TRUNCATED,
+    Context,
+    Found,
+    Piece,
+    trouble,
+)
 from matura.data.sources import LARGE, Skipped
 
 PAGES = {"text/html": "html", "application/xhtml+xml": "html", "text/plain": "txt"}
@@ -70,8 +83,20 @@ def _next_member(file: BinaryIO, start: int, end: int) -> int | None:
     return None
 
 
+def _next_record(file: BinaryIO, start: int, end: int) -> int | None:
+    """Where the next line that begins as a record does is, at or after `start` and before `end`, in a plain file."""
+    while start < end:
+        file.seek(start - 1)
+        window = file.read(WINDOW + 8)
+        at = window.find(b"\nWARC/1.")
+        if 0 <= at < WINDOW:
+            return start + at if start + at < end else None
+        start += WINDOW
+    return None
+
+
 def read_warc(piece: Piece, context: Context) -> Iterator[Found | Skipped]:
-    """Pages and texts whose records start in the piece's range. After a damaged gz member it goes on at the next."""
+    """Pages and texts whose records start in the piece's range. After a damaged record it goes on at the next."""
     name, start, end = piece["name"], piece["start"], piece["end"]
     with open(piece["path"], "rb") as file:
         packed = file.read(3) == MAGIC
@@ -85,7 +110,7 @@ def read_warc(piece: Piece, context: Context) -> Iterator[Found | Skipped]:
                 return
             except (OSError, ValueError) as error:
                 yield Skipped(f"{name}@{position.at}", BROKEN, str(error)[:200])
-            at = _next_member(file, position.at + 1, end) if packed else None
+            at = (_next_member if packed else _next_record)(file, position.at + 1, end)
 
 
 class _Position:
@@ -100,6 +125,9 @@ def _records(
 ) -> Iterator[Found | Skipped]:
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
+    size = os.fstat(file.fileno()).st_size
+    file.seek(0)
+    packed = file.read(3) == MAGIC
     file.seek(position.at)
     whole = piece["start"] == 0 and piece["end"] == piece["bytes"]
     wanted = WarcRecordType.response | WarcRecordType.conversion | WarcRecordType.resource
@@ -113,6 +141,8 @@ def _records(
         url = (record.headers.get("WARC-Target-URI") or "").strip("<>")
         place = f"{piece['name']}#{url or position.at}"
         length = record.content_length
+        if not packed and position.at + length > size:
+            raise ValueError(f"{url}: it claims {length:,} bytes, more than the file has")
         if length > context.limits.file_bytes:
             yield Skipped(place, LARGE, f"{length:,} bytes, the limit is {context.limits.file_bytes:,}")
             continue
@@ -120,33 +150,31 @@ def _records(
         if record.content_length < length:
             yield Skipped(place, TRUNCATED, f"{record.content_length:,} of {length:,} bytes")
             continue
-        yield _page(record, record.record_type == WarcRecordType.conversion, place, url, position.at, context)
+        plain = record.record_type == WarcRecordType.conversion
+        try:
+            yield _page(record, plain, place, url, position.at, context)
+        except Exception as error:  # one bad page must not cost the others
+            yield trouble(place, error)
 
 
 def _page(record: Any, plain: bool, place: str, url: str, at: int, context: Context) -> Found | Skipped:
     limit = context.limits.file_bytes
-    if plain:
-        kind, charset = "txt", "utf-8"
-    else:
+    data = record.reader.read()
+    kind, charset = "txt", "utf-8" if plain else None
+    if not plain:
+        told = record.headers.get("Content-Type") or ""
+        # The archive's reader goes wrong for good at an answer that is packed wrongly, so it is not asked for that.
         if record.is_http:
-            try:
-                record.parse_http(auto_decode="all")
-            except (OSError, ValueError) as error:
-                return Skipped(place, BROKEN, f"HTTP: {error}"[:200])
-            status = record.http_headers.status_code if record.http_headers else None
-            if status != 200:
-                return Skipped(place, STATUS, str(status))
-        content = (record.http_content_type or record.headers.get("Content-Type") or "").partition(";")[0]
-        kind = PAGES.get(content.strip().lower(), "")
+            answer = parse_answer(data)
+            if answer.status != 200:
+                return Skipped(place, STATUS, str(answer.status))
+            told = answer.headers.get("content-type", "")
+        content_type = told.partition(";")[0].strip().lower()
+        kind, charset = PAGES.get(content_type, ""), known_charset(told)
         if not kind:
-            return Skipped(place, NO_PAGE, content or "no content type")
-        charset = record.http_charset
-    try:
-        data = record.reader.read(limit + 1)
-    except OSError as error:
-        return Skipped(place, BROKEN, f"content: {error}"[:200])
-    if len(data) > limit:
-        return Skipped(place, LARGE, f"over {limit:,} bytes")
+            return Skipped(place, NO_PAGE, content_type or "no content type")
+        if record.is_http:
+            data = content(answer, limit)
     found = page_text(data, charset) if kind == "html" else (plain_text(data, charset), {})
     if not found[0]:
         return Skipped(place, NO_TEXT, f"nothing to read in {len(data):,} bytes")
@@ -157,10 +185,20 @@ def _page(record: Any, plain: bool, place: str, url: str, at: int, context: Cont
 
 def plain_text(data: bytes, charset: str | None) -> str:
     """Text in the charset told, else detected; bytes that do not fit are replaced."""
-    from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+    from resiliparse.parse.encoding import detect_encoding
 
     encoding = charset or ("utf-8" if _is_utf8(data) else detect_encoding(data)) or "utf-8"
-    return normalise(bytes_to_str(data, encoding=encoding, errors="replace", fallback_encodings=["utf-8"]))
+    return normalise(_decoded(data, encoding))
+
+
+def _decoded(data: bytes, encoding: str) -> str:
+    from resiliparse.parse.encoding import bytes_to_str
+
+    try:
+        text: str = bytes_to_str(data, encoding=encoding, errors="replace", fallback_encodings=["utf-8"])
+    except LookupError:  # detection knows names of encodings that Python has no codec for
+        return data.decode("utf-8", "replace")
+    return text
 
 
 def page_text(data: bytes, charset: str | None) -> tuple[str, dict[str, str]]:
@@ -169,12 +207,13 @@ def page_text(data: bytes, charset: str | None) -> tuple[str, dict[str, str]]:
     The charset of the HTTP header comes first, then the page's own, then detection.
     """
     from resiliparse.extract.html2text import extract_plain_text
-    from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+    from resiliparse.parse.encoding import detect_encoding
     from resiliparse.parse.html import HTMLTree
 
     encoding = charset or detect_encoding(data, from_html_meta=True) or "utf-8"
     try:
-        source = bytes_to_str(data, encoding=encoding, errors="replace", fallback_encodings=["utf-8"])
+        source = _decoded(data, encoding)
+        check_depth(source)
         tree = HTMLTree.parse(source)
         text = extract_plain_text(tree, main_content=True, alt_texts=False)
         root = tree.document.query_selector("html") if tree.document is not None else None

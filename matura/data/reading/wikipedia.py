@@ -17,6 +17,7 @@ from matura.core.errors import FormatError
 from matura.data.extraction import normalise
 from matura.data.reading import unpack
 from matura.data.reading.task import (
+    BOMB,
     BROKEN,
     NAMESPACE,
     NO_PAGE,
@@ -26,6 +27,7 @@ from matura.data.reading.task import (
     Context,
     Found,
     Piece,
+    trouble,
 )
 from matura.data.reading.wikitext import Names, clean
 from matura.data.sources import LARGE, Skipped
@@ -65,13 +67,29 @@ def _site(head: str) -> dict[str, Any]:
 
 def read_dump(piece: Piece, context: Context) -> Iterator[Found | Skipped]:
     """The articles that start in the piece's range."""
-    names = Names.of(piece["media"])
+    names, start = Names.of(piece["media"]), piece["start"]
     with open(piece["path"], "rb") as file:
-        chunks = _chunks(file, piece, context)
-        for page in _pages(chunks, context.limits.file_bytes, piece["name"]):
-            if isinstance(page, Skipped) and page.reason == NO_PAGE and piece["start"]:
-                continue  # a later range of a dump that cannot be cut: the first one has all
-            yield page if isinstance(page, Skipped) else _article(page, piece, names)
+        while True:
+            chunks = _chunks(file, {**piece, "start": start}, context)
+            try:
+                for page in _pages(chunks, context.limits.file_bytes, piece["name"]):
+                    if isinstance(page, Skipped) and page.reason == NO_PAGE and start:
+                        continue  # a later range of a dump that cannot be cut: the first one has all
+                    yield page if isinstance(page, Skipped) else _article(page, piece, names)
+                return
+            except _BadStream as error:
+                yield trouble(piece["name"], error)
+                start = error.at + 1
+                if _next_stream(file, start, piece["end"]) is None:
+                    return
+
+
+class _BadStream(FormatError):  # noqa: N818
+    """A damaged bz2 stream, and where it starts: the next one may be whole."""
+
+    def __init__(self, message: str, at: int) -> None:
+        super().__init__(message)
+        self.at = at
 
 
 Chunk = tuple[bytes, bool]
@@ -112,10 +130,10 @@ def _streams(file: BinaryIO, start: int, end: int, expansion: float) -> Iterator
             try:
                 block = decoder.decompress(data, unpack.BLOCK)
             except (OSError, EOFError) as error:
-                raise FormatError(f"{BROKEN}: bz2 stream at byte {at:,}: {error}") from error
+                raise _BadStream(f"{BROKEN}: bz2 stream at byte {at:,}: {error}", at) from error
             unpacked += len(block)
             if unpacked > unpack.FLOOR and unpacked > expansion * (file.tell() - start):
-                raise FormatError(f"expands too much: over {unpacked:,} bytes (limit {expansion:g} times)")
+                raise _BadStream(f"{BOMB}: over {unpacked:,} bytes (limit {expansion:g} times)", at)
             if block:
                 yield block, own
             data = b""
@@ -193,7 +211,7 @@ def _article(page: bytes, piece: Piece, names: Names) -> Found | Skipped:
     try:
         # Pages stand inside the document, so no declaration, and with it no entity of its own, can be here.
         root = ElementTree.fromstring(page.decode("utf-8", "replace"))
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, RecursionError) as error:
         return Skipped(piece["name"], BROKEN, f"a page that is not XML: {error}")
     title = root.findtext("title") or ""
     number = root.findtext("id") or ""

@@ -25,7 +25,9 @@ DROPPED = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
-BREAK = re.compile(r"<br\s*/?\s*>", re.IGNORECASE)
+BREAK = re.compile(r"<br\s{0,20}/?\s{0,20}>", re.IGNORECASE)
+# Patterns that begin with blanks take time with the square of a run of them.
+LONG_RUN = re.compile(r"[ \t]{100,}")
 BRACKET = re.compile(r"\{\{|\}\}|\[\[|\]\]|^[ \t:*#]*\{\||^[ \t]*\|\}(?!\})", re.MULTILINE)
 EXTERNAL = re.compile(
     r"\[(?:https?:|ftp:)?//[^\s\[\]]*(?:[ \t]+([^\[\]\n]*))?\]|\[mailto:[^\s\[\]]+[ \t]+([^\[\]\n]*)\]"
@@ -63,7 +65,7 @@ class Names:
 
 def clean(source: str, names: Names | None = None) -> str:
     """The text of an article; headings and list items come out as Markdown."""
-    text = COMMENT.sub("", _PRIVATE.sub("", source))
+    text = COMMENT.sub("", _PRIVATE.sub("", LONG_RUN.sub(" " * 100, source)))
     text = REF.sub("", _verbatim(text))
     text = DROPPED.sub("", text)
     text = _unnested(BREAK.sub("\n", text), names or Names.of())

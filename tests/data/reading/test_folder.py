@@ -162,14 +162,16 @@ def test_strict_names_the_broken_file(tmp_path: Path) -> None:
         read_all(tmp_path, limits=Limits(strict=True))
 
 
-def test_a_file_that_changed_since_it_was_hashed_is_an_error(tmp_path: Path) -> None:
+def test_a_file_that_changed_since_it_was_hashed_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text(PROSE)
     told = {"a.md": {"sha256": hashlib.sha256(PROSE.encode()).hexdigest()}}
     tasks = reading.plan({"x": {**source(tmp_path), "files": told}}, Limits(), 1 << 20)
     assert [document.source for document in split(reading.read(tasks[0]))[0]] == ["a.md"]
     (tmp_path / "a.md").write_text("other")
-    with pytest.raises(MaturaError, match=r"a\.md changed"):
-        list(reading.read(tasks[0]))
+    assert reasons(split(reading.read(tasks[0]))[1]) == {"a.md": "changed"}
+    strict = reading.plan({"x": {**source(tmp_path), "files": told}}, Limits(strict=True), 1 << 20)
+    with pytest.raises(MaturaError, match=r"a\.md: changed.*strict"):
+        list(reading.read(strict[0]))
 
 
 def test_tiny_files_are_grouped_in_an_order_of_names(tmp_path: Path) -> None:

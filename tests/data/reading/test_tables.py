@@ -12,7 +12,7 @@ from matura.core.corpus_settings import Limits
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.records import Conversation, Document, write_conversations, write_documents
 from matura.data import reading
-from matura.data.reading.sql import check_query, shown
+from matura.data.reading.sql import check_query
 from tests.data.reading.made_inputs import read_all, reasons, source, split
 
 ROWS = [{"text": f'Row {i}, "quoted"\nsecond line', "title": f"T{i}", "other": i} for i in range(50)]
@@ -107,6 +107,7 @@ def test_broken_tables(tmp_path: Path) -> None:
     documents, skipped = read_all(tmp_path, limits=Limits(document_bytes=1000))
     assert [document.text for document in documents] == ["good", "yes"]
     assert [item.reason for item in skipped] == ["broken", "broken", "too large"]
+    assert "line 3: 3 fields" in skipped[1].detail
 
 
 def database(path: Path) -> str:
@@ -158,10 +159,9 @@ def test_other_databases_need_another_package(monkeypatch: pytest.MonkeyPatch) -
     import sys
 
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
-    with pytest.raises(MaturaError, match="pip install sqlalchemy") as caught:
+    with pytest.raises(MaturaError, match=r"pip install 'matura\[sql\]'") as caught:
         from_database("postgresql://me:secret@host/db", "SELECT body FROM a")
     assert "secret" not in str(caught.value)
-    assert shown("mysql+x://me:secret@host/db") == "mysql+x://me:***@host/db"
 
 
 def test_a_missing_database_is_an_error(tmp_path: Path) -> None:
@@ -198,3 +198,78 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
         reading.plan({"x": source(None)}, Limits(), 1 << 20)
     with pytest.raises(MaturaError, match="no folder or file at"):
         read_all(tmp_path / "nowhere")
+
+
+def test_rows_through_sqlalchemy(tmp_path: Path) -> None:
+    pytest.importorskip("sqlalchemy")
+    url = database(tmp_path / "a.db").replace("sqlite:", "sqlite+pysqlite:")
+    documents, skipped = from_database(url, "SELECT id, body, title FROM pages WHERE body LIKE '%7%'")
+    assert [(d.text, d.meta["title"], d.source) for d in documents] == [("body 7", "t7", "db@7")]
+    assert not skipped
+    _, skipped = from_database(url, "SELECT body FROM nowhere")
+    assert "no such table" in skipped[0].detail
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql+nothing://me:secret@host/db", "no driver of that name"),
+        ("postgresql://me:secret@host:port/db", "is no database URL"),
+        ("postgresql://me:${NO_SUCH_VARIABLE}@host/db", "NO_SUCH_VARIABLE is not set"),
+        ("oracle+cx_oracle://me:secret@host/db", "needs the driver cx_Oracle"),
+    ],
+)
+def test_databases_that_cannot_be_reached(url: str, said: str) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(MaturaError, match=said) as caught:
+        from_database(url, "SELECT body FROM a")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_row_too_large_of_a_csv_costs_itself(tmp_path: Path) -> None:
+    good = 'text,n\n"first\nof two lines",1\n'
+    (tmp_path / "a.csv").write_text(
+        good + '"' + "x" * 3000 + '",2\nsecond,3\n' + "y" * 1500 + ",4\nth\0ird,5\n"
+    )
+    documents, skipped = read_all(tmp_path, limits=Limits(document_bytes=1000))
+    assert [document.text for document in documents] == ["first\nof two lines", "second", "third"]
+    assert [(item.reason, "line 4" in item.detail, "line 6" in item.detail) for item in skipped] == [
+        ("too large", True, False),
+        ("too large", False, True),
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_broken_lines_are_named_by_their_number_however_it_is_cut(tmp_path: Path, suffix: str) -> None:
+    lines = [json.dumps({"text": f"row {i}"}) if i % 7 else "{" for i in range(40)]
+    data = "\n".join(lines).encode()
+    (tmp_path / f"a.jsonl{suffix}").write_bytes(gzip.compress(data) if suffix else data)
+    for part_bytes in (50, 200, 1 << 20):
+        _, skipped = read_all(tmp_path, part_bytes=part_bytes)
+        assert [item.detail.partition(" is")[0] for item in skipped] == [
+            f"line {i + 1}" for i in range(0, 40, 7)
+        ]
+
+
+def test_a_damaged_row_group_costs_itself(tmp_path: Path) -> None:
+    table = pyarrow.table({"text": [f"row {i} {i * 7919 % 1013}" for i in range(400)]})
+    options: dict[str, Any] = {"use_dictionary": False, "write_page_checksum": True}
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=100, **options)
+    with pyarrow.parquet.ParquetFile(tmp_path / "a.parquet") as file:
+        column = file.metadata.row_group(1).column(0)
+        at = column.data_page_offset + column.total_compressed_size // 2
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    data[at : at + 20] = bytes(20)
+    (tmp_path / "a.parquet").write_bytes(data)
+    documents, skipped = read_all(tmp_path)
+    assert {int(document.source.partition("@")[2]) // 100 for document in documents} == {0, 2, 3}
+    assert [(item.reason, "row group 1" in item.detail) for item in skipped] == [("broken", True)]
+
+
+def test_a_table_that_changes_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n')
+    tasks = reading.plan({"x": source(tmp_path)}, Limits(), 1 << 20)
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    documents, skipped = split(reading.read(tasks[0]))
+    assert not documents
+    assert reasons(skipped) == {"a.jsonl": "changed"}

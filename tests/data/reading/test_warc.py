@@ -1,4 +1,5 @@
 import gzip
+import zlib
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,35 @@ def test_encodings_are_told_or_found() -> None:
     assert told == found == own == text.strip()
     _, meta = page_text(page.encode("cp1252"), "utf-8")
     assert int(meta["replaced"]) > 10
+
+
+def test_one_answer_that_lies_costs_no_other(tmp_path: Path) -> None:
+    html = "text/html"
+    pages = {
+        "ok1": answer(web_page(1)),
+        "charset": answer(web_page(2), "text/html; charset=foo-bar"),
+        "broken": answer(b"\x1f\x8b\x08" + b"\xff" * 50, html, extra="Content-Encoding: gzip\r\n"),
+        "deep": answer(b"<div>" * 20_000 + b"x"),
+        "deflate": answer(zlib.compress(web_page(3))[2:-4], html, extra="Content-Encoding: deflate\r\n"),
+        "none": b"no answer at all",
+        "last": answer(web_page(4)),
+    }
+    records = [record("response", f"http://x/{name}", body) for name, body in pages.items()]
+    for name, data in (("a.warc", b"".join(records)), ("a.warc.gz", members(records))):
+        folder = tmp_path / name.replace(".", "-")
+        folder.mkdir()
+        (folder / name).write_bytes(data)
+        documents, skipped = read_all(folder)
+        assert [d.meta["url"][9:] for d in documents] == ["ok1", "charset", "deflate", "last"]
+        assert reasons(skipped) == {f"{name}#http://x/{n}": "broken" for n in ("broken", "deep", "none")}
+
+
+@pytest.mark.parametrize("claimed", [99_999_999_999, 10, 100_000])
+def test_after_a_wrong_length_it_goes_on_at_the_next_record(tmp_path: Path, claimed: int) -> None:
+    records = some(6)
+    head, _, rest = records[4].partition(b"Content-Length: ")
+    records[4] = head + b"Content-Length: %d\r\n" % claimed + rest.partition(b"\r\n")[2]
+    (tmp_path / "a.warc").write_bytes(b"".join(records))
+    documents, skipped = read_all(tmp_path)
+    assert [d.meta["url"][-1] for d in documents] == ["0", "2", "3", "4", "5"]
+    assert "broken" in {item.reason for item in skipped}

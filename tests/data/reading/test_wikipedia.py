@@ -140,3 +140,31 @@ def test_names_of_namespaces_are_those_of_the_wiki() -> None:
 def test_hostile_brackets_take_linear_time() -> None:
     for pattern in ("{{", "[[", "[[a|", "{|\n", "<ref>", "<!--", "== ", "'" * 9, "<nowiki>", "(("):
         assert len(clean(pattern * 20_000)) < 400_000
+
+
+def test_a_damaged_stream_costs_itself(tmp_path: Path) -> None:
+    streams = [bz2.compress(part.encode()) for part in (HEAD, *dump(6))]
+    hurt = bytearray(streams[3])
+    hurt[30:40] = bytes(10)
+    bomb = bz2.compress(bytes(8 << 20))
+    (tmp_path / "wiki.xml.bz2").write_bytes(
+        b"".join((*streams[:3], bytes(hurt), *streams[4:6], bomb, streams[6]))
+    )
+    documents, skipped = read_all(tmp_path)
+    assert [document.meta["title"] for document in documents] == [f"Seite {i}" for i in (0, 1, 3, 4, 5)]
+    assert [item.reason for item in skipped] == ["broken", "expands too much"]
+
+
+def test_entities_of_a_page_are_never_expanded(tmp_path: Path) -> None:
+    bomb = '<!DOCTYPE m [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]>'
+    own = page(1, PROSE).replace("<page>", f"<page>{bomb}")
+    used = page(2, "x").replace("x</text>", "&b;</text>")
+    (tmp_path / "wiki.xml").write_text(f'<?xml version="1.0"?>{bomb}' + HEAD + own + used + page(3, PROSE))
+    documents, skipped = read_all(tmp_path)
+    assert [document.meta["title"] for document in documents] == ["Seite 3"]
+    assert [item.reason for item in skipped] == ["broken", "broken"]
+
+
+def test_runs_of_blanks_take_linear_time() -> None:
+    for pattern in (" \t", "<br" + " " * 50, "( "):
+        assert len(clean(pattern * 100_000 + "x")) < 500_000
