@@ -6,12 +6,13 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from matura.data.polynomials import BASE, INVERSE, Hashes, mixed, powers
 
 if TYPE_CHECKING:
     import pyarrow
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 # Scripts that are written without spaces (Thai, Lao, Burmese, Khmer, kana, Han): each letter counts as a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[^\W{_UNSPACED}]+|[{_UNSPACED}]")
-_BASE = 0x9E3779B97F4A7C15  # odd, so that its powers have inverses modulo 2**64
-_INVERSE = pow(_BASE, -1, 1 << 64)
 
 _PLAIN_WORD = re.compile(rb"\w+")
 _PLAIN = bytes(ord(chr(code).lower()) if chr(code).isalnum() or code == 95 else 32 for code in range(128))
@@ -28,9 +27,7 @@ _PLAIN += bytes(range(128, 256))  # parts of other letters
 _ASCII = frozenset(map(chr, range(128)))
 _EACH = re.compile(f"[{_UNSPACED}]")
 _FEW = 100  # different characters outside of ASCII
-_POWERS = 1 << 17  # words of a batch whose powers are kept
 
-Hashes = NDArray[np.uint64]
 Short = NDArray[np.uint32]
 Counts = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -104,9 +101,9 @@ def runs(hashes: Short, length: int) -> Hashes:
     if count < length:
         return np.empty(0, np.uint64)
     sums = np.zeros(count + 1, np.uint64)
-    np.cumsum(mixed(hashes.astype(np.uint64)) * _powers(_BASE, count), out=sums[1:])
+    np.cumsum(mixed(hashes.astype(np.uint64)) * powers(BASE, count), out=sums[1:])
     starts = count - length + 1
-    return mixed((sums[length:] - sums[:starts]) * _powers(_INVERSE, starts))
+    return mixed((sums[length:] - sums[:starts]) * powers(INVERSE, starts))
 
 
 def within(counts: Counts, length: int) -> Flags:
@@ -130,25 +127,3 @@ def shingles(hashes: Short, counts: Counts, length: int) -> tuple[Short, Counts]
     both = both[new]
     found = np.bincount((both >> np.uint64(32)).astype(np.int64), minlength=len(counts))
     return (both & np.uint64(0xFFFFFFFF)).astype(np.uint32), found
-
-
-def mixed(values: Hashes) -> Hashes:
-    """Each value with its bits spread over all 64 (the finaliser of SplitMix64, Steele et al. 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-def _powers(base: int, count: int) -> Hashes:
-    return _kept_powers(base)[:count] if count <= _POWERS else _made_powers(base, count)
-
-
-@lru_cache
-def _kept_powers(base: int) -> Hashes:
-    return _made_powers(base, _POWERS)
-
-
-def _made_powers(base: int, count: int) -> Hashes:
-    factors = np.full(count, base, np.uint64)
-    factors[:1] = 1
-    return np.multiply.accumulate(factors)
