@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 BASE = 0x9E3779B97F4A7C15  # odd, so that its powers have inverses modulo 2**64
 INVERSE = pow(BASE, -1, 1 << 64)
-_KEPT = 1 << 17  # powers of a base that are kept
+_KEPT = 1 << 20  # powers of a base that are kept
 
 Hashes = NDArray[np.uint64]
 

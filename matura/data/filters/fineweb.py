@@ -10,7 +10,6 @@ import numpy as np
 from matura.core.corpus_settings import FineWeb
 from matura.data.filters.layout import IS, Layout, layouts, totals
 from matura.data.filters.rules import Columns, Rule, RuleFilter, joined
-from matura.data.filters.words import repeated
 
 
 def make(**settings: Any) -> RuleFilter:
@@ -37,23 +36,17 @@ def measures(group: Layout, short: int) -> Columns:
     lines_D = totals(filled, lines.of_D)
     ended_D = totals(filled & IS["terminal"][group.kind_C[lines.end_L - 1]], lines.of_D)
     short_D = totals(filled & (lines.end_L - lines.start_L <= short), lines.of_D)
-    blank_D = totals(~filled & (lines.start_L < lines.end_L), lines.of_D)
     newlines = np.array([text.count("\n") for text in texts], np.int64)
-    again = [_again(text, blank > 0) for text, blank in zip(texts, blank_D.tolist(), strict=True)]
+    of_L = np.repeat(np.arange(len(texts)), np.diff(lines.of_D))[filled]
+    _, again = group.again(lines.start_L[filled], lines.end_L[filled], of_L)
     characters = np.array([len(text) for text in texts], np.int64) - newlines
     with np.errstate(divide="ignore", invalid="ignore"):
         found = {
             "lines_with_punctuation": ended_D / lines_D,
             "short_lines": short_D / lines_D,
-            "duplicate_line_characters": np.array(again, np.int64) / characters,
+            "duplicate_line_characters": again / characters,
             "newlines_per_word": newlines / group.words_D,
         }
     return {"lines": lines_D.astype(np.float64)} | {
         name: np.where(lines_D > 0, column, np.nan) for name, column in found.items()
     }
-
-
-def _again(text: str, blanks: bool) -> int:
-    """Characters of the lines that came before. Empty lines have none; those of white space only do not count."""
-    lines = text.split("\n")
-    return repeated(list(filter(str.strip, lines)) if blanks else lines)[1]

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matura.data.filters.words import PUNCTUATION, TERMINAL
+from matura.data.polynomials import BASE, INVERSE, Hashes, mixed, powers
 
-AT_ONCE = 64
+AT_ONCE = 256
 """Documents that are laid out together: what is made of them stays in the cache of a core."""
 
 Flags = NDArray[np.bool_]
@@ -39,6 +40,8 @@ PROPERTIES: dict[str, Callable[[str], bool]] = {
 }
 """What the rules ask of a character."""
 
+MARK = np.uint64(0xD6E8FEB86659FD93)
+"""Times the number of a text: what tells its hashes from those of others."""
 _UNSEEN = 255
 _KIND = np.full(0x110000, _UNSEEN, np.uint8)  # by code point; filled in when a character is first seen
 _KIND[:128] = np.arange(128)
@@ -127,13 +130,29 @@ class Layout:
         """Whether each character has the property."""
         return _with(self.characters, IS[name])
 
-    def codes_C(self) -> NDArray[np.uint64]:
-        """The code points."""
-        codes = self.kind_C.astype(np.uint64)
+    def hashes(self, start: Places, end: Places) -> Hashes:
+        """A 64-bit hash of each of the stretches of characters: a polynomial, from sums over all characters before
+        it, with its bits spread, so that sums of hashes meet in no pattern."""
+        return mixed((self._sums[end] - self._sums[start]) * powers(INVERSE, len(self.characters))[start])
+
+    @cached_property
+    def _sums(self) -> Hashes:
+        codes_C = self.kind_C.astype(np.uint64)
         for text, start, end in zip(self.texts, self.start_D.tolist(), self.end_D.tolist(), strict=True):
             if not text.isascii():
-                codes[start:end] = _codes(text)
-        return codes
+                codes_C[start:end] = _codes(text)
+        codes_C *= powers(BASE, len(codes_C))
+        sums = np.zeros(len(codes_C) + 1, np.uint64)
+        np.cumsum(codes_C, out=sums[1:])
+        return sums
+
+    def again(self, start: Places, end: Places, document: Places) -> tuple[Places, Places]:
+        """How many stretches of each text occurred in it before, and how many characters those have."""
+        chosen, starts = repeats(self.hashes(start, end) ^ document.astype(np.uint64) * MARK)
+        later = np.delete(chosen, starts)
+        count, of = len(self.texts), document[later]
+        characters = np.bincount(of, end[later] - start[later], count)
+        return np.bincount(of, minlength=count), characters.astype(np.int64)
 
     def lines(self, name: str = "break") -> Lines:
         """Lines between characters with the property "break", as `str.splitlines` has them, or "newline". An empty
@@ -177,6 +196,24 @@ def layout(texts: Sequence[str]) -> Layout:
 def layouts(texts: Sequence[str]) -> Iterator[Layout]:
     """The texts in groups of a size that is fast."""
     return (layout(texts[at : at + AT_ONCE]) for at in range(0, len(texts), AT_ONCE))
+
+
+def repeats(key_P: Hashes) -> tuple[Places, Places]:
+    """The places whose key others have too, equal keys side by side and in order of place, and where each key begins
+    among them."""
+    # One sort of numbers: the key's high bits, and below them the place.
+    low = np.uint64((1 << len(key_P).bit_length()) - 1)
+    sorted_P = (key_P & ~low) | np.arange(len(key_P), dtype=np.uint64)
+    sorted_P.sort()
+    same_P = np.zeros(len(key_P) + 1, bool)  # as the one before
+    np.equal(sorted_P[1:] & ~low, sorted_P[:-1] & ~low, out=same_P[1:-1])
+    order_P = (sorted_P[same_P[1:] | same_P[:-1]] & low).astype(np.int64)
+    # Now the whole keys of these few.
+    key_P = key_P[order_P]
+    same_P = np.zeros(len(key_P) + 1, bool)
+    np.equal(key_P[1:], key_P[:-1], out=same_P[1:-1])
+    several = np.flatnonzero(same_P[1:] | same_P[:-1])
+    return order_P[several], np.flatnonzero(~same_P[several])
 
 
 def totals(values: NDArray[np.generic], bounds: Places) -> NDArray[np.int64]:

@@ -15,12 +15,9 @@ from typing import Any
 import numpy as np
 
 from matura.core.corpus_settings import Repetition
-from matura.data.filters.layout import Layout, Places, layouts
-from matura.data.filters.rules import Column, Columns, Rule, RuleFilter, columns, joined
-from matura.data.filters.words import repeated
-from matura.data.polynomials import BASE, INVERSE, Hashes, mixed, powers
+from matura.data.filters.layout import MARK, Layout, Places, layouts, repeats
+from matura.data.filters.rules import Column, Columns, Rule, RuleFilter, joined
 
-_DOCUMENT = np.uint64(0xD6E8FEB86659FD93)
 _RUN = np.uint64(0xBF58476D1CE4E5B9)
 
 
@@ -40,62 +37,77 @@ def make(**settings: Any) -> RuleFilter:
     lengths = tuple(config.top_ngrams), tuple(config.duplicate_ngrams)
 
     def measure(texts: Sequence[str]) -> tuple[Columns, Sequence[str]]:
-        runs = joined([run_shares(group, *lengths) for group in layouts(texts)])
-        return {**columns([_parts(text) for text in texts]), **runs}, texts
+        return joined(
+            [{**part_shares(group), **run_shares(group, *lengths)} for group in layouts(texts)]
+        ), texts
 
     return RuleFilter("repetition", rules, measure)
 
 
-def _parts(text: str) -> dict[str, float]:
+def part_shares(group: Layout) -> Columns:
     """Shares of paragraphs and lines that occurred before, by number and by characters of the text."""
-    if not text:
-        return {"characters": 0.0}
-    paragraphs, paragraph_characters = repeated(_paragraphs(text))
-    lines, line_characters = repeated(_lines(text))
-    return {
-        "characters": float(len(text)),
-        "duplicate_paragraphs": paragraphs,
-        "duplicate_paragraph_characters": paragraph_characters / len(text),
-        "duplicate_lines": lines,
-        "duplicate_line_characters": line_characters / len(text),
+    sizes = np.array([len(text) for text in group.texts], np.int64)
+    some = np.where(sizes > 0, sizes, np.nan)
+    lines = group.lines("newline")
+    filled = np.flatnonzero(lines.start_L < lines.end_L)
+    of_L = np.repeat(np.arange(len(sizes)), np.diff(lines.of_D))[filled]
+    start, end = lines.start_L[filled], lines.end_L[filled]
+    # What line ends separate, empty lines left out; but the text before a first and behind a last line end counts as
+    # a line, if empty too.
+    outer = np.array([text.startswith("\n") + text.endswith("\n") for text in group.texts], np.int64)
+    number, characters = group.again(start, end, of_L)
+    lines_D = np.bincount(of_L, minlength=len(sizes)) + outer
+    found = {
+        "duplicate_lines": (number + (outer == 2)) / np.maximum(lines_D, 1),
+        "duplicate_line_characters": characters / some,
+    }
+    start, end, of = _paragraphs(group, start, end, of_L)
+    number, characters = group.again(start, end, of)
+    found["duplicate_paragraphs"] = number / np.maximum(np.bincount(of, minlength=len(sizes)), 1)
+    found["duplicate_paragraph_characters"] = characters / some
+    return {"characters": sizes.astype(np.float64)} | {
+        name: np.where(sizes > 0, column, np.nan) for name, column in found.items()
     }
 
 
-def _paragraphs(text: str) -> list[str]:
-    """What two or more line ends separate."""
-    parts = text.strip().split("\n\n")
-    return [part for part in (part.lstrip("\n") for part in parts) if part] if "\n\n\n" in text else parts
-
-
-def _lines(text: str) -> list[str]:
-    """What line ends separate, empty lines left out; the text before a first and behind a last line end counts as a
-    line, if empty too."""
-    lines = list(filter(None, text.split("\n")))
-    return lines + [""] * (text.startswith("\n") + text.endswith("\n"))
+def _paragraphs(group: Layout, start: Places, end: Places, of_L: Places) -> tuple[Places, Places, Places]:
+    """What two or more line ends separate in a text without white space at its ends; from its lines, none empty."""
+    texts = np.flatnonzero(group.words_D > 0)
+    left, right = group.start_D.copy(), group.start_D.copy()
+    left[texts], right[texts] = group.start_W[group.of_D[texts]], group.end_W[group.of_D[texts + 1] - 1]
+    start, end = np.maximum(start, left[of_L]), np.minimum(end, right[of_L])
+    some = start < end
+    start, end, of_L = start[some], end[some], of_L[some]
+    new = np.ones(len(start) + 1, bool)
+    new[1:-1] = (start[1:] != end[:-1] + 1) | (of_L[1:] != of_L[:-1])
+    if not len(start):
+        return start, end, of_L
+    return start[new[:-1]], end[new[1:]], of_L[new[:-1]]
 
 
 def run_shares(group: Layout, top: tuple[int, ...], duplicate: tuple[int, ...]) -> Columns:
     """For every text the share of its characters in the most frequent run of n words (`top`), and in runs of n words
     that occurred before and do not overlap (`duplicate`)."""
-    hash_W, words_D = _hashes(group), group.words_D
+    words_D = group.words_D
     document_W = np.repeat(np.arange(len(words_D)), words_D)
-    left_W = np.repeat(group.of_D[1:], words_D) - np.arange(len(hash_W))  # words to the end of the text, this included
+    hash_W = group.hashes(group.start_W, group.end_W)
     before_W = np.concatenate([np.zeros(1, np.int64), np.cumsum(group.end_W - group.start_W)])
-    salt_W = document_W.astype(np.uint64) * _DOCUMENT
-    found = {**{f"top_{n}_gram": _first(group, n, before_W) for n in top}}
+    found = {f"top_{n}_gram": _first(group, n, before_W) for n in top}
     found |= {f"duplicate_{n}_grams": np.zeros(len(words_D)) for n in duplicate}
-    run_W = np.zeros(len(hash_W), np.uint64)
-    places = np.arange(len(hash_W))
+    # Runs of one word, marked with their text. A run of n words can only repeat where one of n - 1 words does.
+    places, run_P = np.arange(len(hash_W)), hash_W ^ document_W.astype(np.uint64) * MARK
+    last_P = np.repeat(group.of_D[1:], words_D)  # the end of the text's words
     for n in range(1, max((*top, *duplicate), default=0) + 1):
-        # The run of n words from w on: the run of n - 1 words from w on, and word w + n - 1.
-        run_W = run_W[: len(hash_W) - n + 1] * _RUN + hash_W[n - 1 :]
+        if n > 1:
+            inside = last_P - places >= n
+            places, last_P = places[inside], last_P[inside]
+            run_P = run_P[inside] * _RUN + hash_W[places + (n - 1)]
         if n not in (*top, *duplicate):
             continue
-        # A run can only repeat where the shorter runs do.
-        places = places[left_W[places] >= n]
-        places, starts = _repeats(run_W[places] ^ salt_W[places], places)
-        if not len(places):
+        chosen, starts = repeats(run_P)
+        if not len(chosen):
             break
+        places, last_P, run_P = places[chosen], last_P[chosen], run_P[chosen]
         first, counts = places[starts], np.diff(starts, append=len(places))
         if n in top:
             _top(found[f"top_{n}_gram"], n, (first, counts, document_W[first]), before_W)
@@ -105,33 +117,6 @@ def run_shares(group: Layout, top: tuple[int, ...], duplicate: tuple[int, ...]) 
             found[f"duplicate_{n}_grams"] = np.bincount(document_W[again], weights, len(words_D))
     sizes = np.array([len(text) or np.nan for text in group.texts])
     return {name: column / sizes for name, column in found.items()}
-
-
-def _hashes(group: Layout) -> Hashes:
-    """A 64-bit hash of each word: a polynomial over its characters, from sums over all before it, with its bits
-    spread, so that sums of words meet in no pattern."""
-    codes_C = group.codes_C()
-    sums = np.zeros(len(codes_C) + 1, np.uint64)
-    np.cumsum(codes_C * powers(BASE, len(codes_C)), out=sums[1:])
-    start_W = group.start_W
-    return mixed((sums[group.end_W] - sums[start_W]) * powers(INVERSE, len(codes_C))[start_W])
-
-
-def _repeats(key_P: Hashes, places_P: Places) -> tuple[Places, Places]:
-    """The places whose key others have too, equal keys side by side and in order of place, and where each key begins
-    among them."""
-    # One sort of numbers: the key's high bits, and below them the place.
-    bits = np.uint64(len(key_P).bit_length())
-    low = (np.uint64(1) << bits) - np.uint64(1)
-    sorted_P = (key_P & ~low) | np.arange(len(key_P), dtype=np.uint64)
-    sorted_P.sort()
-    order_P = (sorted_P & low).astype(np.int64)
-    sorted_P = key_P[order_P]
-    new_P = np.ones(len(key_P), bool)
-    np.not_equal(sorted_P[1:], sorted_P[:-1], out=new_P[1:])
-    several_P = ~new_P
-    several_P[:-1] |= several_P[1:]
-    return places_P[order_P[several_P]], np.flatnonzero(new_P[several_P])
 
 
 def _first(group: Layout, n: int, before_W: Places) -> Column:
@@ -147,10 +132,13 @@ def _first(group: Layout, n: int, before_W: Places) -> Column:
 def _top(found: Column, n: int, runs: tuple[Places, Places, Places], before_W: Places) -> None:
     """The most frequent run of every text; of several the one that comes first. `runs`: place, number and text."""
     first, counts, document = runs
-    order = np.lexsort((first, -counts, document))
-    texts, at = np.unique(document[order], return_index=True)
-    best = order[at]
-    found[texts] = (before_W[first[best] + n] - before_W[first[best]] + n - 1) * counts[best]
+    size = len(before_W)  # more than there are places
+    best_D = np.full(len(found), -1, np.int64)
+    np.maximum.at(best_D, document, counts * size - first)
+    some = np.flatnonzero(best_D >= 0)
+    number = -(-best_D[some] // size)
+    place = number * size - best_D[some]
+    found[some] = (before_W[place + n] - before_W[place] + n - 1) * number
 
 
 def _counted(n: int, places: Places, first: Places, words: int) -> Places:
@@ -191,4 +179,6 @@ def _passages(again: Places, first: Places) -> Iterator[tuple[int, int, int]]:
         cuts = np.flatnonzero((np.diff(again) != 1) | (np.diff(first) != 1)) + 1
         begin = again[np.append(0, cuts)]
         end = begin + np.diff(cuts, prepend=0, append=len(again))
-        yield from zip(begin.tolist(), end.tolist(), (begin - first[np.append(0, cuts)]).tolist(), strict=True)
+        yield from zip(
+            begin.tolist(), end.tolist(), (begin - first[np.append(0, cuts)]).tolist(), strict=True
+        )
