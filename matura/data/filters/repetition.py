@@ -1,10 +1,9 @@
 """Repetition rules of Gopher (arXiv:2112.11446, table A1): lines, paragraphs and runs of words that repeat.
 
-Runs of words are found for many documents at once: equal words get equal 64-bit numbers, runs rolling sums of them. A
-table of counts rules out most of the runs that do not repeat, and one sort per length brings the equal runs of a
-document together.
+All is found for many documents at once. Lines, paragraphs and words get 64-bit hashes, runs of words rolling sums of
+these, and one sort for each length brings the equal ones of a document together.
 
-Shape suffixes: W words of the batch, D documents.
+Shape suffixes: W words of the batch, P places of words where runs may repeat, L lines, D documents.
 """
 
 from __future__ import annotations

@@ -48,11 +48,3 @@ def spaces(text: str) -> bytes:
     if text.isascii():
         return text.encode().translate(_SPACES)
     return " ".join(text.split()).encode("utf-8", "surrogatepass")
-
-
-def repeated(parts: list[str]) -> tuple[float, int]:
-    """Share of the parts that occurred before, and how many characters those have."""
-    once = set(parts)
-    if len(once) == len(parts):
-        return 0.0, 0
-    return (len(parts) - len(once)) / len(parts), sum(map(len, parts)) - sum(map(len, once))
