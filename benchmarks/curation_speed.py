@@ -3,7 +3,9 @@
 datatrove runs three times: as it ships (words and sentences by spaCy), each step by itself; the same with its filters
 in a chain, where neighbours share its cache of words; and each step by itself with its tokenizer replaced by
 `str.split`. Matura counts words as `str.split` too, so those decisions must agree; sentences (C4) are compared with
-those of spaCy. What Matura's signatures hold beyond datatrove's (the shingles that verify pairs) is in their time.
+those of spaCy. Matura's filters run each by itself, with nothing shared between them; its signatures are those of the
+curate stage, which folds every text once for exact and fuzzy deduplication. What they hold beyond datatrove's (the
+shingles that verify pairs) is in their time.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from matura.data.dedup.shingles import Hashes
+from matura.data.polynomials import Hashes
 
 SMALL = 32
 """Documents in a bucket up to which every pair is a candidate."""

@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 
 from matura.data.dedup.bands import Ranks, unpack
-from matura.data.dedup.shingles import Hashes
 from matura.data.dedup.verify import Shares
+from matura.data.polynomials import Hashes
 
 Kind = Literal["exact", "near"]
 OTHERS = 16

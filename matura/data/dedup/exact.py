@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from matura.data.dedup.shingles import Hashes
-from matura.data.split import fingerprint
+from matura.data.polynomials import Hashes
 
 
-def halves(text: str) -> tuple[int, int]:
-    """The first 128 bits of the text's fingerprint (see matura.data.split), as two numbers."""
-    digest = fingerprint(text)
-    return int(digest[:16], 16), int(digest[16:32], 16)
+def halves(texts: Sequence[str], words: Sequence[bytes]) -> tuple[Hashes, Hashes]:
+    """The first 128 bits of each text's fingerprint (see matura.data.split), as two numbers.
+
+    `words` are of `spaced`: the letters and digits are what is in them.
+    """
+    digests = [_letters(text, spaced) for text, spaced in zip(texts, words, strict=True)]
+    both = np.frombuffer(b"".join(digests), ">u8").reshape(-1, 4).astype(np.uint64)
+    return both[:, 0], both[:, 1]
+
+
+def _letters(text: str, spaced: bytes) -> bytes:
+    letters = spaced.translate(None, b" _")
+    if not letters.isascii():
+        # In scripts without spaces a sign is a word too, but no letter.
+        whole = letters.decode()
+        for sign in set(whole):
+            if not sign.isalnum():
+                whole = whole.replace(sign, "")
+        letters = whole.encode()
+    return hashlib.sha256(letters or text.encode("utf-8", "surrogatepass")).digest()
 
 
 def representatives(high: Hashes, low: Hashes) -> NDArray[np.int64]:

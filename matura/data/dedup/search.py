@@ -16,9 +16,9 @@ from matura.core.files import atomic_write
 from matura.data.dedup.bands import Ranks, candidates, unpack
 from matura.data.dedup.clusters import Duplicates, Edges, Pair, keepers, no_edges
 from matura.data.dedup.exact import representatives
-from matura.data.dedup.shingles import Hashes
 from matura.data.dedup.signatures import shingles_beside
 from matura.data.dedup.verify import Shares, Shingles
+from matura.data.polynomials import Hashes
 
 if TYPE_CHECKING:
     import pyarrow

@@ -6,12 +6,14 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from matura.data.polynomials import BASE, INVERSE, Hashes, mixed, powers
 
 if TYPE_CHECKING:
     import pyarrow
@@ -19,18 +21,15 @@ if TYPE_CHECKING:
 # Scripts that are written without spaces (Thai, Lao, Burmese, Khmer, kana, Han): each letter counts as a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[^\W{_UNSPACED}]+|[{_UNSPACED}]")
-_BASE = 0x9E3779B97F4A7C15  # odd, so that its powers have inverses modulo 2**64
-_INVERSE = pow(_BASE, -1, 1 << 64)
 
 _PLAIN_WORD = re.compile(rb"\w+")
 _PLAIN = bytes(ord(chr(code).lower()) if chr(code).isalnum() or code == 95 else 32 for code in range(128))
 _PLAIN += bytes(range(128, 256))  # parts of other letters
+_SPACE = ord(" ")
 _ASCII = frozenset(map(chr, range(128)))
 _EACH = re.compile(f"[{_UNSPACED}]")
 _FEW = 100  # different characters outside of ASCII
-_POWERS = 1 << 17  # words of a batch whose powers are kept
 
-Hashes = NDArray[np.uint64]
 Short = NDArray[np.uint32]
 Counts = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -38,10 +37,10 @@ Flags = NDArray[np.bool_]
 
 def words(text: str) -> list[bytes]:
     """The words of a text in comparable form: NFKC, case folded, punctuation and spacing gone; UTF-8."""
-    return _spaced(text).split()
+    return spaced(text).split()
 
 
-def _spaced(text: str) -> bytes:
+def spaced(text: str) -> bytes:
     """The words with spaces between them, any number of them; none at the ends."""
     if text.isascii():  # the same result as below, several times faster
         return text.encode().translate(_PLAIN).strip()
@@ -55,31 +54,49 @@ def _spaced(text: str) -> bytes:
     return folded.encode().translate(_PLAIN).strip()
 
 
-def arrow_words(texts: Sequence[str]) -> pyarrow.ListArray:
-    """`words` of each text as strings, found by Arrow; a text without words has one empty string."""
-    import pyarrow
-    import pyarrow.compute
+@dataclass(frozen=True)
+class Joined:
+    """The words of many texts with single spaces: UTF-8 of all of them end to end, a space before, between and behind.
 
-    spaced = [_spaced(text) for text in texts]
-    ends = np.cumsum([0, *map(len, spaced)], dtype=np.int64)
-    buffers = [None, pyarrow.py_buffer(ends), pyarrow.py_buffer(b"".join(spaced))]
-    column = pyarrow.Array.from_buffers(pyarrow.large_string(), len(spaced), buffers)
-    return pyarrow.compute.ascii_split_whitespace(column)
+    Word w has the bytes `start_W[w]` to `end_W[w]`; text d has those from `after_D[d] + 1` to `after_D[d + 1]`, and
+    `count_D[d]` words.
+    """
+
+    bytes_C: NDArray[np.uint8]
+    start_W: Counts
+    end_W: Counts
+    after_D: Counts
+    count_D: Counts
+
+    def column(self) -> pyarrow.LargeStringArray:
+        """The texts for Arrow."""
+        import pyarrow
+
+        offsets = self.after_D - np.arange(len(self.after_D))
+        inner = np.ones(len(self.bytes_C), bool)
+        inner[self.after_D] = False
+        buffers = [None, pyarrow.py_buffer(offsets), pyarrow.py_buffer(self.bytes_C[inner])]
+        return pyarrow.Array.from_buffers(pyarrow.large_string(), len(self.count_D), buffers)
 
 
-def arrow_hashes(listed: Any) -> tuple[Short, Counts]:
-    """`word_hashes` of `arrow_words`; each word is hashed once, however often it occurs."""
-    import pyarrow
-
-    coded = listed.flatten().dictionary_encode()
-    different = coded.dictionary.cast(pyarrow.large_binary()).to_pylist()
-    hashes = np.fromiter(map(zlib.crc32, different), np.uint32, len(different))[coded.indices.to_numpy()]
-    counts = np.diff(listed.offsets.to_numpy()).astype(np.int64)
-    if b"" in different:
-        empty = coded.indices.to_numpy() == different.index(b"")
-        hashes = hashes[~empty]
-        counts[np.repeat(np.arange(len(counts)), counts)[empty]] = 0
-    return hashes, counts
+def joined(texts: Sequence[bytes]) -> Joined:
+    """`texts` are of `spaced`."""
+    bytes_C = np.frombuffer(b" ".join([b"", *texts, b""]), np.uint8)
+    after_D = np.cumsum([0, *(len(text) + 1 for text in texts)], dtype=np.int64)
+    space_C = bytes_C == _SPACE
+    extra_C = np.zeros(len(bytes_C), bool)
+    np.logical_and(space_C[1:], space_C[:-1], out=extra_C[1:])
+    extra_C[after_D] = False
+    extra = np.flatnonzero(extra_C)
+    if len(extra):
+        bytes_C = bytes_C[~extra_C]
+        after_D = after_D - np.searchsorted(extra, after_D)
+        space_C = bytes_C == _SPACE
+    spaces = np.flatnonzero(space_C)
+    start_W, end_W = spaces[:-1] + 1, spaces[1:]
+    if not (start_W < end_W).all():  # a text without words
+        start_W, end_W = start_W[start_W < end_W], end_W[start_W < end_W]
+    return Joined(bytes_C, start_W, end_W, after_D, np.diff(np.searchsorted(start_W, after_D)))
 
 
 def words_in_place(text: str) -> list[bytes]:
@@ -104,9 +121,9 @@ def runs(hashes: Short, length: int) -> Hashes:
     if count < length:
         return np.empty(0, np.uint64)
     sums = np.zeros(count + 1, np.uint64)
-    np.cumsum(mixed(hashes.astype(np.uint64)) * _powers(_BASE, count), out=sums[1:])
+    np.cumsum(mixed(hashes.astype(np.uint64)) * powers(BASE, count), out=sums[1:])
     starts = count - length + 1
-    return mixed((sums[length:] - sums[:starts]) * _powers(_INVERSE, starts))
+    return mixed((sums[length:] - sums[:starts]) * powers(INVERSE, starts))
 
 
 def within(counts: Counts, length: int) -> Flags:
@@ -115,40 +132,23 @@ def within(counts: Counts, length: int) -> Flags:
     return left[: max(len(left) - length + 1, 0)] >= length
 
 
-def shingles(hashes: Short, counts: Counts, length: int) -> tuple[Short, Counts]:
+def shingles(words: Joined, length: int) -> tuple[Short, Counts]:
     """The set of runs of `length` words of each text, sorted, one text after the other, and how many each has.
 
     A run has 32 bits here: between texts of n shingles each, n * n / 2**32 are taken for equal by chance, 0.0002 for
-    a thousand.
+    a thousand. It is the hash of its bytes, a polynomial from sums over all bytes before.
     """
-    inside = within(counts, length)
-    text = np.repeat(np.arange(len(counts), dtype=np.uint64), counts)[: len(inside)][inside]
-    both = text << np.uint64(32) | runs(hashes, length)[inside] >> np.uint64(32)
+    inside = np.flatnonzero(within(words.count_D, length))
+    start, end = words.start_W[inside], words.end_W[inside + length - 1]
+    size = len(words.bytes_C)
+    sums = np.zeros(size + 1, np.uint64)
+    np.cumsum(words.bytes_C * powers(BASE, size), out=sums[1:])
+    hashes = mixed((sums[end] - sums[start]) * powers(INVERSE, size)[start])
+    text = np.repeat(np.arange(len(words.count_D), dtype=np.uint64), words.count_D)[inside]
+    both = text << np.uint64(32) | hashes >> np.uint64(32)
     both.sort()
     new = np.ones(len(both), bool)
     new[1:] = both[1:] != both[:-1]
     both = both[new]
-    found = np.bincount((both >> np.uint64(32)).astype(np.int64), minlength=len(counts))
+    found = np.bincount((both >> np.uint64(32)).astype(np.int64), minlength=len(words.count_D))
     return (both & np.uint64(0xFFFFFFFF)).astype(np.uint32), found
-
-
-def mixed(values: Hashes) -> Hashes:
-    """Each value with its bits spread over all 64 (the finaliser of SplitMix64, Steele et al. 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-def _powers(base: int, count: int) -> Hashes:
-    return _kept_powers(base)[:count] if count <= _POWERS else _made_powers(base, count)
-
-
-@lru_cache
-def _kept_powers(base: int) -> Hashes:
-    return _made_powers(base, _POWERS)
-
-
-def _made_powers(base: int, count: int) -> Hashes:
-    factors = np.full(count, base, np.uint64)
-    factors[:1] = 1
-    return np.multiply.accumulate(factors)

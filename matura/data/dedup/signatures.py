@@ -21,16 +21,18 @@ from matura.core.errors import FormatError, MaturaError
 from matura.core.files import atomic_write
 from matura.core.records import Document, read_documents
 from matura.data.dedup.exact import halves
-from matura.data.dedup.shingles import Counts, Hashes, Short, arrow_hashes, arrow_words, mixed, shingles
+from matura.data.dedup.shingles import Counts, Short, joined, shingles, spaced
+from matura.data.polynomials import Hashes, mixed
 
 if TYPE_CHECKING:
     import pyarrow
 
 BATCH = 1024
 CHARACTERS = 4 << 20
-AT_ONCE = 64
+AT_ONCE = 128
 """Documents whose words are looked at together: what is made of them stays in the cache of a core."""
 _MADE = b"matura.dedup"
+_FORM = 2  # of the shingles: 1 hashed words by CRC-32, 2 hashes bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Scheme:
         fields = [("id", pyarrow.string()), ("high", number), ("low", number)]
         fields += [("characters", pyarrow.int64()), ("shingles", pyarrow.int64())]
         fields += [(name, number) for name in self.columns()]
-        made = json.dumps({"words": self.words, "bands": self.bands, "rows": self.rows})
+        made = json.dumps({"form": _FORM, "words": self.words, "bands": self.bands, "rows": self.rows})
         return pyarrow.schema(fields, metadata={_MADE: made.encode()})
 
 
@@ -87,33 +89,26 @@ def sign(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _signed(batch: Sequence[Document], scheme: Scheme) -> tuple[dict[str, Any], Short]:
-    pairs = [halves(document.text) for document in batch]
+    words = [spaced(document.text) for document in batch]
+    high, low = halves([document.text for document in batch], words)
     columns: dict[str, Any] = {
         "id": [document.id for document in batch],
-        "high": np.array([high for high, _ in pairs], np.uint64),
-        "low": np.array([low for _, low in pairs], np.uint64),
+        "high": high,
+        "low": low,
         "characters": [len(document.text) for document in batch],
         "shingles": np.zeros(len(batch), np.int64),
     }
     if not scheme.bands:
         return columns, np.empty(0, np.uint32)
-    parts = [
-        _similar([document.text for document in batch[at : at + AT_ONCE]], scheme)
-        for at in range(0, len(batch), AT_ONCE)
-    ]
+    parts = [_similar(words[at : at + AT_ONCE], scheme) for at in range(0, len(batch), AT_ONCE)]
     sets, columns["shingles"], keys = (np.concatenate(found) for found in zip(*parts, strict=True))
     return columns | {name: keys[:, band] for band, name in enumerate(scheme.columns())}, sets
 
 
-def _similar(texts: Sequence[str], scheme: Scheme) -> tuple[Short, Counts, Hashes]:
-    """Shingles, how many each text has, and its band keys."""
-    import pyarrow.compute
-
-    listed = arrow_words(texts)
-    return (
-        *shingles(*arrow_hashes(listed), scheme.words),
-        band_keys(pyarrow.compute.binary_join(listed, pyarrow.scalar(" ", pyarrow.large_string())), scheme),
-    )
+def _similar(texts: Sequence[bytes], scheme: Scheme) -> tuple[Short, Counts, Hashes]:
+    """Shingles, how many each text has, and its band keys; the texts are of `spaced`."""
+    words = joined(texts)
+    return *shingles(words, scheme.words), band_keys(words.column(), scheme)
 
 
 def band_keys(texts: Sequence[str] | pyarrow.LargeStringArray, scheme: Scheme) -> Hashes:
@@ -149,6 +144,8 @@ def scheme_of(path: Path) -> Scheme:
     try:
         schema = pyarrow.parquet.read_schema(path)
         made = json.loads((schema.metadata or {})[_MADE])
+        if made.get("form", 1) != _FORM:
+            raise ValueError("another version of Matura made it")
         scheme = Scheme(int(made["words"]), int(made["bands"]), int(made["rows"]))
         if not schema.equals(scheme.schema()):
             raise KeyError("columns")

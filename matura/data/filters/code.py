@@ -11,7 +11,7 @@ from typing import Any
 
 from matura.core.corpus_settings import Code
 from matura.core.records import Document
-from matura.data.filters.rules import Measures, Rule, RuleFilter
+from matura.data.filters.rules import Columns, Rule, RuleFilter, columns
 from matura.data.steps import Outcome
 
 HEAD = 2000  # characters in which a file says that it was generated
@@ -34,8 +34,8 @@ def make(**settings: Any) -> CodeStep:
         Rule("generated", most=0.0 if config.drop_generated else None),
     ]
 
-    def measure(texts: Sequence[str]) -> list[tuple[Measures, str]]:
-        return [(measures(text), text) for text in texts]
+    def measure(texts: Sequence[str]) -> tuple[Columns, Sequence[str]]:
+        return columns([measures(text) for text in texts]), texts
 
     return CodeStep(RuleFilter("code", rules, measure))
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from matura.core.corpus_settings import FineWeb
-from matura.data.filters.rules import Measures, Rule, RuleFilter
-from matura.data.filters.words import TERMINAL, repeated
+from matura.data.filters.layout import IS, Layout, layouts, totals
+from matura.data.filters.rules import Columns, Rule, RuleFilter, joined
 
 
 def make(**settings: Any) -> RuleFilter:
@@ -21,23 +23,30 @@ def make(**settings: Any) -> RuleFilter:
         Rule("newlines_per_word", most=config.max_newlines_per_word),
     ]
 
-    def measure(texts: Sequence[str]) -> list[tuple[Measures, str]]:
-        return [(measures(text, config.short_line_characters), text) for text in texts]
+    def measure(texts: Sequence[str]) -> tuple[Columns, Sequence[str]]:
+        return joined([measures(group, config.short_line_characters) for group in layouts(texts)]), texts
 
     return RuleFilter("fineweb", rules, measure)
 
 
-def measures(text: str, short: int) -> dict[str, float]:
+def measures(group: Layout, short: int) -> Columns:
     """The numbers that the rules bound; lines of white space only are none."""
-    lines = [line for line in text.split("\n") if line.strip()]
-    if not lines:
-        return {"lines": 0.0}
-    _, characters = repeated(lines)
-    newlines = text.count("\n")
-    return {
-        "lines": float(len(lines)),
-        "lines_with_punctuation": len([line for line in lines if line[-1] in TERMINAL]) / len(lines),
-        "short_lines": len([line for line in lines if len(line) <= short]) / len(lines),
-        "duplicate_line_characters": characters / (len(text) - newlines),
-        "newlines_per_word": newlines / len(text.split()),
+    texts, lines = group.texts, group.lines("newline")
+    filled = lines.first_L < lines.last_L
+    lines_D = totals(filled, lines.of_D)
+    ended_D = totals(filled & IS["terminal"][group.kind_C[lines.end_L - 1]], lines.of_D)
+    short_D = totals(filled & (lines.end_L - lines.start_L <= short), lines.of_D)
+    newlines = np.array([text.count("\n") for text in texts], np.int64)
+    of_L = np.repeat(np.arange(len(texts)), np.diff(lines.of_D))[filled]
+    _, again = group.again(lines.start_L[filled], lines.end_L[filled], of_L)
+    characters = np.array([len(text) for text in texts], np.int64) - newlines
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = {
+            "lines_with_punctuation": ended_D / lines_D,
+            "short_lines": short_D / lines_D,
+            "duplicate_line_characters": again / characters,
+            "newlines_per_word": newlines / group.words_D,
+        }
+    return {"lines": lines_D.astype(np.float64)} | {
+        name: np.where(lines_D > 0, column, np.nan) for name, column in found.items()
     }

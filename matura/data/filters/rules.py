@@ -1,14 +1,20 @@
-"""A filter of rules: measures of a text, and the first rule that one of them breaks."""
+"""A filter of rules: measures of texts, and the first rule that one of them breaks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from matura.core.records import Document
 from matura.data.steps import Outcome, drop
 
 Measures = Mapping[str, float]
+Column = NDArray[np.float64]
+Columns = Mapping[str, Column]
+"""By name of a measure its value for every text; NaN for a text that has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +27,12 @@ class Rule:
 
     def breaks(self, value: float) -> bool:
         """Whether the value is outside. Documents without the measure pass."""
-        return (self.least is not None and value < self.least) or (
-            self.most is not None and value > self.most
-        )
+        return bool(self.broken(np.array([value]))[0])
+
+    def broken(self, values: Column) -> NDArray[np.bool_]:
+        """Whether each value is outside; NaN is not."""
+        low = np.zeros(len(values), bool) if self.least is None else values < self.least
+        return low if self.most is None else low | (values > self.most)
 
     def told(self, value: float) -> str:
         """The value beside its bound, for people."""
@@ -37,24 +46,38 @@ class Rule:
 
 @dataclass(frozen=True)
 class RuleFilter:
-    """A step: `measure(texts)` gives the measures of every text (and the text as it goes on, where lines are cut)."""
+    """A step: `measure(texts)` gives the measures of all texts, and the texts as they go on, where lines are cut."""
 
     name: str
     rules: Sequence[Rule]
-    measure: Callable[[Sequence[str]], list[tuple[Measures, str]]]
+    measure: Callable[[Sequence[str]], tuple[Columns, Sequence[str]]]
 
     def __call__(self, documents: Sequence[Document]) -> Outcome:
         outcome = Outcome()
-        for document, (found, text) in zip(
-            documents, self.measure([one.text for one in documents]), strict=True
-        ):
-            for key, value in found.items():
-                outcome.measures.setdefault(f"{self.name}.{key}", []).append(value)
-            broken = next((r for r in self.rules if r.name in found and r.breaks(found[r.name])), None)
-            if broken is not None:
-                outcome.dropped.append(
-                    drop(document, self.name, broken.name, broken.told(found[broken.name]))
-                )
+        columns, texts = self.measure([one.text for one in documents])
+        for name, column in columns.items():
+            if values := column[~np.isnan(column)].tolist():
+                outcome.measures[f"{self.name}.{name}"] = values
+        rules = [rule for rule in self.rules if rule.name in columns]
+        first = np.full(len(documents), -1)  # the rule that is broken first
+        for number in reversed(range(len(rules))):
+            first[rules[number].broken(columns[rules[number].name])] = number
+        for place, (document, text, number) in enumerate(zip(documents, texts, first.tolist(), strict=True)):
+            if number >= 0:
+                rule = rules[number]
+                detail = rule.told(float(columns[rule.name][place]))
+                outcome.dropped.append(drop(document, self.name, rule.name, detail))
             else:
                 outcome.kept.append(document if text is document.text else replace(document, text=text))
         return outcome
+
+
+def columns(found: Sequence[Measures]) -> Columns:
+    """Measures of single texts as columns."""
+    names = dict.fromkeys(name for one in found for name in one)
+    return {name: np.array([one.get(name, np.nan) for one in found]) for name in names}
+
+
+def joined(groups: Sequence[Columns]) -> Columns:
+    """The columns of groups of texts one below the other; all have the same measures."""
+    return {name: np.concatenate([one[name] for one in groups]) for name in groups[0]} if groups else {}

@@ -32,6 +32,9 @@ PUNCTUATION = "".join(sorted({*string.punctuation, *TERMINAL, *_characters("0-8 
 )
 """A word of nothing else is no word of the text: ASCII punctuation, control characters, typographic marks."""
 
+_SPACES = bytes.maketrans(
+    b"\t\n\v\f\r\x1c\x1d\x1e\x1f", b" " * 9
+)  # all that str.split takes for a space in ASCII
 _SENTENCE_END = re.compile(r"[.!?。！？…]+[\"'”’)\]]*(?=\s|$)")
 
 
@@ -40,9 +43,8 @@ def sentences(line: str) -> int:
     return max(1, len(_SENTENCE_END.findall(line))) if line.strip() else 0
 
 
-def repeated(parts: list[str]) -> tuple[float, int]:
-    """Share of the parts that occurred before, and how many characters those have."""
-    once = set(parts)
-    if len(once) == len(parts):
-        return 0.0, 0
-    return (len(parts) - len(once)) / len(parts), sum(map(len, parts)) - sum(map(len, once))
+def spaces(text: str) -> bytes:
+    """The words of the text with ASCII spaces between them, any number of them; UTF-8."""
+    if text.isascii():
+        return text.encode().translate(_SPACES)
+    return " ".join(text.split()).encode("utf-8", "surrogatepass")

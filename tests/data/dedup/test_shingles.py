@@ -7,12 +7,13 @@ import pytest
 
 from matura.data.dedup.bands import SMALL, Ranks, candidates, pack, unpack
 from matura.data.dedup.clusters import keepers, no_edges
+from matura.data.dedup.exact import halves
 from matura.data.dedup.shingles import (
     WORD,
-    arrow_hashes,
-    arrow_words,
+    joined,
     runs,
     shingles,
+    spaced,
     within,
     word_hashes,
     words,
@@ -20,6 +21,7 @@ from matura.data.dedup.shingles import (
 )
 from matura.data.dedup.signatures import Scheme, band_keys
 from matura.data.dedup.verify import Shares
+from matura.data.split import fingerprint
 
 
 def test_words_are_folded() -> None:
@@ -47,10 +49,22 @@ def test_words_are_the_matches_in_the_folded_text(written: str) -> None:
 
 
 @pytest.mark.parametrize("texts", [TEXTS, TEXTS[1:2], TEXTS[:1], []])
-def test_hashes_by_arrow_are_those_of_the_words(texts: list[str]) -> None:
-    hashes, counts = arrow_hashes(arrow_words(texts))
-    listed, each = word_hashes([words(text) for text in texts])
-    assert (hashes.tolist(), counts.tolist()) == (listed.tolist(), each.tolist())
+def test_joined_words_are_in_their_places(texts: list[str]) -> None:
+    found = joined([spaced(text) for text in texts])
+    listed = [words(text) for text in texts]
+    bounds = zip(found.start_W.tolist(), found.end_W.tolist(), strict=True)
+    assert [found.bytes_C[start:end].tobytes() for start, end in bounds] == [
+        w for each in listed for w in each
+    ]
+    assert found.count_D.tolist() == [len(each) for each in listed]
+    assert found.column().to_pylist() == [b" ".join(each).decode() for each in listed]
+
+
+@pytest.mark.parametrize("texts", [TEXTS, ["----", "====", "_", "", "A_b", "ab", "\ud800"], []])
+def test_halves_are_those_of_the_fingerprint(texts: list[str]) -> None:
+    high, low = halves(texts, [spaced(text) for text in texts])
+    found = [f"{a:016x}{b:016x}" for a, b in zip(high.tolist(), low.tolist(), strict=True)]
+    assert found == [fingerprint(text)[:32] for text in texts]
 
 
 @pytest.mark.parametrize("written", ["Plain, TEXT!", "İstanbul ﬁnal ǅ ß", "日本語 und Ä", ""])
@@ -67,12 +81,19 @@ def test_equal_runs_have_equal_hashes_wherever_they_are() -> None:
 
 
 def test_shingles_are_sets_of_each_text() -> None:
-    texts = [b"a b a b a b".split(), b"a".split(), b"a b a".split(), [], b"c d e f".split()]
-    hashes, counts = word_hashes(texts)
-    flat, found = shingles(hashes, counts, 2)
-    assert found.tolist() == [2, 0, 2, 0, 3]
+    words = joined([b"a b a b  a b", b"a", b"a b a", b"", b"c d e f", b"ab  a"])
+    flat, found = shingles(words, 2)
+    assert found.tolist() == [2, 0, 2, 0, 3, 1]
     assert flat[:2].tolist() == flat[2:4].tolist() == sorted(flat[:2].tolist())
+    assert len(set(flat.tolist())) == 6
+    counts = np.array([6, 1, 3, 0, 4])
     assert within(counts, 2).tolist() == [True] * 5 + [False, False, True, True, False] + [True] * 3
+
+
+def test_a_shingle_is_the_same_in_any_company() -> None:
+    alone, _ = shingles(joined([b"some words of a text"]), 3)
+    first, _ = shingles(joined(["größe of others".encode(), b"", b"some  words of a text"]), 3)
+    assert first[1:].tolist() == alone.tolist()
 
 
 def test_band_keys_agree_as_often_as_theory_says() -> None:

@@ -1,8 +1,9 @@
 import pytest
 
 from matura.data.filters import fineweb
+from matura.data.filters.layout import layout
 from matura.data.filters.words import TERMINAL
-from tests.data.filters.texts import EDGES, documents, random_texts
+from tests.data.filters.texts import EDGES, documents, random_texts, rows
 
 
 def plain(text, short):
@@ -23,7 +24,7 @@ def plain(text, short):
 
 @pytest.mark.parametrize("text", [*EDGES, *random_texts(60, seed=2)])
 def test_the_numbers_are_those_of_a_plain_reading(text):
-    assert fineweb.measures(text, 10) == pytest.approx(plain(text, 10))
+    assert rows(fineweb.measures(layout([text]), 10)) == [pytest.approx(plain(text, 10))]
 
 
 GOOD = "This is a line of text that is long enough, number {}.\n"

@@ -1,11 +1,16 @@
 import pytest
 
 from matura.data.filters import gopher
+from matura.data.filters.layout import layout
 from matura.data.filters.words import PUNCTUATION
-from tests.data.filters.texts import EDGES, documents, random_texts
+from tests.data.filters.texts import EDGES, documents, random_texts, rows
 
 STOP = frozenset(["the", "be", "to", "of", "and", "that", "have", "with"])
 PROSE = "We have seen that the quick brown animal ran with great speed to the river and came home\n" * 4
+
+
+def measured(*texts):
+    return rows(gopher.measures(layout(texts), STOP))
 
 
 def plain(text):
@@ -30,7 +35,7 @@ def plain(text):
 
 @pytest.mark.parametrize("text", [*EDGES, *random_texts(60, seed=1)])
 def test_the_numbers_are_those_of_a_plain_reading(text):
-    assert gopher.measures(text, STOP) == pytest.approx(plain(text))
+    assert measured(text) == [pytest.approx(plain(text))]
 
 
 @pytest.mark.parametrize(
@@ -63,4 +68,4 @@ def test_thresholds_and_stop_words_are_settings():
 
 def test_a_bound_of_share_is_not_missed_by_rounding():
     words = ["letter"] * 40 + ["12"] * 10
-    assert gopher.measures(" ".join(words), STOP)["alphabetic_words"] == 0.8
+    assert measured(" ".join(words))[0]["alphabetic_words"] == 0.8

@@ -4,9 +4,14 @@ from collections import Counter
 import pytest
 
 from matura.data.filters import repetition
-from tests.data.filters.texts import EDGES, documents, random_texts
+from matura.data.filters.layout import layout
+from tests.data.filters.texts import EDGES, documents, random_texts, rows
 
 TOP, DUPLICATE = (2, 3, 4), (5, 6, 7, 8, 9, 10)
+
+
+def run_shares(texts, top, duplicate):
+    return rows(repetition.run_shares(layout(texts), top, duplicate))
 
 
 def plain_runs(text):
@@ -50,11 +55,11 @@ def plain_parts(text):
 @pytest.mark.parametrize("seed", range(4))
 def test_runs_are_those_of_a_plain_reading_whatever_else_is_in_the_batch(seed):
     texts = [*EDGES, *random_texts(150, seed)]
-    found = repetition.run_shares(texts, TOP, DUPLICATE)
+    found = run_shares(texts, TOP, DUPLICATE)
     for text, shares in zip(texts, found, strict=True):
         assert shares == pytest.approx(plain_runs(text)), text
     assert any(shares.get("duplicate_10_grams", 0) > 0.1 for shares in found)
-    assert repetition.run_shares([texts[-1]], TOP, DUPLICATE) == [found[-1]]
+    assert run_shares([texts[-1]], TOP, DUPLICATE) == [found[-1]]
 
 
 @pytest.mark.parametrize("text", [one for one in [*EDGES, *random_texts(60, seed=9)] if one])
@@ -66,18 +71,18 @@ def test_lines_and_paragraphs_are_those_of_a_plain_reading(text):
 
 
 def test_only_the_lengths_of_the_settings_are_counted():
-    shares = repetition.run_shares(["a b c a b c a b c a b c"], (3,), (6,))
-    assert list(shares[0]) == ["duplicate_6_grams", "top_3_gram"]
-    assert repetition.run_shares(["a b a b"], (), ()) == [{}]
-    assert repetition.run_shares([], TOP, DUPLICATE) == []
+    shares = run_shares(["a b c a b c a b c a b c"], (3,), (6,))
+    assert sorted(shares[0]) == ["duplicate_6_grams", "top_3_gram"]
+    assert repetition.run_shares(layout(["a b a b"]), (), ()) == {}
+    assert run_shares([], TOP, DUPLICATE) == []
 
 
 def test_a_run_counts_again_only_if_it_was_read_before():
     # "a a a a": the second pair overlaps the first and is read; the pair behind it is the first to repeat.
-    assert repetition.run_shares(["a a a a"], (), (2,)) == [{"duplicate_2_grams": 2 / 7}]
+    assert run_shares(["a a a a"], (), (2,)) == [{"duplicate_2_grams": 2 / 7}]
     # x y occurs first inside of a counted run, so its next occurrence is the one that is read.
     text = "1 x y 1 x y x y"
-    assert repetition.run_shares([text], (), (2,))[0]["duplicate_2_grams"] == plain_two(text)
+    assert run_shares([text], (), (2,))[0]["duplicate_2_grams"] == plain_two(text)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +91,7 @@ def test_a_run_counts_again_only_if_it_was_read_before():
 def test_words_end_where_str_split_ends_them(space):
     text = space + space.join(["a", "bé", "a", "bé", "c", "\ud800", "a", "bé"]) + space
     ascii_only = space.join("ababcab")
-    found = repetition.run_shares([text, ascii_only, space], TOP, DUPLICATE)
+    found = run_shares([text, ascii_only, space], TOP, DUPLICATE)
     assert found == [pytest.approx(plain_runs(one)) for one in (text, ascii_only, space)]
 
 

@@ -1,9 +1,10 @@
-from matura.data.filters.rules import Rule, RuleFilter
+from matura.data.filters.rules import Rule, RuleFilter, columns
 from tests.data.filters.texts import documents
 
 
 def lengths(texts):
-    return [({"length": float(len(text)), "spaces": float(text.count(" "))}, text.strip()) for text in texts]
+    found = [{"length": float(len(text)), "spaces": float(text.count(" "))} for text in texts]
+    return columns(found), [text.strip() for text in texts]
 
 
 def test_the_first_broken_rule_is_the_reason_and_every_document_is_measured():

@@ -2,7 +2,7 @@ import unicodedata
 
 import pytest
 
-from matura.data.filters.words import PUNCTUATION, TERMINAL, repeated, sentences
+from matura.data.filters.words import PUNCTUATION, TERMINAL, sentences, spaces
 
 
 def test_what_ends_a_sentence():
@@ -36,7 +36,8 @@ def test_sentences(line, count):
     assert sentences(line) == count
 
 
-def test_repeated_counts_parts_that_came_before():
-    assert repeated([]) == (0.0, 0)
-    assert repeated(["ab", "c"]) == (0.0, 0)
-    assert repeated(["ab", "c", "ab", "ab"]) == (0.5, 4)
+@pytest.mark.parametrize("text", ["", " a\tb\x1cc\n\nd ", "naïve\u2028東京 \x85x", "\ud800 y"])
+def test_spaces_are_plain_between_the_words_of_str_split(text):
+    assert [
+        word.decode("utf-8", "surrogatepass") for word in spaces(text).split(b" ") if word
+    ] == text.split()

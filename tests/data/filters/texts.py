@@ -1,6 +1,10 @@
 """Small texts for the tests of filters: edge cases, and seeded random ones that repeat and mix."""
 
+import math
 import random
+from collections.abc import Mapping
+
+import numpy as np
 
 from matura.core.records import Document
 
@@ -44,6 +48,13 @@ def random_texts(count: int, seed: int) -> list[str]:
             pieces += [draw.choice(vocabulary), draw.choice(_GAPS)]
         made.append("".join(pieces))
     return made
+
+
+def rows(columns: Mapping[str, np.ndarray]) -> list[dict[str, float]]:
+    """The measures of each text that it has."""
+    count = len(next(iter(columns.values())))
+    values = [{name: float(column[place]) for name, column in columns.items()} for place in range(count)]
+    return [{name: value for name, value in one.items() if not math.isnan(value)} for one in values]
 
 
 def documents(*texts: str, **meta: str) -> list[Document]:
