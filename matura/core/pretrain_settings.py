@@ -18,7 +18,7 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 def amount(text: str) -> int:
     """ "10M" -> 10,000,000: a number with K, M, B or T. Raises ValueError."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMBT]?)", text.strip().upper())
-    if not found or float(found[1]) <= 0:
+    if not found:
         raise ValueError(f"expected a number such as 500K, 10M or 1.3B, got {text!r}")
     return round(float(found[1]) * UNITS[found[2]])
 
@@ -50,7 +50,8 @@ class Shape(Config):
     @field_validator("size")
     @classmethod
     def _a_size(cls, value: str) -> str:
-        amount(value)
+        if not amount(value):
+            raise ValueError("expected a number above zero, such as 10M")
         return value
 
     @model_validator(mode="after")

@@ -63,7 +63,8 @@ def portions(sizes: settings.Sizes, model: ModelConfig, data_ranks: int = 1) -> 
     own = rows // data_ranks
     accumulate = next(n for n in range(1, own + 1) if own % n == 0 and own // n <= sizes.rows)
     tokens = rows * sizes.sequence
-    return Portions(own // accumulate, accumulate, tokens, max(1, round(budget(sizes, model) / tokens)))
+    wanted = budget(sizes, model)
+    return Portions(own // accumulate, accumulate, tokens, max(1, round(wanted / tokens)) if wanted else 0)
 
 
 @dataclass(frozen=True)

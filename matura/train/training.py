@@ -104,6 +104,7 @@ class Run:
         self._forget_after(draft, self.at.step)
         if self.at.step == 0:
             self._save(draft.resume)
+            draft.metrics.log(0, tokens=0, **self._look(whole=not self.portions.steps))
         while True:
             try:
                 self._train(draft, sample)
