@@ -19,7 +19,7 @@ from matura.tokenizer import conversation
 from matura.tokenizer.conversation import Format
 from tests.tiny_models import run
 
-SENTENCE = "the model learns to read and write texts of 1984 or 365 days; naïve café — “quotes” in größeren Städten 世界"
+SENTENCE = "the model learns to read and write texts of 1984 or 365 days, naïve café — “quotes” größeren Städten 世界"
 WORDS = SENTENCE.split()
 ODD = "Unseen: ½ <|im_end|> [MASK] </s> \U0001f393\u200b tab\there\n\n  two  spaces <0x41>"
 QUICK: dict[str, Any] = {"vocabulary": 400, "compare": []}
