@@ -41,7 +41,9 @@ def render(told: Mapping[str, Any]) -> str:
                 ("sources", "Bytes per token by source"),
             )
         ],
-        absent=[{"name": name, "why": why} for name, why in told["absent"].items()],
+        absent=[
+            {"name": _shown(name), "why": page.visible(why, 1000)} for name, why in told["absent"].items()
+        ],
         unused=told["unused"],
         examples=[_shown(one) for one in told["unused"]["examples"]],
         longest=_table(
