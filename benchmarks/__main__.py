@@ -20,6 +20,7 @@ NAMES = {
     "speed_decode": "cached generation beside transformers: one prompt, and 16 ragged ones",
     "animal": 'which heads link "it" with what, in a decoder and in an encoder (docs/inspect.md)',
     "gguf": "GGUF files that llama.cpp loads, reads and answers from as Matura does",
+    "encode_speed": "a corpus to token shards beside the tokenizers library alone: MB/s on all cores",
     "curation_speed": "filters and signatures of curation beside datatrove: MB per CPU-second, equal decisions",
     "curation_quality": "personal data, decoys and test items put into texts: what curation finds of them",
     "curation_classifiers": "real e-mails and tweets: what the classifier learns; false alarms by group of people",

@@ -20,6 +20,7 @@ from matura.core.errors import MaturaError
 STAGES = {
     "curate": "matura.stages.curate",
     "synthesize": "matura.stages.synthesize",
+    "tokenizer": "matura.stages.tokenizer",
     "encode": "matura.stages.encode",
     "pretrain": "matura.stages.pretrain",
     "finetune": "matura.stages.finetune",
@@ -30,6 +31,7 @@ STAGES = {
 ABOUT = {
     "curate": "Turn a folder of documents into a corpus.",
     "synthesize": "Let a model write text of its own, for replay.",
+    "tokenizer": "Train a tokenizer on corpora.",
     "encode": "Turn a corpus into token shards.",
     "pretrain": "Train a model from first weights on token shards.",
     "finetune": "Train a model on a corpus or on conversations.",

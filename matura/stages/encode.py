@@ -11,11 +11,12 @@ from pydantic import Field, model_validator
 from matura.core import config
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
+from matura.core.corpora import corpora, documents
 from matura.core.errors import FormatError, MaturaError
 from matura.core.files import hash_file, read_json, write_json
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
-from matura.core.records import Document, read_documents
+from matura.core.records import Document
 from matura.core.tokens_settings import Corpus
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 KIND = "tokens"
 VERSION = 1
 SPLITS = {"train": "train.parquet", "heldout": "heldout.parquet"}
-UNNAMED = "corpus"  # the source of documents whose corpus has only one
 GROUP_BYTES, GROUP_DOCUMENTS = 1 << 20, 1024  # what a worker encodes at a time
 SMALL = 8 << 20  # bytes of text that are encoded sooner than other processes have started
 BYTES_PER_SECOND = 3_000_000  # of text and core
@@ -61,16 +61,14 @@ class Config(config.Config):
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time and room from the size of the corpora; Parquet packs text to about half."""
-    corpora = [one for one in inputs.values() if isinstance(one, Artifact) and one.kind == "corpus"]
-    packed = sum(
-        one.record["files"].get(name, {}).get("bytes", 0) for one in corpora for name in SPLITS.values()
-    )
+    files = [one.record["files"] for one in corpora(inputs).values()]
+    packed = sum(one.get(name, {}).get("bytes", 0) for one in files for name in SPLITS.values())
     text, workers = 2 * packed, _workers(config)
     return Estimate(
         seconds=1 + text / BYTES_PER_SECOND / min(workers, os.cpu_count() or 1),
         memory_bytes=(200 << 20) + workers * (250 << 20),
         disk_bytes=text // 2,
-        note=f"about {text / 1e6:,.0f} MB of text" if corpora else "",
+        note=f"about {text / 1e6:,.0f} MB of text" if files else "",
     )
 
 
@@ -91,7 +89,7 @@ def run(config: Config, inputs: Mapping[str, Artifact | RawInput], draft: Draft)
     coding = _coding(config, format, folder)
     around = Around(*(() if id is None else (id,) for id in (coding.begin, coding.end)))
     size = sum(
-        one.path.joinpath(n).stat().st_size for one in _corpora(inputs).values() for n in SPLITS.values()
+        one.path.joinpath(n).stat().st_size for one in corpora(inputs).values() for n in SPLITS.values()
     )
     made: dict[str, list[Shard]] = {}
     with (
@@ -100,11 +98,11 @@ def run(config: Config, inputs: Mapping[str, Artifact | RawInput], draft: Draft)
     ):
         for split in SPLITS:
             made[split] = []
-            for number, documents in _sharded(_documents(inputs, split), config.shard_bytes):
+            for number, group in _sharded(documents(inputs, SPLITS[split]), config.shard_bytes):
                 name = f"{split}-{number:05d}"
                 shard = _finished(draft, name)
                 if shard is None:
-                    shard = shards.write_shard(draft.path, name, coding.dtype, _encoded(documents, encode))
+                    shard = shards.write_shard(draft.path, name, coding.dtype, _encoded(group, encode))
                     write_json(draft.resume / f"{name}.json", _values(shard))
                 made[split].append(shard)
                 bar.advance(shard.bytes)
@@ -153,24 +151,10 @@ def _workers(config: Config) -> int:
     return config.workers or os.cpu_count() or 1
 
 
-def _corpora(inputs: Mapping[str, Artifact | RawInput]) -> dict[str, Artifact]:
-    """The corpora by the name of their setting, in the order of names."""
-    found = {name: one for name, one in inputs.items() if isinstance(one, Artifact) and one.kind == "corpus"}
-    return dict(sorted(found.items()))
-
-
-def _documents(inputs: Mapping[str, Artifact | RawInput], split: str) -> Iterator[tuple[str, Document]]:
-    """(source, document) of every document of a split."""
-    for setting, corpus in _corpora(inputs).items():
-        name = setting.removeprefix("corpora.").removesuffix(".path") if setting != "corpus" else ""
-        for document in read_documents(corpus.file(SPLITS[split])):
-            yield name or document.meta.get("origin", "") or UNNAMED, document
-
-
 Documents = Iterator[tuple[str, Document]]
 
 
-def _sharded(documents: Documents, limit: int) -> Iterator[tuple[int, Documents]]:
+def _sharded(rows: Documents, limit: int) -> Iterator[tuple[int, Documents]]:
     """Numbered shards of about `limit` bytes of text; what the caller does not read of one is passed over."""
     used = 0
 
@@ -179,27 +163,27 @@ def _sharded(documents: Documents, limit: int) -> Iterator[tuple[int, Documents]
         used += len(one[1].text)
         return (used - len(one[1].text)) // limit
 
-    for count, (_, group) in enumerate(itertools.groupby(documents, key=number)):
+    for count, (_, group) in enumerate(itertools.groupby(rows, key=number)):
         yield count, group
 
 
-def _encoded(documents: Documents, encode: "Encode") -> "Iterator[Group]":
+def _encoded(rows: Documents, encode: "Encode") -> "Iterator[Group]":
     """The documents of a shard, encoded group by group."""
     import numpy as np
 
     from matura.data.shards import Group
 
-    ahead, behind = itertools.tee(_grouped(documents))
+    ahead, behind = itertools.tee(_grouped(rows))
     texts = ([document.text for _, document in group] for group in ahead)
     for group, (ids, lengths) in zip(behind, encode(texts), strict=True):
         sizes = np.array([len(document.text.encode()) for _, document in group], dtype=np.int64)
         yield Group(ids, lengths, sizes, tuple(source for source, _ in group))
 
 
-def _grouped(documents: Documents) -> Iterator[list[tuple[str, Document]]]:
+def _grouped(rows: Documents) -> Iterator[list[tuple[str, Document]]]:
     group: list[tuple[str, Document]] = []
     size = 0
-    for one in documents:
+    for one in rows:
         group.append(one)
         size += len(one[1].text)
         if size >= GROUP_BYTES or len(group) == GROUP_DOCUMENTS:
