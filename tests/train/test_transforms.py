@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from matura.core.errors import ConfigError
+from matura.core.settings import Recompute
 from matura.model import config as c
 from matura.train import transforms
 from matura.train.batches import pack
@@ -14,6 +15,9 @@ from matura.train.objectives import next_token
 from matura.train.transforms import blocks, checkpoint_activations, compile_blocks
 from tests.model.tiny import build, gpt_stack, llama_config
 from tests.train.test_batches import examples
+
+
+SETTINGS: tuple[Recompute, ...] = ("none", 2, "full")
 
 
 def relative() -> c.ModelConfig:
@@ -30,8 +34,8 @@ def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("config", [llama_config(), llama_config(tied=False), relative()])
-@pytest.mark.parametrize("every", [1, 2])
-def test_recomputed_activations_give_the_same_gradients(config: c.ModelConfig, every: int) -> None:
+@pytest.mark.parametrize("every", ["full", 2])
+def test_recomputed_activations_give_the_same_gradients(config: c.ModelConfig, every: Recompute) -> None:
     plain = build(config)
     names = list(plain.state_dict())
     expected = gradients(plain)
@@ -62,20 +66,19 @@ def kept_bytes(model: nn.Module) -> int:
 
 def test_recomputed_activations_are_not_kept() -> None:
     sizes = [
-        kept_bytes(checkpoint_activations(build(llama_config(layers=4)).train(), every))
-        for every in (0, 2, 1)
+        kept_bytes(checkpoint_activations(build(llama_config(layers=4)).train(), every)) for every in SETTINGS
     ]
     assert sizes[2] < sizes[0] / 3
     assert sizes[2] < sizes[1] < sizes[0]
 
 
 def test_every_other_block_and_none() -> None:
-    def changed(every: int) -> list[bool]:
+    def changed(every: Recompute) -> list[bool]:
         model = checkpoint_activations(build(llama_config(layers=3)), every)
         return ["forward" in vars(block) for block in blocks(model)]
 
-    assert changed(0) == [False, False, False]
-    assert changed(1) == [True, True, True]
+    assert changed("none") == [False, False, False]
+    assert changed("full") == [True, True, True]
     assert changed(2) == [True, False, True]
 
 
