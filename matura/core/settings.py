@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -61,6 +61,9 @@ class OptimizerConfig(Config):
 
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 """Dtype of the products in training; weights stay float32. `auto`: fp32 on a CPU, bf16 on a GPU that has it."""
+
+Recompute = Literal["none", "full"] | Annotated[int, Field(ge=1)]
+"""Blocks whose activations are recomputed in the backward pass: none, all, or every n-th."""
 
 
 class ParallelConfig(Config):

@@ -12,6 +12,7 @@ torch.distributed.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -316,10 +317,8 @@ def write_parts(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> No
     Raises OSError as the disk does.
     """
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    try:
+    with _checkpointing():
         dcp.save(dict(tensors), storage_writer=writer, no_dist=ranks is ALONE)
-    except CheckpointException as error:
-        raise next(iter(error.failures.values()))[0] from error
 
 
 def stored_parts(folder: Path) -> dict[str, Stored]:
@@ -334,7 +333,16 @@ def read_parts(folder: Path, targets: Mapping[str, Tensor], ranks: Ranks) -> Non
     Raises OSError, or what the reader of safetensors raises.
     """
     reader = HuggingFaceStorageReader(str(folder))
-    try:
+    with _checkpointing():
         dcp.load(dict(targets), storage_reader=reader, no_dist=ranks is ALONE)
-    except CheckpointException as error:
-        raise next(iter(error.failures.values()))[0] from error
+
+
+@contextmanager
+def _checkpointing() -> Iterator[None]:
+    """Without the warning that one process is one process, and with the first rank's own error."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        try:
+            yield
+        except CheckpointException as error:
+            raise next(iter(error.failures.values()))[0] from error

@@ -6,6 +6,7 @@ import torch
 from matura.model import logprobs
 from matura.model.heads import Unembedding
 from matura.model.logprobs import (
+    Shaping,
     continuation_kl,
     continuation_logprobs,
     cross_entropy,
@@ -32,6 +33,60 @@ def test_chunked_cross_entropy_equals_the_formula(
     found = torch.autograd.grad(loss * 3, (hidden, head, bias))
     for a, b in zip(found, torch.autograd.grad(expected * 3, (hidden, head, bias)), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+SHAPES = [(0.1, 0.0), (0.0, 1e-2), (0.1, 1e-2)]
+
+
+@pytest.mark.parametrize(("smoothing", "z_loss"), SHAPES)
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_label_smoothing_and_z_loss_equal_the_formula(
+    smoothing: float, z_loss: float, softcap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logprobs, "CHUNK", 3)
+    make = torch.Generator().manual_seed(0)
+    hidden, head, bias = (
+        torch.randn(shape, generator=make, dtype=torch.float64, requires_grad=True)
+        for shape in [(7, 6), (11, 6), (11,)]
+    )
+    targets, weights = some_ids(7, vocabulary=11), torch.tensor([1, 0, 2, 1, 1, 0.5, 1], dtype=torch.float64)
+    reads = Unembedding(head, bias, softcap)
+    loss = cross_entropy(hidden, reads, targets, weights, label_smoothing=smoothing, z_loss=z_loss)
+    expected = cross_entropy_reference(hidden, reads, targets, weights, Shaping(smoothing, z_loss))
+    logits = reads.logits(hidden)
+    theirs = torch.nn.functional.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+    theirs = ((theirs + z_loss * logits.logsumexp(-1) ** 2) * weights).sum()
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(loss, theirs, rtol=1e-12, atol=0)
+    assert loss.item() != pytest.approx(cross_entropy(hidden, reads, targets, weights).item(), rel=1e-3)
+    found = torch.autograd.grad(loss * 3, (hidden, head, bias))
+    for a, b in zip(found, torch.autograd.grad(theirs * 3, (hidden, head, bias)), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_the_loss_and_the_sums_are_float32(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logprobs, "CHUNK", 100)
+    make = torch.Generator().manual_seed(0)
+    hidden, head = (torch.randn(n, 32, generator=make, requires_grad=True) for n in (700, 90))
+    targets, weights = some_ids(700, vocabulary=90), torch.ones(700)
+    with torch.autocast("cpu", dtype):
+        loss = cross_entropy(hidden, Unembedding(head), targets, weights)
+    # The same products from rounded inputs, everything else exactly.
+    rounded = [x.detach().to(dtype).double().requires_grad_() for x in (hidden, head)]
+    logits = (rounded[0] @ rounded[1].T).to(dtype).double()
+    exact = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-5)  # bfloat16 sums would be off by percents
+    loss.backward()
+    exact.backward()
+    for mine, other in zip((hidden, head), rounded, strict=True):
+        assert mine.grad is not None
+        assert other.grad is not None
+        assert mine.grad.dtype == torch.float32
+        assert (mine.grad - other.grad).norm() / other.grad.norm() < 0.01
 
 
 def test_no_positions_give_a_connected_zero() -> None:

@@ -22,8 +22,8 @@ from matura.model.logprobs import cross_entropy
 from matura.model.peft.lora import apply_lora
 from matura.model.transformer import Transformer
 from matura.train import parallel, sharded
-from matura.train.batches import pack
-from matura.train.loop import Step, train
+from matura.train.batches import Example, pack
+from matura.train.loop import Diverged, Step, train
 from matura.train.objectives import next_token
 from matura.train.optim import build_optimizer
 from matura.train.precision import FP32, Precision, choose_precision
@@ -92,7 +92,10 @@ MODELS: dict[str, tuple[c.ModelConfig, Callable[[Any, Any], Tensor]]] = {
     "qk_norm": (_llama(qk_norm=c.RMSNorm()), next_token),
     "lora": (llama_config(), next_token),
     "recomputed": (_whole(None, _relative()), next_token),
-    "bert": (_whole(gpt_stack(causal=False, placement="post"), None, bias=True, transform=c.LayerNorm()), masked),
+    "bert": (
+        _whole(gpt_stack(causal=False, placement="post"), None, bias=True, transform=c.LayerNorm()),
+        masked,
+    ),
     "t5": (_whole(_relative(causal=False), _relative(cross=True)), translated),
 }
 
@@ -190,12 +193,47 @@ def run_case(case: str, folder: Path) -> None:
             write(path.with_suffix(".safetensors"), *result)
 
 
+def all_stop_when_one_runs_dry(ranks: Ranks) -> None:
+    model = build(llama_config())
+    ranks = parallel.place(model, ranks)
+    rows = [batch("tied", i, i + 1) for i in range(2 + ranks.rank)]
+    steps = train(
+        model, iter(rows), next_token, build_optimizer(model, ADAMW), lambda step: 1e-2, steps=9, ranks=ranks
+    )
+    assert [step.step for step in steps] == [1, 2]
+
+
+def one_bad_batch_stops_all_before_the_update(ranks: Ranks) -> None:
+    model = build(llama_config())
+    ranks = parallel.place(model, ranks)
+    before = parallel.whole_weights(model, ranks)
+    bad = pack([Example((1, 2), (True, True), weight=float("inf"))])
+    rows = [bad if ranks.rank == 1 else batch("tied", 0, 1)]
+    steps = train(
+        model, iter(rows), next_token, build_optimizer(model, ADAMW), lambda step: 1e-2, steps=1, ranks=ranks
+    )
+    try:
+        list(steps)
+    except Diverged as error:
+        assert "step 1" in str(error)  # noqa: PT017 (without pytest)
+    else:
+        raise AssertionError("a loss that is not finite was not noticed")
+    after = parallel.whole_weights(model, ranks)
+    assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
+
+
+CHECKS = {"stops": all_stop_when_one_runs_dry, "diverges": one_bad_batch_stops_all_before_the_update}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
     with parallel.start(ParallelConfig(kind="ddp")) as ranks:
         for case in sys.argv[2:]:
-            run_case(case, folder)
+            if case in CHECKS:
+                CHECKS[case](parallel.arrange(ParallelConfig(kind="fsdp")))
+            else:
+                run_case(case, folder)
             ranks.barrier()
 
 
