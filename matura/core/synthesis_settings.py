@@ -13,6 +13,7 @@ from matura.core.settings import Draw
 
 Task = Literal["question_answer", "rephrase", "continue"]
 Style = Literal["wikipedia", "simple", "dialogue"]
+Program = Literal["numbers", "dates", "arithmetic", "reverse", "sort"]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 

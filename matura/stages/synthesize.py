@@ -8,6 +8,8 @@ texts from the begin token.
 With `tasks.documents`, a teacher (a model, or an OpenAI-compatible endpoint) writes for a student instead: pairs of
 question and answer, rephrasings and continuations of the documents. Filters say what is kept; every record names its
 teacher, template, document and seed.
+
+With `program`, nobody writes: a rule draws questions and computes their answers.
 """
 
 import json
@@ -27,7 +29,7 @@ from matura.core.metrics import progress
 from matura.core.plan import Estimate
 from matura.core.records import CUT, Conversation, read_documents, write_conversations
 from matura.core.settings import Draw, Sampling
-from matura.core.synthesis_settings import Endpoint, Tasks
+from matura.core.synthesis_settings import Endpoint, Program, Tasks
 
 if TYPE_CHECKING:
     from matura.data.synthesis.answers import Answer, Ask
@@ -46,6 +48,8 @@ class Config(config.Config):
 
     model: Annotated[str | None, Input("model")] = Field(None, description="The model that writes")
     endpoint: Endpoint = Field(Endpoint(), description="A server that writes instead, from documents only")
+    program: Program | None = Field(None, description="A rule that writes instead: no model, no documents")
+    count: int = Field(20_000, ge=2, description="Conversations that a program writes, the held out included")
     tasks: Tasks = Field(Tasks(), description="What to write from documents, and what to keep of it")
     conversations: int = Field(
         48, ge=0, description="Questions with answers to keep; 0 for a model without chat"
@@ -70,8 +74,14 @@ class Config(config.Config):
 
     @model_validator(mode="after")
     def _one_writer(self) -> Self:
-        if (self.model is None) == (self.endpoint.url is None):
-            raise ValueError("give either `model` or `endpoint.url`: who writes?")
+        if [self.model, self.endpoint.url, self.program].count(None) != 2:
+            raise ValueError("give one of `model`, `endpoint.url` and `program`: who writes?")
+        if self.program is not None:
+            return self._by_rule()
+        if self.count != type(self).model_fields["count"].default:
+            raise ValueError(
+                "`count` is for a program; a model has `conversations`, `texts` and `tasks.count`"
+            )
         if self.tasks.documents is None:
             if self.model is None:
                 raise ValueError("an endpoint writes from documents: give `tasks.documents`")
@@ -88,9 +98,21 @@ class Config(config.Config):
                     raise ValueError(f"an endpoint does not take `tasks.draw.{name}`: leave it out")
         return self
 
+    def _by_rule(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            if name not in ("program", "count", "heldout", "seed") and getattr(self, name) != field.default:
+                raise ValueError(f"`{name}` is for a model that writes; a program takes none of it")
+        if self.heldout >= self.count:
+            raise ValueError(f"`heldout` ({self.heldout}) must be less than `count` ({self.count})")
+        return self
+
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time from the tokens to write; memory for the model in float32."""
+    if config.program is not None:
+        return Estimate(
+            config.count / 50_000, 2048 * config.count, 512 * config.count, "written by a program"
+        )
     if config.tasks.documents is not None and config.endpoint.url is not None:
         return Estimate(note=f"written by {config.endpoint.model} at {config.endpoint.url}")
     tokens = config.conversations * (0.5 * config.question.max_new_tokens + config.answer.max_new_tokens)
@@ -115,9 +137,28 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     """Make train.jsonl, heldout.jsonl and report.json. Every group of `batch` rows is kept if the run is killed.
 
     Raises MaturaError when the model has no chat template (set conversations=0) or nothing usable came out,
-    when a template fails, and when an endpoint stays away or refuses the key.
+    when a template fails, when an endpoint stays away or refuses the key, and when a program has no more to say.
     """
+    if config.program is not None:
+        return _by_program(config, config.program, draft)
     return (_replay if config.tasks.documents is None else _from_documents)(config, inputs, draft)
+
+
+def _by_program(config: Config, program: Program, draft: Draft) -> Artifact:
+    from matura.data.synthesis import programs
+
+    train, heldout = programs.write(program, config.count, config.heldout, config.seed)
+    write_conversations(draft.path / "train.jsonl", train)
+    write_conversations(draft.path / "heldout.jsonl", heldout)
+    summary = {
+        "line": f"{len(train)} conversations and {len(heldout)} held out, by the program {program}",
+        "program": program,
+        "version": programs.VERSIONS[program],
+        "train": len(train),
+        "heldout": len(heldout),
+    }
+    write_json(draft.path / "report.json", summary)
+    return draft.commit(summary)
 
 
 def _replay(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
