@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matura.data.pipeline import Steps
 
 KIND = "corpus"
-VERSION = 3
+VERSION = 4
 
 WHEEL = re.compile(
     r"wheel:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.+!_]+)/(?P<inside>[^#]+?)/?"
@@ -34,6 +34,8 @@ BYTES_PER_SECOND = 2_000_000  # of text and core, mostly the search for personal
 FILTERS = ("language", "code", "gopher", "repetition", "c4", "fineweb", "quality", "toxicity")
 LEARNED = ("quality", "toxicity")
 """Filters that may learn from examples."""
+UNROUTED = ("language", "code")
+"""Filters that are the same for all languages of people."""
 
 
 class Config(config.Config):
@@ -101,6 +103,21 @@ class Config(config.Config):
     @classmethod
     def _only_the_action(cls, value: Any) -> Any:
         return {"action": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _filters_of_languages(self) -> Self:
+        for code, groups in self.language.filters.items():
+            for name, given in groups.items():
+                group = getattr(self, name)
+                if "examples" in given:
+                    raise ValueError(
+                        f"language.filters.{code}.{name}: the classifier is one for all languages; "
+                        "curate the languages in stages of their own to give each its `examples`"
+                    )
+                _, problems = config.check(type(group), {**group.model_dump(), **given})
+                if problems:
+                    raise ValueError(f"language.filters.{code}.{name}.{problems[0]}")
+        return self
 
     @model_validator(mode="after")
     def _one_or_several(self) -> Self:
@@ -180,7 +197,7 @@ def run(config: Config, inputs: Mapping[str, Artifact | RawInput], draft: Draft)
     """
     from matura.data import funnelling, pipeline, reading
 
-    shop = pipeline.Workshop(draft.resume / "parts", config.engine, config.balance == "on")
+    shop = pipeline.Workshop(draft.resume / "parts", config.engine, config.balance == "on", config.pii.names)
     tasks = reading.plan(_sources(config, inputs), config.limits, config.engine.part_bytes)
     filters = _first_steps(config, inputs, shop.folder / "learned")
     learned = _learned(filters)  # once and here, not by every worker
@@ -243,10 +260,16 @@ def _first_steps(config: Config, inputs: Mapping[str, Artifact | RawInput], fold
     ]
     for name in FILTERS:
         group = _group(config, name, inputs)
-        if group["use"] == "on":
-            if name in LEARNED:
-                group["folder"] = str(folder)
+        languages = {code: groups[name] for code, groups in config.language.filters.items() if name in groups}
+        if "on" not in (group["use"], *(given.get("use") for given in languages.values())):
+            continue
+        if name in LEARNED:
+            group["folder"] = str(folder)
+        if name in UNROUTED:
             steps.append((f"matura.data.filters.{name}:make", group))
+        else:
+            group |= {"filter": name, "languages": languages}
+            steps.append(("matura.data.filters.routing:make", group))
     return steps
 
 
