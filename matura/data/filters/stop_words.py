@@ -61,5 +61,6 @@ _WORDS = {
 STOP_WORDS: dict[str, tuple[str, ...]] = {code: tuple(words.split()) for code, words in _WORDS.items()}
 """ISO 639-1 code to words, as they are written within a sentence."""
 
-WITHOUT = tuple("am bn gu ja ka kn km ko ku lo ml mr my or pa ta te th yo zh".split())
+_WITHOUT = "am bn gu ja ka kn km ko ku lo ml mr my or pa ta te th yo zh"
+WITHOUT = tuple(_WITHOUT.split())
 """Languages that can be told apart but have no list."""
