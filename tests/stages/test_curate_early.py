@@ -10,10 +10,9 @@ from matura.core.config import parse
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.raw import raw_input
 from matura.data import reading
-from matura.data.parts import PartFiles
 from matura.stages import curate
 from tests.stages import planted
-from tests.stages.test_curate import bytes_of, make_corpus, make_folder, report
+from tests.stages.test_curate import bytes_of, killed_at, make_corpus, make_folder, report
 
 ON = {"use": "on"}
 
@@ -74,9 +73,7 @@ def test_an_index_of_other_settings_is_told_before_anything_is_read(tmp_path: Pa
 
 
 @pytest.mark.parametrize("killed", ["duplicates", "unique", "repeated"])
-def test_a_kill_while_copies_are_cut_changes_no_byte(
-    tmp_path: Path, killed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_while_copies_are_cut_changes_no_byte(tmp_path: Path, killed: str) -> None:
     planted.web(tmp_path / "in")
     settings: dict[str, Any] = {
         "fuzzy": ON,
@@ -84,17 +81,8 @@ def test_a_kill_while_copies_are_cut_changes_no_byte(
         "engine": {"workers": 1, "part_bytes": 1 << 16},
     }
     whole = make_corpus(tmp_path / "one", tmp_path / "in", **settings)
-    real = PartFiles.finish
-
-    def dies(part: PartFiles, marker: dict[str, Any]) -> dict[str, Any]:
-        if part.folder.name == killed:
-            raise KeyboardInterrupt
-        return real(part, marker)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(PartFiles, "finish", dies)
-        with pytest.raises(KeyboardInterrupt):
-            make_corpus(tmp_path / "two", tmp_path / "in", **settings)
+    with killed_at(killed), pytest.raises(KeyboardInterrupt):
+        make_corpus(tmp_path / "two", tmp_path / "in", **settings)
     again = make_corpus(tmp_path / "two", tmp_path / "in", **settings)
     assert again.record["resumed"] == 1
     assert bytes_of(again) == bytes_of(whole)
