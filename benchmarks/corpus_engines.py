@@ -51,6 +51,7 @@ RUNS = {
     "other parts": ("engine.kind=native", "engine.workers=3", "engine.part_bytes=1500000"),
 }
 PROBLEMS = 50
+SMALLEST = 1 << 16  # bytes of a part
 
 
 def run(options: Options) -> bool:
@@ -62,11 +63,14 @@ def run(options: Options) -> bool:
         problems.write_text(_problems(options.seed), encoding="utf-8")
         command = [sys.executable, "-m", "matura", "curate", f"path={text}", *SETTINGS]
         command.append(f"decontaminate.problems={problems}")
-        rows = [_run(name, [*command, *engine], Path(folder, name)) for name, engine in RUNS.items()]
+        small = (
+            [f"engine.part_bytes={SMALLEST}"] if options.quick else []
+        )  # several parts even of a few files
+        rows = [_run(name, [*command, *engine, *small], Path(folder, name)) for name, engine in RUNS.items()]
         kills = options.default(options.kills, 4, 2)
         moments = [random.Random(f"{options.seed}/{n}").uniform(0.1, 0.9) for n in range(kills)]
         killed = Path(folder, "killed")
-        again = [*command, *RUNS["native"]]
+        again = [*command, *RUNS["native"], *small]
         landed = sum(_killed(again, killed, m * rows[0]["seconds"]) for m in moments)
         rows.append(_run("killed", again, killed))
     columns = ["run", "seconds", "documents", "resumed", *FILES]
