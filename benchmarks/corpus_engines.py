@@ -1,12 +1,14 @@
-"""The same corpus by the native engine, by Ray on this machine, and through kills: the same bytes.
+"""The same corpus by the native engine, by Ray on this machine, in other parts, and through kills: the same bytes.
 
-Real text (`--text` names a folder; by default this machine's /usr/share/doc) is curated three times: natively, on Ray,
-and natively with SIGKILL to the whole process group at seeded moments, each rerun going on from the last.
+Real text (`--text` names a folder; by default this machine's /usr/share/doc) is curated with all kinds of steps:
+natively; on Ray; natively in smaller parts by another number of workers; and natively with SIGKILL to the whole process
+group at seeded moments, each rerun going on from the last.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -22,37 +24,83 @@ from benchmarks.options import Options
 from matura.core import artifact
 from matura.core.workspace import Workspace
 
-SETTINGS = ("gopher.use=on", "repetition.use=on", "engine.workers=2")
+SETTINGS = (
+    "language.use=on",
+    "language.keep=[en]",
+    "code.use=on",
+    "gopher.use=on",
+    "repetition.use=on",
+    "c4={use: on, terminal_punctuation: false, drop_curly_bracket: false}",
+    "fineweb={use: on, min_lines_with_punctuation: 0, max_short_lines: 0.95, max_duplicate_line_characters: 0.1}",
+    "toxicity={use: on, group_thresholds: equal-rates}",
+    "balance=on",
+    "fuzzy.use=on",
+    "substring.use=on",
+    "decontaminate.columns=[text]",
+    "pii={action: pseudonymise, ip: true, national_ids: [ES, GB]}",
+    "canary.rates=[1, 4]",
+    "mixture={total: 5000000, unit: bytes}",
+    "heldout=50",
+)
+"""All that runs without labelled examples. Web rules are loosened: documentation is full of lists and braces."""
 DEFAULT_TEXT = Path("/usr/share/doc")
-FILES = ("train.parquet", "heldout.parquet", "dropped.parquet")
+FILES = ("train.parquet", "heldout.parquet", "pairs.parquet", "dropped.parquet", "canaries.json")
+RUNS = {
+    "native": ("engine.kind=native", "engine.workers=2", "engine.part_bytes=4194304"),
+    "ray": ("engine.kind=ray", "engine.workers=2", "engine.part_bytes=4194304"),
+    "other parts": ("engine.kind=native", "engine.workers=3", "engine.part_bytes=1500000"),
+}
+PROBLEMS = 50
+SMALLEST = 1 << 16  # bytes of a part
 
 
 def run(options: Options) -> bool:
-    """Run all three, compare, print and save; False when a byte differs."""
+    """Run all, compare, print and save; False when a byte differs, a step had nothing to do, or no kill hit."""
     text = options.text or DEFAULT_TEXT
-    part = "engine.part_bytes=262144" if options.quick else "engine.part_bytes=4194304"
-    command = [sys.executable, "-m", "matura", "curate", f"path={text}", part, *SETTINGS]
+    files = [path for path in text.rglob("*") if path.is_file() and not path.is_symlink()]
     with tempfile.TemporaryDirectory(prefix="matura-engines-") as folder:
-        rows = [
-            _run(name, [*command, f"engine.kind={name}"], Path(folder, name)) for name in ("native", "ray")
-        ]
+        problems = Path(folder, "problems.jsonl")
+        problems.write_text(_problems(options.seed), encoding="utf-8")
+        command = [sys.executable, "-m", "matura", "curate", f"path={text}", *SETTINGS]
+        command.append(f"decontaminate.problems={problems}")
+        small = (
+            [f"engine.part_bytes={SMALLEST}"] if options.quick else []
+        )  # several parts even of a few files
+        rows = [_run(name, [*command, *engine, *small], Path(folder, name)) for name, engine in RUNS.items()]
         kills = options.default(options.kills, 4, 2)
         moments = [random.Random(f"{options.seed}/{n}").uniform(0.1, 0.9) for n in range(kills)]
         killed = Path(folder, "killed")
-        landed = sum(
-            _killed([*command, "engine.kind=native"], killed, m * rows[0]["seconds"]) for m in moments
-        )
-        rows.append(_run("killed", [*command, "engine.kind=native"], killed))
-    columns = ["engine", "seconds", "documents", "resumed", *FILES]
+        again = [*command, *RUNS["native"], *small]
+        landed = sum(_killed(again, killed, m * rows[0]["seconds"]) for m in moments)
+        rows.append(_run("killed", again, killed))
+    columns = ["run", "seconds", "documents", "resumed", *FILES]
     record.table(columns, [[row[key] for key in columns] for row in rows])
+    steps = rows[0]["steps"]
     checks = {
         "the same bytes": all(row[name] == rows[0][name] for row in rows for name in FILES),
+        "the same counts": all(row["steps"] == steps for row in rows),
         "a kill hit": landed > 0,
     }
-    record.save(
-        "corpus_engines", options, {"text": str(text), "runs": rows, "kills": landed, "checks": checks}
-    )
+    figures = {
+        "text": text.name,
+        "files": len(files),
+        "bytes": sum(path.stat().st_size for path in files),
+        "settings": SETTINGS,
+        "runs": [{key: value for key, value in row.items() if key != "steps"} for row in rows],
+        "steps": steps,
+        "kills": landed,
+        "checks": checks,
+    }
+    print(f"{figures['files']:,} files, {figures['bytes'] / 1e6:.1f} MB; kills that hit: {landed}; {checks}")
+    record.save("corpus_engines", options, figures)
     return all(checks.values())
+
+
+def _problems(seed: int) -> str:
+    """Paragraphs of Python's language reference, as if they were test items: its documentation holds them too."""
+    found = [one for one in Options().read_text()[1].split("\n\n") if 20 <= len(one.split()) <= 60]
+    chosen = random.Random(seed).sample(found, PROBLEMS)
+    return "".join(json.dumps({"text": one}) + "\n" for one in chosen)
 
 
 def _environment(workspace: Path) -> dict[str, str]:
@@ -70,8 +118,15 @@ def _run(name: str, command: list[str], workspace: Path) -> dict[str, Any]:
     (folder,) = place.read_run(place.recipes()[0]).values()
     made = artifact.load(folder)
     hashes = {file: made.record["files"][file]["sha256"][:12] for file in FILES}
-    row = {"engine": name, "seconds": round(seconds, 1), "documents": made.summary["files"]["kept"]}
-    return {**row, "resumed": made.record["resumed"], **hashes}
+    row = {"run": name, "seconds": round(seconds, 1), "documents": made.summary["files"]["kept"]}
+    return {**row, "resumed": made.record["resumed"], **hashes, "steps": _steps(made)}
+
+
+def _steps(made: artifact.Artifact) -> dict[str, Any]:
+    """What every step did, without its time."""
+    told = ("documents_in", "documents_out", "bytes_in", "bytes_out", "dropped", "counts")
+    report = json.loads(made.file("report.json").read_bytes())
+    return {step["name"]: {key: step[key] for key in told} for step in report["steps"]}
 
 
 def _killed(command: list[str], workspace: Path, after: float) -> bool:

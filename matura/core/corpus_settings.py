@@ -1,12 +1,14 @@
 """Settings of curation, in groups: where text comes from, and what every step does with it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from matura.core.config import Config, Input
 
 OnOff = Literal["on", "off"]
+Filter = Literal["gopher", "repetition", "c4", "fineweb", "quality", "toxicity"]
+"""Filters whose settings may differ by language."""
 
 
 class Source(Config):
@@ -64,6 +66,11 @@ class Languages(Config):
         0.5, ge=0, le=1, description="Least score of the best language; below it the text counts as und"
     )
     thresholds: dict[str, float] = Field({}, description="The same for single languages")
+    filters: dict[str, dict[Filter, dict[str, Any]]] = Field(
+        {},
+        description="By language the settings of filters that differ there, such as "
+        "{de: {gopher: {max_mean_word: 12}, c4: {use: off}}}",
+    )
 
 
 class Gopher(Config):

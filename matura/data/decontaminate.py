@@ -195,8 +195,9 @@ class Decontaminate:
 
     def _drop(self, document: Document, leaks: Sequence[Leak], reason: str) -> Dropped:
         first = leaks[0]
-        run = " ".join(words(document.text)[first.start : first.end])
-        shown = run if len(run) <= SHOWN_CHARACTERS else run[:SHOWN_CHARACTERS] + "..."
+        run = _as_written(document.text, first)
+        # The last words go with the cut: an address that it halves would no longer be masked as one.
+        shown = run if len(run) <= SHOWN_CHARACTERS else run[:SHOWN_CHARACTERS].rsplit(" ", 8)[0] + "..."
         more = f", and {len(leaks) - 1} more" if len(leaks) > 1 else ""
         return drop(
             document,
@@ -204,6 +205,13 @@ class Decontaminate:
             reason,
             f'{first.file} {first.item}: "{shown}" ({first.end - first.start} words{more})',
         )
+
+
+def _as_written(text: str, leak: Leak) -> str:
+    """The words of a leak with their punctuation and case (NFKC), spaces made one."""
+    plain = _plain(text)
+    spans = [match.span() for match in _WORD.finditer(plain.lower())]
+    return " ".join(plain[spans[leak.start][0] : spans[leak.end - 1][1]].split())
 
 
 def _pieces(text: str, leaks: Sequence[Leak]) -> Iterator[str]:

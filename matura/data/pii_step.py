@@ -79,6 +79,16 @@ def make(*, seed: int = 0, **settings: Any) -> Step:
     return _PersonalData(config, seed, _finder(config.names) if config.names else None)
 
 
+def hide(texts: Sequence[str], names: str | None) -> list[str]:
+    """The texts with personal data of every kind and country masked, and what the user's finder of names finds."""
+    brought = _brought(_finder(names) if names else None, names or "", list(texts))
+    both = zip(texts, brought, strict=True)
+    return [
+        pii.mask(text, pii.find(text, ip=True, national_ids=identifiers.COUNTRIES, more=more))
+        for text, more in both
+    ]
+
+
 def _finder(path: str) -> Finder:
     module, _, name = path.partition(":")
     try:

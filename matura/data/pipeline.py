@@ -22,6 +22,7 @@ from matura.data.engine import run_parts
 from matura.data.parts import PartFiles, Row, Sampler, merged, read_dropped, read_rows, write_dropped
 from matura.data.split import held_out
 from matura.data.steps import Dropped, Step
+from matura.data.work import shown
 
 if TYPE_CHECKING:
     from matura.data.dedup import Pair
@@ -67,11 +68,12 @@ class Phase:
 @dataclass(frozen=True)
 class Workshop:
     """Where phases run: a folder for their part files, which outlives a kill, and the engine. With `balance`, mentions
-    of groups of people are counted before and after every step."""
+    of groups of people are counted before and after every step; `names` finds names in what is shown of documents."""
 
     folder: Path
     engine: Engine
     balance: bool = False
+    names: str | None = None
 
     def run(self, name: str, inputs: Sequence[dict[str, Any]], steps: Steps, *, index: bool = False) -> Phase:
         """Do a phase: each input is {"task": ...} or {"input": path}. Parts with a marker are taken as they are."""
@@ -81,6 +83,7 @@ class Workshop:
             "steps": [list(step) for step in steps],
             "index": index,
             "balance": self.balance,
+            "names": self.names,
         }
         markers = [part.finished() for part in files]
         open_parts = [i for i, marker in enumerate(markers) if marker is None]
@@ -156,6 +159,8 @@ class Workshop:
         done = PartFiles(self.folder / "repeated", 0)
         done.folder.mkdir(parents=True, exist_ok=True)
         dropped = [Dropped(**one) for result in results for one in result["dropped"]]
+        sampler = Sampler()
+        sampler.add(dropped)
         step = {
             **tally.empty("substring"),
             "documents_in": sum(result["documents"] for result in results),
@@ -167,7 +172,7 @@ class Workshop:
             "bytes_in": _text_bytes(files),
             "bytes_out": _text_bytes([folder / path.name for path in files]),
         }
-        write_dropped(done.path(".dropped.parquet"), dropped)
+        write_dropped(done.path(".dropped.parquet"), shown(sampler.rows(), self.names))
         marker = done.finish({"documents": 0, "steps": [step]})
         return [folder / path.name for path in files], Phase((done,), (marker,))
 

@@ -13,6 +13,7 @@ from typing import Any
 from matura.core.records import Document, read_documents, write_documents
 from matura.data import tally
 from matura.data.parts import PartFiles, Row, Sampler, order, write_dropped, write_rows
+from matura.data.pii_step import hide
 from matura.data.split import fingerprint
 from matura.data.steps import SAMPLE_CHARACTERS, Dropped, Outcome, Step, build
 
@@ -26,7 +27,8 @@ def work(part: dict[str, Any]) -> dict[str, Any]:
     """Do one part unless its marker is there; returns the marker: {"documents": int, "steps": tallies}.
 
     A part is {"folder", "number", "steps": [[factory, settings], ...]} with either "task" (of `reading.plan`) or
-    "input" (a file of documents). With "index" the documents are sorted and a light index is written beside them.
+    "input" (a file of documents). With "index" the documents are sorted and a light index is written beside them;
+    "names" is the user's finder of names, for the examples.
     """
     files = PartFiles(Path(part["folder"]), part["number"])
     marker = files.finished()
@@ -41,7 +43,7 @@ def work(part: dict[str, Any]) -> dict[str, Any]:
         count = write_documents(files.path(".parquet"), chosen)
     else:
         count = write_documents(files.path(".parquet"), documents)
-    write_dropped(files.path(".dropped.parquet"), map(shown, run.samples.rows()))
+    write_dropped(files.path(".dropped.parquet"), shown(run.samples.rows(), part.get("names")))
     return files.finish({"documents": count, "steps": list(run.tallies.values())})
 
 
@@ -113,18 +115,21 @@ def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def shown(one: Dropped) -> Dropped:
-    """The example as it may be shown: personal data of every kind masked, whatever the corpus does with its own."""
-    from matura.data.pii import find, mask
-    from matura.data.pii.identifiers import COUNTRIES
+def shown(rows: Sequence[Dropped], names: str | None = None) -> list[Dropped]:
+    """Examples as they may be shown: personal data of every kind masked, whatever the corpus does with its own.
 
-    def masked(text: str) -> str:
-        return mask(text, find(text, ip=True, national_ids=COUNTRIES))
-
+    `names` is the finder of `pii.names`.
+    """
     # A value that the end of the sample cuts in two is no longer found as one: the last words go.
-    whole = len(one.sample) < SAMPLE_CHARACTERS
-    sample = one.sample if whole else one.sample[:-CUT_CHARACTERS].rpartition(" ")[0]
-    return replace(one, sample=masked(sample), detail=masked(one.detail))
+    samples = [
+        one.sample if len(one.sample) < SAMPLE_CHARACTERS else one.sample[:-CUT_CHARACTERS].rpartition(" ")[0]
+        for one in rows
+    ]
+    details = hide([one.detail for one in rows], names)
+    return [
+        replace(one, sample=sample, detail=detail)
+        for one, sample, detail in zip(rows, hide(samples, names), details, strict=True)
+    ]
 
 
 def row(document: Document) -> Row:

@@ -35,6 +35,8 @@ BYTES_PER_SECOND = 2_000_000  # of text and core, mostly the search for personal
 FILTERS = ("language", "code", "gopher", "repetition", "c4", "fineweb", "quality", "toxicity")
 LEARNED = ("quality", "toxicity")
 """Filters that may learn from examples."""
+UNROUTED = ("language", "code")
+"""Filters that are the same for all languages of people."""
 
 
 class Config(config.Config):
@@ -104,12 +106,31 @@ class Config(config.Config):
         return {"action": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
+    def _filters_of_languages(self) -> Self:
+        for code, groups in self.language.filters.items():
+            for name, given in groups.items():
+                group = getattr(self, name)
+                if "examples" in given:
+                    raise ValueError(
+                        f"language.filters.{code}.{name}: the classifier is one for all languages; "
+                        "curate the languages in stages of their own to give each its `examples`"
+                    )
+                _, problems = config.check(type(group), {**group.model_dump(), **given})
+                if problems:
+                    raise ValueError(f"language.filters.{code}.{name}.{problems[0]}")
+        return self
+
+    @model_validator(mode="after")
     def _one_or_several(self) -> Self:
         if (self.path is None) == (not self.sources):
             raise ValueError("give `path` (one source) or `sources` (several, by name), and not both")
         if self.sources and (self.include or self.exclude):
             raise ValueError(
                 "`include` and `exclude` belong to `path`; with `sources` they are settings of each source"
+            )
+        if (self.against or self.index) and self.exact_duplicates == "keep" and self.fuzzy.use == "off":
+            raise ValueError(
+                "`against` and `index` drop copies: set exact_duplicates=drop, or fuzzy.use=on, or both"
             )
         return self
 
@@ -188,18 +209,20 @@ def run(config: Config, inputs: Mapping[str, Artifact | RawInput], draft: Draft)
     Finished parts of every phase are kept if the run is killed. Raises MaturaError when nothing is usable, fewer than
     3 documents are left, files change meanwhile, or, with `limits.strict`, a file is broken.
     """
-    from matura.data import funnelling, pipeline, reading
+    from matura.data import dedup, funnelling, pipeline, reading
 
-    shop = pipeline.Workshop(draft.resume / "parts", config.engine, config.balance == "on")
+    shop = pipeline.Workshop(draft.resume / "parts", config.engine, config.balance == "on", config.pii.names)
+    fuzzy = config.fuzzy if config.fuzzy.use == "on" else None
+    against, index = _artifact_path(inputs, "against"), _artifact_path(inputs, "index")
+    filters, cleaning = _first_steps(config, inputs, shop.folder / "learned"), _last_steps(config, inputs)
+    # What is wrong with settings or their files is told before anything is read; classifiers learn once and here.
+    dedup.check_references(fuzzy, against, index)
+    learned = _told([*filters, *cleaning])
     tasks = reading.plan(_sources(config, inputs), config.limits, config.engine.part_bytes)
-    filters = _first_steps(config, inputs, shop.folder / "learned")
-    learned = _learned(filters)  # once and here, not by every worker
     first = shop.run("read", [{"task": task} for task in tasks], filters)
     funnelling.check_some_left(first, _place(config, inputs))
     phases, files, steps = [first], first.documents, list[tuple[str, dict[str, Any]]]()
-    fuzzy = config.fuzzy if config.fuzzy.use == "on" else None
     exact = config.exact_duplicates == "drop"
-    against, index = _artifact_path(inputs, "against"), _artifact_path(inputs, "index")
     repeated = None
     if exact or fuzzy or against or index:
         repeated = shop.duplicates(first, exact=exact, fuzzy=fuzzy, against=against, index=index)
@@ -208,7 +231,7 @@ def run(config: Config, inputs: Mapping[str, Artifact | RawInput], draft: Draft)
         unique = shop.run("unique", [{"input": str(path)} for path in files], steps)
         files, cut = shop.without_repeats(unique, config.substring, config.min_characters)
         phases, steps = [*phases, unique, cut], []
-    steps += _last_steps(config, inputs)
+    steps += cleaning
     last = shop.run("clean", [{"input": str(path)} for path in files], steps, index=True)
     phases.append(last)
     weights = {name: source.weight for name, source in config.sources.items()} or {"": 1.0}
@@ -253,22 +276,28 @@ def _first_steps(config: Config, inputs: Mapping[str, Artifact | RawInput], fold
     ]
     for name in FILTERS:
         group = _group(config, name, inputs)
-        if group["use"] == "on":
-            if name in LEARNED:
-                group["folder"] = str(folder)
+        languages = {code: groups[name] for code, groups in config.language.filters.items() if name in groups}
+        if "on" not in (group["use"], *(given.get("use") for given in languages.values())):
+            continue
+        if name in LEARNED:
+            group["folder"] = str(folder)
+        if name in UNROUTED:
             steps.append((f"matura.data.filters.{name}:make", group))
+        else:
+            group |= {"filter": name, "languages": languages}
+            steps.append(("matura.data.filters.routing:make", group))
     return steps
 
 
-def _learned(filters: "Steps") -> dict[str, Any]:
-    """Train the classifiers, and give what the report says of the filters themselves, by name of the filter."""
+def _told(steps: "Steps") -> dict[str, Any]:
+    """Make every step once, and give what the report says of the filters themselves, by name of the filter."""
     from matura.data.steps import build
 
     told = {}
-    for factory, group in filters:
-        if "folder" in group:
-            step: Any = build(factory, group)
-            told[step.name] = step.report()
+    for factory, group in steps:
+        step: Any = build(factory, group)
+        if hasattr(step, "report") and (report := step.report()):
+            told[step.name] = report
     return {"filters": told}
 
 

@@ -82,7 +82,7 @@ def test_a_run_does_not_go_on_into_the_next_document(problems: Path) -> None:
 
 def test_the_drop_tells_file_item_and_run(problems: Path) -> None:
     (one,) = apply(problems, PROSE + SHORT).dropped
-    assert one.detail == 'exam.jsonl line 2: "why do cats unlike dogs land on their feet" (9 words)'
+    assert one.detail == 'exam.jsonl line 2: "Why do cats, unlike dogs, land on their feet" (9 words)'
 
 
 def test_the_same_as_a_plain_search(problems: Path) -> None:
@@ -186,3 +186,13 @@ def test_it_is_fast_enough_not_to_matter(problems: Path) -> None:
     began = time.process_time()
     step(documents)
     assert len(PROSE) * 40 * 500 / (time.process_time() - began) > 5e6  # bytes per CPU-second
+
+
+def test_a_leak_is_told_as_it_is_written_so_that_personal_data_in_it_can_be_masked(tmp_path: Path) -> None:
+    from matura.data.work import shown
+
+    item = "If you have found the grey cat of the station please write to jane.roe@corp-mail.io tonight"
+    (tmp_path / "items.txt").write_text(item)
+    (one,) = shown(apply(tmp_path / "items.txt", PROSE + item).dropped)
+    assert "<EMAIL>" in one.detail
+    assert "jane" not in one.detail.lower() + one.sample.lower()

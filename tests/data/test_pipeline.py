@@ -107,7 +107,8 @@ def test_examples_are_bounded_masked_and_the_same_however_parts_are_cut(tmp_path
     assert whole.rows() == halves.rows()
     assert len(whole.rows()) == parts.SAMPLES
     secret = Dropped("1", "s", "gopher", "words", "", "ask jane@example.com today")
-    assert work.shown(secret).sample == "ask <EMAIL> today"
+    (one,) = work.shown([secret])
+    assert one.sample == "ask <EMAIL> today"
 
 
 def test_a_name_that_is_no_unicode_can_be_written(tmp_path: Path) -> None:

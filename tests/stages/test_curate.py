@@ -1,7 +1,9 @@
+import contextlib
 import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -166,25 +168,29 @@ def test_smaller_parts_give_the_same_bytes(tmp_path: Path) -> None:
     assert {"train.parquet", "heldout.parquet", "dropped.parquet"} <= bytes_of(whole).keys()
 
 
-@pytest.mark.parametrize("killed", ["read", "duplicates", "clean", "train", "heldout", "commit"])
-def test_a_kill_in_any_phase_changes_no_byte(
-    tmp_path: Path, killed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = folder_of_all_sorts(tmp_path / "in")
-    whole = make_corpus(tmp_path / "one", folder, **SMALL_PARTS)
+@contextlib.contextmanager
+def killed_at(phase: str) -> Iterator[None]:
+    """The process dies when the first part of this phase is finished, or the artifact is about to be."""
     real = PartFiles.finish
 
     def dies(part: PartFiles, marker: dict[str, Any]) -> dict[str, Any]:
-        if part.folder.name == killed:
+        if part.folder.name == phase:
             raise KeyboardInterrupt
         return real(part, marker)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PartFiles, "finish", dies)
-        if killed == "commit":
+        if phase == "commit":
             patch.setattr(artifact.Draft, "commit", lambda *a, **k: dies(PartFiles(Path("commit"), 0), {}))
-        with pytest.raises(KeyboardInterrupt):
-            make_corpus(tmp_path / "two", folder, **SMALL_PARTS)
+        yield
+
+
+@pytest.mark.parametrize("killed", ["read", "duplicates", "clean", "train", "heldout", "commit"])
+def test_a_kill_in_any_phase_changes_no_byte(tmp_path: Path, killed: str) -> None:
+    folder = folder_of_all_sorts(tmp_path / "in")
+    whole = make_corpus(tmp_path / "one", folder, **SMALL_PARTS)
+    with killed_at(killed), pytest.raises(KeyboardInterrupt):
+        make_corpus(tmp_path / "two", folder, **SMALL_PARTS)
     assert not (tmp_path / "two" / "artifact.json").exists()
     again = make_corpus(tmp_path / "two", folder, **SMALL_PARTS)
     assert again.record["resumed"] == 1

@@ -23,14 +23,29 @@ from pathlib import Path
 from typing import Any
 
 from matura.core.corpus_settings import Engine, Fuzzy
+from matura.core.errors import MaturaError
 from matura.data.dedup.clusters import Duplicates, Pair
 from matura.data.dedup.index import PARTS, index_file, reference_files, write_index
 from matura.data.dedup.search import duplicates, rank, write_pairs
-from matura.data.dedup.signatures import Scheme, check_scheme
+from matura.data.dedup.signatures import Scheme, check_scheme, scheme_of
 from matura.data.dedup.substring import cut_repeats
 from matura.data.engine import run_parts
 
-__all__ = ["Duplicates", "Pair", "cut_repeats", "find", "write_index", "write_pairs"]
+__all__ = ["Duplicates", "Pair", "check_references", "cut_repeats", "find", "write_index", "write_pairs"]
+
+
+def check_references(fuzzy: Fuzzy | None, against: Path | None, index: Path | None) -> None:
+    """Raise FormatError or MaturaError when `find` cannot compare with the references, or `write_index` not add."""
+    if index:
+        path, wanted = index_file(index), Scheme.of(fuzzy)
+        check_scheme(path, wanted)
+        if (found := scheme_of(path)) != wanted:
+            raise MaturaError(
+                f"{path} holds signatures for near copies, so what is added to it needs them too: "
+                f"fuzzy={{use: on, words: {found.words}, bands: {found.bands}, rows: {found.rows}}}"
+            )
+    if against:
+        reference_files(against)
 
 
 def find(

@@ -31,8 +31,8 @@ def index_file(path: Path) -> Path:
         if file.is_file():
             return file
     raise FormatError(
-        f"{path} holds no index of duplicates ({FOLDER}/{NAME}). It is written by a curate stage that looks for "
-        "duplicates; to compare with any other corpus use `against`."
+        f"{path} holds no index of duplicates ({FOLDER}/{NAME}). It is written by a curate stage with "
+        "`fuzzy`, or with an `index` of its own; to compare with any other corpus use `against`."
     )
 
 

@@ -30,7 +30,7 @@ def make(**settings: Any) -> LanguageStep:
     """The step, from settings of `corpus_settings.Languages`. Raises ConfigError for a code that is not known."""
     config = Languages(**settings)
     detect, known = _detector()
-    for code in (*config.keep, *config.thresholds):
+    for code in (*config.keep, *config.thresholds, *config.filters):
         if code not in known and code != UNDETERMINED:
             raise ConfigError(
                 f"languages: {code!r} is no language that can be told; there are {', '.join(sorted(known))}, and "

@@ -27,8 +27,9 @@ def make(*, folder: str | None = None, **settings: Any) -> ToxicityStep:
     """
     config = Toxicity(**settings)
     score = _score(config, folder)
-    scores = balance.template_scores(score)
-    groups = balance.equal_rates(scores, config.threshold) if config.group_thresholds == "equal-rates" else {}
+    groups: dict[str, float] = {}
+    if config.group_thresholds == "equal-rates":
+        groups = balance.equal_rates(balance.template_scores(score), config.threshold)
     return ToxicityStep(score, config.threshold, groups)
 
 
