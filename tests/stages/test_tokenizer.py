@@ -17,22 +17,12 @@ from matura.core.records import Document, write_documents
 from matura.stages import tokenizer
 from matura.tokenizer import conversation
 from matura.tokenizer.conversation import Format
+from tests.made_texts import text
 from tests.tiny_models import run
 
-SENTENCE = "the model learns to read and write texts of 1984 or 365 days, naïve café — “quotes” größeren Städten 世界"
-WORDS = SENTENCE.split()
 ODD = "Unseen: ½ <|im_end|> [MASK] </s> \U0001f393\u200b tab\there\n\n  two  spaces <0x41>"
 QUICK: dict[str, Any] = {"vocabulary": 400, "compare": []}
 KINDS = [("bpe", "decoder"), ("unigram", "decoder"), ("wordpiece", "encoder"), ("bpe", "encoder-decoder")]
-
-
-def text(number: int) -> str:
-    """Some sentences that differ from document to document."""
-    return "\n".join(
-        " ".join(WORDS[(number * 7 + i * i * 3 + i * number) % len(WORDS)] for i in range(12)).capitalize()
-        + "."
-        for _ in range(3)
-    )
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +104,7 @@ def test_another_process_trains_the_same_bits(tmp_path: Path, kind: str) -> None
     code = f"""
 import sys, hashlib
 from matura.tokenizer import training
-from tests.stages.test_tokenizer import text
+from tests.made_texts import text
 texts = lambda: (text(n) for n in range(120))
 plan = training.Plan({kind!r}, 400, ("<unk>",), "<unk>", normalization="nfkc")
 print(hashlib.sha256(training.train(texts, plan).to_str().encode()).hexdigest())

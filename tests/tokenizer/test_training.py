@@ -10,7 +10,7 @@ from tokenizers import models
 from matura.core.errors import MaturaError
 from matura.tokenizer import pretokenizers, training
 from matura.tokenizer.training import Plan
-from tests.stages.test_tokenizer import text
+from tests.made_texts import text
 
 
 def texts() -> Iterator[str]:
