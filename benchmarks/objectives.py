@@ -76,6 +76,7 @@ def _numbers(options: Options) -> tuple[dict[str, Any], bool]:
         figures[name] = _fit(model, batches, steps, 5e-3) | {"epochs": round(batches.epochs, 1)}
         answers = _answers(model, tokenizer, [row.messages[0]["content"] for row in heldout])
         figures[name] |= _scores(heldout, answers)
+        print(f"{name}: {figures[name]}", flush=True)
     good = figures["taught"]["exact"] >= LEAST_EXACT and figures["copying"]["exact"] < 0.01
     return figures, good and figures["copying"]["copied"] >= LEAST_EXACT
 

@@ -14,7 +14,7 @@ With `program`, nobody writes: a rule draws questions and computes their answers
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -24,7 +24,7 @@ from matura.core import config
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
-from matura.core.files import atomic_write, write_json
+from matura.core.files import write_json
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
 from matura.core.records import CUT, Conversation, read_documents, write_conversations
@@ -140,25 +140,11 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     when a template fails, when an endpoint stays away or refuses the key, and when a program has no more to say.
     """
     if config.program is not None:
-        return _by_program(config, config.program, draft)
+        from matura.data.synthesis import programs
+
+        made = programs.make(config.program, config.count, config.heldout, config.seed, draft.path)
+        return draft.commit(made)
     return (_replay if config.tasks.documents is None else _from_documents)(config, inputs, draft)
-
-
-def _by_program(config: Config, program: Program, draft: Draft) -> Artifact:
-    from matura.data.synthesis import programs
-
-    train, heldout = programs.write(program, config.count, config.heldout, config.seed)
-    write_conversations(draft.path / "train.jsonl", train)
-    write_conversations(draft.path / "heldout.jsonl", heldout)
-    summary = {
-        "line": f"{len(train)} conversations and {len(heldout)} held out, by the program {program}",
-        "program": program,
-        "version": programs.VERSIONS[program],
-        "train": len(train),
-        "heldout": len(heldout),
-    }
-    write_json(draft.path / "report.json", summary)
-    return draft.commit(summary)
 
 
 def _replay(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
@@ -399,7 +385,7 @@ def _finished(config: Config, made: "Made", documents: int, teacher: str, draft:
     train, heldout = making.split(made.kept, config.heldout, config.seed)
     write_conversations(draft.path / "train.jsonl", train)
     write_conversations(draft.path / "heldout.jsonl", heldout)
-    _write_lines(draft.path / "dropped.jsonl", making.dropped_rows(made))
+    making.write_dropped(draft.path / "dropped.jsonl", made)
     outputs = sum(counts.get("outputs", 0) for counts in funnel.values())
     summary = {
         "line": f"{len(train)} records and {len(heldout)} held out from {documents} documents, by {teacher}",
@@ -412,8 +398,3 @@ def _finished(config: Config, made: "Made", documents: int, teacher: str, draft:
     }
     write_json(draft.path / "report.json", summary)
     return draft.commit(summary)
-
-
-def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with atomic_write(path) as temporary, open(temporary, "w", encoding="ascii") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from matura.core.files import atomic_write
 from matura.core.records import Conversation
 from matura.core.synthesis_settings import Keep, Tasks
 from matura.data.split import held_out
@@ -137,3 +139,9 @@ def dropped_rows(made: Made) -> list[dict[str, Any]]:
         {"id": row.id, "reason": reason, "text": whole_text(row)[:500], "provenance": row.provenance}
         for reason, row in made.dropped
     ]
+
+
+def write_dropped(path: Path, made: Made) -> None:
+    """Those rows as JSON lines, atomically."""
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="ascii") as file:
+        file.writelines(json.dumps(row) + "\n" for row in dropped_rows(made))

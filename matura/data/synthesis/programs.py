@@ -12,9 +12,12 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from matura.core.errors import MaturaError
-from matura.core.records import Conversation
+from matura.core.files import write_json
+from matura.core.records import Conversation, write_conversations
 from matura.core.synthesis_settings import Program
 
 VERSIONS: dict[Program, str] = {"numbers": "1", "dates": "1", "arithmetic": "1", "reverse": "1", "sort": "1"}
@@ -164,6 +167,23 @@ def is_held_out(program: Program, key: str) -> bool:
     """Whether what a key names is for the exam only."""
     digest = hashlib.blake2b(f"{program}\n{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % HELD_OUT == 0
+
+
+def make(program: Program, count: int, heldout: int, seed: int, folder: Path) -> dict[str, Any]:
+    """What `write` gives as train.jsonl and heldout.jsonl, and a summary, also as report.json. Raises as `write`."""
+    sides = write(program, count, heldout, seed)
+    for name, rows in zip(("train", "heldout"), sides, strict=True):
+        write_conversations(folder / f"{name}.jsonl", rows)
+    train, held = map(len, sides)
+    summary = {
+        "line": f"{train} conversations and {held} held out, by the program {program}",
+        "program": program,
+        "version": VERSIONS[program],
+        "train": train,
+        "heldout": held,
+    }
+    write_json(folder / "report.json", summary)
+    return summary
 
 
 def write(
