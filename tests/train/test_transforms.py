@@ -16,7 +16,6 @@ from matura.train.transforms import blocks, checkpoint_activations, compile_bloc
 from tests.model.tiny import build, gpt_stack, llama_config
 from tests.train.test_batches import examples
 
-
 SETTINGS: tuple[Recompute, ...] = ("none", 2, "full")
 
 
@@ -82,12 +81,24 @@ def test_every_other_block_and_none() -> None:
     assert changed(2) == [True, False, True]
 
 
-def test_compiling_is_asked_of_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self: asked.append(self))
+def test_every_block_is_compiled_inside_what_recomputes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def compiled(forward: Any, *, dynamic: bool) -> Any:
+        def run(*args: Any, **given: Any) -> Any:
+            ran.append("compiled")
+            return forward(*args, **given)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
     monkeypatch.setattr(transforms.shutil, "which", lambda name: "/usr/bin/g++")
-    model = compile_blocks(build(llama_config()))
-    assert asked == list(blocks(model))
+    expected = gradients(build(llama_config()))
+    found = gradients(checkpoint_activations(compile_blocks(build(llama_config()))))
+    assert len(ran) == 4  # two blocks, each forward and once more for its gradients
+    assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
+    with pytest.raises(ValueError, match="comes before"):
+        compile_blocks(checkpoint_activations(build(llama_config())))
 
 
 def test_no_compiler_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
