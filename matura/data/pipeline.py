@@ -192,7 +192,7 @@ class _Others:
 
 
 def _text_bytes(files: Iterable[Path]) -> int:
-    return sum(tally.size([document]) for path in files for document in read_documents(path))
+    return sum(sum(tally.sizes([document])) for path in files for document in read_documents(path))
 
 
 def _duplicate(id: str, pair: Pair, kept: str) -> Dropped:

@@ -66,7 +66,10 @@ class _Run:
             else:
                 outcome = Outcome(dropped=[Dropped("", item.name, READ, item.reason, item.detail)])
             # Skipped files were not text: what the reading took in is only known of documents.
-            tally.note(step, (1, tally.size(outcome.kept)), outcome, time.perf_counter() - began)
+            (size,) = tally.sizes(outcome.kept) or [0]
+            which = "documents" if outcome.kept else "passed over"
+            outcome.counts += Counter({f"{which}.{task['origin']}": 1, f"bytes.{task['origin']}": size})
+            tally.note(step, [size], outcome, time.perf_counter() - began)
             self.samples.add(outcome.dropped)
             yield from outcome.kept
             began = time.perf_counter()
@@ -74,20 +77,20 @@ class _Run:
     def through(self, documents: Iterable[Document]) -> Iterator[Document]:
         """What the steps leave, batch by batch."""
         for batch in batches(documents):
-            came = len(batch), tally.size(batch)
+            came = tally.sizes(batch)
             groups = self.mentions(batch) if self.mentions else None
             for step in self.steps:
                 began = time.perf_counter()
                 outcome = step(batch)
                 seconds = time.perf_counter() - began
                 sums = self.tallies.setdefault(step.name, tally.empty(step.name))
-                left = tally.note(sums, came, outcome, seconds)
+                came = tally.note(sums, came, outcome, seconds)
                 if self.mentions and groups is not None:
                     tally.note_mentions(sums, "in", groups)
                     groups = self.mentions(outcome.kept)
                     tally.note_mentions(sums, "out", groups)
                 self.samples.add(outcome.dropped)
-                batch, came = outcome.kept, (len(outcome.kept), left)
+                batch = outcome.kept
             yield from batch
         for step in self.steps:
             self.tallies.setdefault(step.name, tally.empty(step.name))

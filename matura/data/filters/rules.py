@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -45,11 +46,10 @@ class RuleFilter:
 
     def __call__(self, documents: Sequence[Document]) -> Outcome:
         outcome = Outcome()
-        for document, (found, text) in zip(
-            documents, self.measure([one.text for one in documents]), strict=True
-        ):
-            for key, value in found.items():
-                outcome.measures.setdefault(f"{self.name}.{key}", []).append(value)
+        measured = self.measure([one.text for one in documents])
+        for key in dict.fromkeys(key for found, _ in measured for key in found):
+            outcome.measures[f"{self.name}.{key}"] = [found.get(key, math.nan) for found, _ in measured]
+        for document, (found, text) in zip(documents, measured, strict=True):
             broken = next((r for r in self.rules if r.name in found and r.breaks(found[r.name])), None)
             if broken is not None:
                 outcome.dropped.append(

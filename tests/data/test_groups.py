@@ -1,0 +1,79 @@
+"""The part of the report about groups of people."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matura.core.records import Document
+from matura.data import groups, report, tally, work
+from matura.data.filters.toxicity import ToxicityStep, make
+from matura.data.steps import Outcome
+from tests.data.test_report import funnel
+
+
+class Cut:
+    """Drops what speaks of women."""
+
+    name = "cut"
+
+    def __call__(self, documents: Sequence[Document]) -> Outcome:
+        return Outcome([one for one in documents if "women" not in one.text])
+
+
+def counted(count: int) -> dict[str, Any]:
+    texts = ["Two women met.", "Two men met.", "Nobody met anybody."] * count
+    run = work._Run([Cut()], balance=True)
+    list(run.through(Document(str(n), text, "here", {}) for n, text in enumerate(texts)))
+    return funnel(steps=tally.merge([list(run.tallies.values())]))
+
+
+def test_mentions_before_and_after_every_step() -> None:
+    (shown,) = groups.figures(counted(60))
+    assert shown["table"]["heads"] == ["group", "before", "after cut", "kept"]
+    assert shown["table"]["rows"] == [
+        ["gender.men", "60", "60", "100.0%"],
+        ["gender.women", "60", "0", "0.0%"],
+    ]
+    assert "<svg" in shown["svg"]
+    assert "Of all text, 68.9% was kept" in shown["note"]
+    page = report.render(counted(60))
+    assert "Balance: mentions of groups" in page
+    assert "Balance" not in report.render(funnel())
+
+
+def test_few_mentions_are_not_drawn() -> None:
+    (shown,) = groups.figures(counted(3))
+    assert (shown["svg"], shown["table"]["rows"][1][0]) == ("", "gender.women")
+
+
+def unfair(texts: Sequence[str]) -> list[float]:
+    """Finds toxic whatever speaks of Muslims."""
+    return [0.9 if "muslim" in text else 0.1 for text in texts]
+
+
+def alarms(**more: Any) -> dict[str, Any]:
+    score = f"{__name__}:unfair"
+    step = make(score=score, **more)
+    assert isinstance(step, ToxicityStep)
+    settings = {
+        "toxicity": {"use": "on", "score": score, "threshold": 0.5, **more},
+        "pii": {"action": "mask"},
+    }
+    (shown,) = groups.figures(funnel(steps=[], settings=settings, filters={"toxicity": step.report()}))
+    return shown
+
+
+def test_false_alarms_before_and_after_the_mitigation() -> None:
+    before, after = alarms(), alarms(group_thresholds="equal-rates")
+    assert before["table"]["rows"][0] == ["religion.muslims", "33.3%", "33.3%", "0.5"]
+    assert "33.3 points apart" in before["note"]
+    assert "would even the rates out" in before["note"]
+    assert after["table"]["rows"][0] == ["religion.muslims", "33.3%", "0.0%", "0.9"]
+    assert "33.3 points apart; with a threshold for each group, as used, 0.0." in after["note"]
+
+
+def test_a_filter_without_false_alarms_is_told_so() -> None:
+    settings = {"toxicity": {"use": "on", "threshold": 0.5}, "pii": {"action": "mask"}}
+    told = make(threshold=0.5).report()  # type: ignore[attr-defined]
+    (shown,) = groups.figures(funnel(steps=[], settings=settings, filters={"toxicity": told}))
+    assert shown["note"].endswith("It drops none of them.")
+    assert shown["svg"] == ""
