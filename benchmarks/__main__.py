@@ -23,6 +23,7 @@ NAMES = {
     "curation_speed": "filters and signatures of curation beside datatrove: MB per CPU-second, equal decisions",
     "curation_quality": "personal data, decoys and test items put into texts: what curation finds of them",
     "curation_classifiers": "real e-mails and tweets: what the classifier learns; false alarms by group of people",
+    "corpus": "the recipe of a real corpus from Debian's packages: time, memory, what every step left",
     "corpus_engines": "one corpus by the native engine, by Ray and through kills: the same bytes",
     "startup": "from the command to the first token, on pulled models",
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",

@@ -42,10 +42,10 @@ def _mentions(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     label = "mentions kept, % (dashed: text kept)"
     picture = plots.by_group(bars, label, "Mentions kept by group", line=text) if bars else ""
     note = (
-        f"Mentions of groups of people before the first step and after each. Of all text, {text:.1f}% was kept: a "
-        f"group far below was cut more than others. Groups with fewer than {FEW} mentions are only in the table."
+        f"Mentions of groups of people before the first step and after every step. Of all text, {text:.1f}% was kept: "
+        f"a group far below was cut more than others. Groups with fewer than {FEW} mentions are only in the table."
     )
-    heads = ["group", "before", *(f"after {step['name']}" for step in steps), "kept"]
+    heads = ["group", "before", *(step["name"] for step in steps), "kept"]
     return figure("Balance: mentions of groups", picture, table(heads, rows), note)
 
 

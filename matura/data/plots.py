@@ -37,7 +37,7 @@ def funnel(steps: Sequence[Mapping[str, Any]]) -> str:
 
 
 def bars(rows: Sequence[tuple[str, float]], xlabel: str, title: str, colour: str = KEPT) -> str:
-    """Horizontal bars of named numbers, the first on top."""
+    """Horizontal bars of named numbers, the first on top. The marks of whole numbers are whole."""
 
     def draw(axes: Any) -> None:
         ordered = list(reversed(rows))
@@ -46,7 +46,7 @@ def bars(rows: Sequence[tuple[str, float]], xlabel: str, title: str, colour: str
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlabel(xlabel)
         axes.xaxis.set_major_formatter("{x:,.6g}")
-        axes.locator_params(axis="x", nbins=6)
+        axes.locator_params(axis="x", nbins=6, integer=all(isinstance(value, int) for _, value in rows))
 
     return svg(0.55 + 0.24 * len(rows), draw, title)
 

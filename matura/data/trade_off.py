@@ -38,7 +38,7 @@ def overview(steps: Steps, bounds: Sequence[Threshold]) -> Table:
             )
             rows.append((size / max(1, sum(histogram["bytes"])), cells))
     heads = ["rule", "in use", "documents kept", "text kept", "share", "tokens (about)"]
-    heads += [f"keeps {share:.0%} of text" for share in SHARES]
+    heads += [f"{share:.0%} of the text with" for share in SHARES]
     return table(heads, [cells for _, cells in sorted(rows)], 100)
 
 

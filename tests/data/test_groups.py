@@ -28,7 +28,7 @@ def counted(count: int) -> dict[str, Any]:
 
 def test_mentions_before_and_after_every_step() -> None:
     (shown,) = groups.figures(counted(60))
-    assert shown["table"]["heads"] == ["group", "before", "after cut", "kept"]
+    assert shown["table"]["heads"] == ["group", "before", "cut", "kept"]
     assert shown["table"]["rows"] == [
         ["gender.men", "60", "60", "100.0%"],
         ["gender.women", "60", "0", "0.0%"],
