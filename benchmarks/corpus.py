@@ -1,8 +1,8 @@
 """The recipe of a real corpus, from Debian's packages to the report: time, memory, and what every step left.
 
 Packages are fetched with `apt-get download`, as the recipe says, at the versions that this machine's sources list, so
-figures move a little with them; the record names them. Memory is that of all processes together, read every quarter of
-a second, so pages that they share count more than once.
+figures move a little with them; the record names them. Memory is that of all processes together, read every second,
+so pages that they share count more than once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from matura.data.reading import unpack
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "corpus.yaml"
 LEAST_RAW = 100_000_000  # bytes, unpacked
-MAX_FILE = 1 << 30
+INTERVAL = 1.0  # seconds between looks at the memory
 
 
 def run(options: Options) -> bool:
@@ -96,7 +96,7 @@ def _timed(arguments: list[str], folder: Path) -> dict[str, Any]:
     process = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)
     while process.poll() is None:
         peak = max(peak, _memory(process.pid))
-        time.sleep(0.25)
+        time.sleep(INTERVAL)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -10,6 +10,7 @@ from matura.core.picture import INK, panels, svg
 from matura.data.thresholds import Threshold, curve
 
 KEPT, LOST, PALE, TEXT = "#3b82c4", "#d1495b", "#8a93a3", "#e08e1b"
+MARGINS = {"left": 0.075, "right": 0.985, "bottom": 0.225, "top": 0.965, "wspace": 0.2}
 MANY = 10  # beyond it, the axis is logarithmic
 
 
@@ -120,7 +121,8 @@ def distribution(name: str, histogram: Mapping[str, Sequence[float]], bounds: Se
         axes.legend(fontsize=7)
         scale(axes)
 
-    return panels(2.1, [left, right] if bounds else [left], f"Distribution of {name}, and what is kept")
+    both = [left, right] if bounds else [left]
+    return panels(2.1, both, f"Distribution of {name}, and what is kept", MARGINS)
 
 
 def short(name: str, most: int = 40) -> str:

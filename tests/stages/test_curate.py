@@ -240,6 +240,11 @@ def test_canaries_are_planted_in_what_is_trained_on(tmp_path: Path) -> None:
         assert found == set(row["documents"])
         assert len(found) == row["rate"]
         assert not any(row["secret"] in d.text for d in documents(corpus, "heldout"))
+    page = corpus.file("report.html").read_text()
+    assert "2 made-up secrets were planted in" in page
+    told = [page, *(corpus.file(name).read_text() for name in ("report.json", "funnel.json", "README.md"))]
+    for row in planted:
+        assert not any(row["secret"] in text for text in told)
 
 
 def test_strict_makes_a_broken_file_an_error(tmp_path: Path) -> None:
@@ -369,3 +374,6 @@ def test_mentions_and_false_alarms_are_reported(tmp_path: Path) -> None:
     assert step["dropped"] == {"toxicity": 1}
     assert step["mentions"] == {"in.gender.women": 20, "in.religion.muslims": 20}
     assert told["filters"]["toxicity"]["gap"] == {"same": 0.0, "used": 0.0}
+    page = corpus.file("report.html").read_text()
+    assert "Balance: mentions of groups" in page
+    assert "Balance: false alarms of the toxicity filter" in page
