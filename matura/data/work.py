@@ -78,17 +78,17 @@ class _Run:
         """What the steps leave, batch by batch."""
         for batch in batches(documents):
             came = tally.sizes(batch)
-            groups = self.mentions(batch) if self.mentions else None
+            groups = self.mentions(batch, {}) if self.mentions else {}
             for step in self.steps:
                 began = time.perf_counter()
                 outcome = step(batch)
                 seconds = time.perf_counter() - began
                 sums = self.tallies.setdefault(step.name, tally.empty(step.name))
                 came = tally.note(sums, came, outcome, seconds)
-                if self.mentions and groups is not None:
-                    tally.note_mentions(sums, "in", groups)
-                    groups = self.mentions(outcome.kept)
-                    tally.note_mentions(sums, "out", groups)
+                if self.mentions:
+                    tally.note_mentions(sums, "in", _total(batch, groups))
+                    groups = self.mentions(outcome.kept, groups)
+                    tally.note_mentions(sums, "out", _total(outcome.kept, groups))
                 self.samples.add(outcome.dropped)
                 batch = outcome.kept
             yield from batch
@@ -96,10 +96,27 @@ class _Run:
             self.tallies.setdefault(step.name, tally.empty(step.name))
 
 
-def _mentions(documents: Sequence[Document]) -> Counter[str]:
+Mentions = dict[str, tuple[str, Counter[str]]]
+"""Of documents by id: the text, and how often it mentions each group of people."""
+
+
+def _mentions(documents: Sequence[Document], known: Mentions) -> Mentions:
+    """Texts are counted again only where a step changed them."""
     from matura.data.filters import balance
 
-    return balance.mentions(document.text for document in documents)
+    found: Mentions = {}
+    for one in documents:
+        before = known.get(one.id)
+        same = before is not None and before[0] is one.text
+        found[one.id] = before if before and same else (one.text, balance.mentions([one.text]))
+    return found
+
+
+def _total(documents: Sequence[Document], groups: Mentions) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for document in documents:
+        total.update(groups[document.id][1])
+    return total
 
 
 def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

@@ -1,10 +1,15 @@
 """The part of the report about groups of people."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from matura.core.records import Document
 from matura.data import groups, report, tally, work
+from matura.data.filters import balance
 from matura.data.filters.toxicity import ToxicityStep, make
 from matura.data.steps import Outcome
 from tests.data.test_report import funnel
@@ -17,6 +22,17 @@ class Cut:
 
     def __call__(self, documents: Sequence[Document]) -> Outcome:
         return Outcome([one for one in documents if "women" not in one.text])
+
+
+class Rename:
+    """Changes a text."""
+
+    name = "rename"
+
+    def __call__(self, documents: Sequence[Document]) -> Outcome:
+        return Outcome(
+            [replace(one, text=one.text.replace("Two men", "Two boys and men")) for one in documents]
+        )
 
 
 def counted(count: int) -> dict[str, Any]:
@@ -77,3 +93,25 @@ def test_a_filter_without_false_alarms_is_told_so() -> None:
     (shown,) = groups.figures(funnel(steps=[], settings=settings, filters={"toxicity": told}))
     assert shown["note"].endswith("It drops none of them.")
     assert shown["svg"] == ""
+
+
+def test_texts_are_counted_again_only_when_a_step_changed_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def noted(texts: Iterable[str]) -> Counter[str]:
+        seen.extend(given := list(texts))
+        return mentions(given)
+
+    mentions = balance.mentions
+    monkeypatch.setattr(balance, "mentions", noted)
+    run = work._Run([Cut(), Rename()], balance=True)
+    texts = ["Two women met.", "Two men met."]
+    list(run.through(Document(str(n), text, "here", {}) for n, text in enumerate(texts)))
+    assert seen == [*texts, "Two boys and men met."]
+    assert run.tallies["rename"]["mentions"] == {"in.gender.men": 1, "out.gender.men": 2}
+
+
+def test_equal_documents_in_a_batch_are_all_counted() -> None:
+    run = work._Run([Cut()], balance=True)
+    list(run.through([Document("same", "Two men met.", "here", {})] * 2))
+    assert run.tallies["cut"]["mentions"] == {"in.gender.men": 2, "out.gender.men": 2}
