@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matura.core.page import visible
@@ -121,7 +121,7 @@ def distribution(name: str, histogram: Mapping[str, Sequence[float]], bounds: Se
         axes.legend(fontsize=7)
         scale(axes)
 
-    both = [left, right] if bounds else [left]
+    both: list[Callable[[Any], None]] = [left, right] if bounds else [left]
     return panels(2.1, both, f"Distribution of {name}, and what is kept", MARGINS)
 
 
