@@ -154,7 +154,7 @@ def _told(report: dict[str, Any]) -> dict[str, Any]:
             for step in report["steps"]
         ],
         "clusters": report["clusters"],
-        "pii": report["pii"]["counts"],
+        "pii": report["pii"],
         "train": report["train"],
         "heldout": {key: value for key, value in report["heldout"].items() if key != "files"},
     }
