@@ -177,6 +177,15 @@ def test_what_every_source_gave_stands_beside_what_was_read_of_it() -> None:
     ]
 
 
+def test_documents_without_a_licence_are_a_row_of_their_own() -> None:
+    full = funnel(licenses={"MIT": {"documents": 10, "bytes": 700, "tokens": 175}})
+    (licences,) = (one for one in report._figures(full) if one["title"] == "Licences")
+    assert licences["table"]["rows"] == [
+        ["not named", "20", "2.8 kB", "80.0%", "700"],
+        ["MIT", "10", "700 B", "20.0%", "175"],
+    ]
+
+
 def test_canaries_are_counted_and_never_shown(tmp_path: Path) -> None:
     planted = canary.plan([f"document {n}" for n in range(50)], rates=(1, 8), each=3)
     canary.save(tmp_path, planted)
