@@ -25,6 +25,7 @@ NAMES = {
     "curation_speed": "filters and signatures of curation beside datatrove: MB per CPU-second, equal decisions",
     "curation_quality": "personal data, decoys and test items put into texts: what curation finds of them",
     "curation_classifiers": "real e-mails and tweets: what the classifier learns; false alarms by group of people",
+    "corpus": "the recipe of a real corpus from Debian's packages: time, memory, what every step left",
     "corpus_engines": "one corpus by the native engine, by Ray and through kills: the same bytes",
     "sources": "S3, HTTP, a hub, PostgreSQL and MariaDB on loopback, read by curation; no password anywhere",
     "startup": "from the command to the first token, on pulled models",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 INK = "#010203"  # stands for the page's text colour: replaced by currentColor
@@ -32,13 +32,23 @@ def svg(height: float, draw: Callable[[Any], None], title: str) -> str:
     return panels(height, [draw], title)
 
 
-def panels(height: float, draws: list[Callable[[Any], None]], title: str) -> str:
-    """The same with several axes side by side."""
+def panels(
+    height: float,
+    draws: list[Callable[[Any], None]],
+    title: str,
+    margins: Mapping[str, float] | None = None,
+) -> str:
+    """The same with several axes side by side.
+
+    `margins` are settings of `subplots_adjust`; without them room is made for the labels, which takes twice the time.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout=None if margins else "constrained")
+        if margins:
+            figure.subplots_adjust(**margins)
         for column, draw in enumerate(draws, start=1):
             draw(figure.add_subplot(1, len(draws), column))
         buffer = io.StringIO()

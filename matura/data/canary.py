@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -70,6 +72,23 @@ def plan(ids: Iterable[str], *, seed: int = 0, **settings: Any) -> list[Canary]:
 def save(folder: Path, planted: Sequence[Canary]) -> None:
     """Write canaries.json: [{"secret": text, "rate": count, "documents": [ids]}, ...]."""
     write_json(folder / FILE, [asdict(one) for one in planted])
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """What a report may say of canaries.json: numbers, never a secret. Empty when nothing was planted.
+
+    {"file": name, "secrets": count, "rates": {rate: secrets}, "documents": how many hold at least one}.
+    """
+    if not (folder / FILE).exists():
+        return {}
+    planted = json.loads((folder / FILE).read_text("utf-8"))
+    rates = Counter(one["rate"] for one in planted)
+    return {
+        "file": FILE,
+        "secrets": len(planted),
+        "rates": {str(rate): rates[rate] for rate in sorted(rates)},
+        "documents": len({id for one in planted for id in one["documents"]}),
+    }
 
 
 @dataclass(frozen=True)

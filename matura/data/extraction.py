@@ -12,6 +12,7 @@ from matura.data.formats.archive import Archive
 from matura.data.formats.docx import docx_text
 from matura.data.formats.epub import epub_text
 from matura.data.formats.ipynb import ipynb_text
+from matura.data.formats.man import man_text
 from matura.data.rst import rst_text
 from matura.data.sources import decode
 
@@ -34,7 +35,7 @@ class Extracted:
 def extract(
     data: bytes, kind: str, *, max_bytes: int = MAX_UNPACKED_BYTES, expansion: float = MAX_EXPANSION
 ) -> Extracted:
-    """Plain text of a file whose kind is "md", "txt", "rst", "html", "ipynb", "pdf", "epub" or "docx".
+    """Plain text of a file whose kind is "md", "txt", "rst", "html", "ipynb", "man", "pdf", "epub" or "docx".
 
     `max_bytes` and `expansion` bound what an epub or docx unpacks to, in total and as a ratio. Raises FormatError when
     the file is not what its suffix says.
@@ -52,6 +53,7 @@ def extract(
         "rst": rst_text,
         "html": html_text,
         "ipynb": ipynb_text,
+        "man": man_text,
         "txt": lambda text: text,
     }
     return Extracted(normalise(readers[kind](unify_newlines(source))), encoding)

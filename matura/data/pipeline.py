@@ -7,6 +7,7 @@ documents are ever in memory at once.
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -109,6 +110,7 @@ class Workshop:
         found = marker.finished()
         if found is None:
             marker.folder.mkdir(parents=True, exist_ok=True)
+            began = time.perf_counter()
             with progress("duplicates", phase.count, unit="documents") as bar:
                 made = dedup.find(
                     phase.documents,
@@ -127,8 +129,10 @@ class Workshop:
             ]
             write_dropped(listed, rows)
             dedup.write_pairs(made, pairs)
-            found = marker.finish({"clusters": {str(size): n for size, n in sorted(made.clusters.items())}})
-        return Repeated(listed, pairs, {int(size): count for size, count in found["clusters"].items()})
+            clusters = {str(size): n for size, n in sorted(made.clusters.items())}
+            found = marker.finish({"clusters": clusters, "seconds": time.perf_counter() - began})
+        sizes = {int(size): count for size, count in found["clusters"].items()}
+        return Repeated(listed, pairs, sizes, found["seconds"])
 
     @property
     def duplicates_folder(self) -> Path:
@@ -145,7 +149,7 @@ class Workshop:
         """Part files in which long repeated spans are cut, and what that did, as a phase."""
         from matura.data import dedup
 
-        folder, files = self.folder / "repeats", phase.documents
+        folder, files, began = self.folder / "repeats", phase.documents, time.perf_counter()
         with progress("repeats", len(files), unit="parts") as bar:
             results = dedup.cut_repeats(
                 files,
@@ -171,6 +175,7 @@ class Workshop:
         step |= {
             "bytes_in": _text_bytes(files),
             "bytes_out": _text_bytes([folder / path.name for path in files]),
+            "seconds": round(time.perf_counter() - began, 3),
         }
         write_dropped(done.path(".dropped.parquet"), shown(sampler.rows(), self.names))
         marker = done.finish({"documents": 0, "steps": [step]})
@@ -179,11 +184,13 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Repeated:
-    """`listed` is for `selection.listed`, `pairs` holds (dropped, kept, jaccard, kind), `clusters` counts by size."""
+    """`listed` is for `selection.listed`, `pairs` holds (dropped, kept, jaccard, kind), `clusters` counts by size;
+    finding them took `seconds`."""
 
     listed: Path
     pairs: Path
     clusters: dict[int, int]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -197,7 +204,7 @@ class _Others:
 
 
 def _text_bytes(files: Iterable[Path]) -> int:
-    return sum(tally.size([document]) for path in files for document in read_documents(path))
+    return sum(sum(tally.sizes([document])) for path in files for document in read_documents(path))
 
 
 def _duplicate(id: str, pair: Pair, kept: str) -> Dropped:

@@ -8,26 +8,22 @@ from typing import Any
 
 from matura.core import page
 from matura.core.files import atomic_write, size_text, write_json
-from matura.data import card, plots
-from matura.data.thresholds import Threshold, curve, kept, quantiles, thresholds
+from matura.data import card, groups, plots, trade_off
+from matura.data.figures import MAX_DETAIL, MAX_ROWS, Table, figure, flat, most, percent, table
+from matura.data.thresholds import thresholds
+from matura.data.work import READ
 
 TEMPLATE = Path(__file__).with_name("report.html")
 MAX_SAMPLE = 500  # characters shown of a dropped document
-MAX_DETAIL = 200
-MAX_ROWS = 40  # of a table
 MAX_BARS = 20
-MAX_PLOTS = 48  # distributions drawn
 MAX_REASONS = 60  # with samples
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-GROUPS = {"sources": "Sources", "languages": "Languages", "licenses": "Licences"}
-
-Table = dict[str, Any]
+GROUPS = {"languages": "Languages", "licenses": "Licences"}
 
 
 def write(folder: Path, funnel: Mapping[str, Any]) -> None:
     """report.json, report.html and README.md (the data card) in `folder`, from what `funnelling.gather` made."""
     bounds = thresholds(funnel["settings"])
-    told = [{"measure": one.measure, "keeps": _side(one), "value": one.value} for one in bounds]
+    told = [{"measure": one.measure, "keeps": trade_off.side(one), "value": one.value} for one in bounds]
     write_json(folder / "report.json", {**funnel, "thresholds": told})
     for name, text in (("report.html", render(funnel)), ("README.md", card.render(funnel))):
         with atomic_write(folder / name) as temporary:
@@ -41,56 +37,114 @@ def render(funnel: Mapping[str, Any]) -> str:
         TEMPLATE,
         line=page.visible(str(funnel.get("line", "")), 2000),
         figures=list(_figures(funnel)),
-        measures=list(_measures(funnel, bounds)),
+        overview=trade_off.overview(funnel["steps"], bounds),
+        measures=list(trade_off.measures(funnel["steps"], bounds)),
         samples=list(_samples(funnel)),
-        balance=_flat(funnel.get("balance") or {}),
-        settings=_flat(funnel["settings"]),
+        settings=flat(funnel["settings"]),
     )
 
 
 def _figures(funnel: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Title, picture and table of each thing that was counted."""
+    """Title, words, picture and table of each thing that was counted."""
     steps = funnel["steps"]
     if steps:
-        yield _figure("Every step", plots.funnel(steps), _step_table(steps))
-    reasons = _most(
-        {f"{step['name']}: {key}": count for step in steps for key, count in step["dropped"].items()}
-    )
+        yield figure("Every step", plots.funnel(steps), _step_table(steps))
+    reasons = most({f"{step['name']}: {key}": n for step in steps for key, n in step["dropped"].items()})
     yield from _counted("Reasons for leaving documents out", reasons, "documents", plots.LOST)
     sizes = sorted((int(size), count) for size, count in funnel.get("clusters", {}).items())
     clusters = [(f"{size} copies", count) for size, count in sizes]
     yield from _counted("Clusters of duplicates by size", clusters, "clusters")
+    if funnel["sources"]:
+        yield _mixture(funnel)
     for key, title in GROUPS.items():
         group = funnel.get(key, {})
         if group and set(group) != {""}:
-            yield _group(title, group)
+            yield _group(title, group, funnel["sources"])
     pii = funnel.get("pii", {})
-    found = _most({key: count for key, count in pii.get("counts", pii).items() if key != "documents"})
+    found = most({key: count for key, count in pii.get("counts", pii).items() if key != "documents"})
     yield from _counted("Personal data and secrets found", found, "occurrences")
-
-
-def _figure(title: str, picture: str, table: Table) -> dict[str, Any]:
-    return {"title": title, "svg": picture, "table": table}
+    yield from groups.figures(funnel)
+    if funnel.get("canary"):
+        yield _canaries(funnel["canary"])
 
 
 def _counted(
     title: str, rows: Sequence[tuple[str, int]], unit: str, colour: str = plots.KEPT
 ) -> Iterator[dict[str, Any]]:
     if rows:
-        table = _table(["", unit], [(name, f"{count:,}") for name, count in rows])
-        yield _figure(title, plots.bars(rows[:MAX_BARS], unit, title, colour), table)
+        listed = table(["", unit], [(name, f"{count:,}") for name, count in rows])
+        yield figure(title, plots.bars(rows[:MAX_BARS], unit, title, colour), listed)
 
 
-def _group(title: str, group: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    ordered = sorted(group.items(), key=lambda one: (-one[1]["bytes"], one[0]))
+def _mixture(funnel: Mapping[str, Any]) -> dict[str, Any]:
+    """What came of every source and what it gives to the corpus."""
+    read: Mapping[str, int] = next((step["counts"] for step in funnel["steps"] if step["name"] == READ), {})
+    settings = funnel["settings"]
+    weights = {name: one.get("weight", 1.0) for name, one in (settings.get("sources") or {}).items()}
+    mixed = (settings.get("mixture") or {}).get("total") is not None
+    total = sum(one["bytes"] for one in funnel["sources"].values())
+    names = {*funnel["sources"], *(key.partition(".")[2] for key in read)}
+    kept = {name: funnel["sources"].get(name) or {"documents": 0, "bytes": 0, "tokens": 0} for name in names}
+    rows = []
+    for name in sorted(names, key=lambda name: (-kept[name]["bytes"], name)):
+        one, came = kept[name], {kind: read.get(f"{kind}.{name}", 0) for kind in ("documents", "bytes")}
+        cells = [name or "unnamed", f"{came['documents']:,}", f"{read.get(f'passed over.{name}', 0):,}"]
+        cells += [f"{one['documents']:,}", size_text(came["bytes"]), size_text(one["bytes"])]
+        cells += [percent(one["bytes"], came["bytes"]), f"{one['tokens']:,}", percent(one["bytes"], total)]
+        if mixed:
+            cells.append(percent(weights.get(name, 1.0), sum(weights.values()) or 1.0))
+        rows.append(cells)
+    heads = ["source", "documents read", "passed over", "kept", "text read", "kept", "share kept"]
+    heads += ["tokens (about)", "share of the corpus", *(["wanted by weight"] if mixed else [])]
+    note = "What was read of every source, and its share of the corpus, what is held out included."
+    bars = [(row[0], kept[name]["bytes"] / 1e6) for row, name in zip(rows, _by_size(kept), strict=True)]
+    picture = plots.bars(bars[:MAX_BARS], "MB in the corpus", "Mixture by source")
+    return figure("Mixture by source", picture, table(heads, rows), note)
+
+
+def _by_size(kept: Mapping[str, Mapping[str, int]]) -> list[str]:
+    return sorted(kept, key=lambda name: (-kept[name]["bytes"], name))
+
+
+def _group(
+    title: str, group: Mapping[str, Mapping[str, int]], sources: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    """The corpus by language or licence; what has none named comes from the sources' sums."""
+    total = sum(one["bytes"] for one in sources.values())
+    rest = {
+        key: sum(one[key] for one in sources.values()) - sum(one[key] for one in group.values())
+        for key in ("documents", "bytes", "tokens")
+    }
+    if rest["documents"] > 0:
+        group = {**group, "not named": rest}
     rows = [
-        (name or "unnamed", f"{one['documents']:,}", size_text(one["bytes"]), f"{one['tokens']:,}")
-        for name, one in ordered
+        (
+            name or "unnamed",
+            f"{group[name]['documents']:,}",
+            size_text(group[name]["bytes"]),
+            percent(group[name]["bytes"], total),
+            f"{group[name]['tokens']:,}",
+        )
+        for name in _by_size(group)
     ]
-    bars = [(name or "unnamed", one["bytes"] / 1e6) for name, one in ordered[:MAX_BARS]]
-    return _figure(
-        title, plots.bars(bars, "MB", title), _table(["", "documents", "text", "tokens (about)"], rows)
+    bars = [(name or "unnamed", group[name]["bytes"] / 1e6) for name in _by_size(group)[:MAX_BARS]]
+    heads = ["", "documents", "text", "share", "tokens (about)"]
+    return figure(title, plots.bars(bars, "MB", title), table(heads, rows))
+
+
+def _canaries(canary: Mapping[str, Any]) -> dict[str, Any]:
+    """How many secrets were planted how often; the secrets themselves are in no report."""
+    rows = [
+        (f"{rate} time{'s' if int(rate) > 1 else ''}", f"{count:,}", f"{int(rate) * count:,}")
+        for rate, count in canary["rates"].items()
+    ]
+    note = (
+        f"{canary['secrets']:,} made-up secrets were planted in {canary['documents']:,} documents to learn from, so "
+        f"that memorisation can be measured after training. {canary['file']} beside this report lists them with the "
+        "ids of their documents; they are not shown here. Keep that file from whoever may not know them."
     )
+    heads = ["planted", "secrets", "places"]
+    return figure("Canaries", "", table(heads, rows), note)
 
 
 def _step_table(steps: Sequence[Mapping[str, Any]]) -> Table:
@@ -104,56 +158,13 @@ def _step_table(steps: Sequence[Mapping[str, Any]]) -> Table:
                 one["name"],
                 f"{came:,}",
                 f"{went:,}",
-                f"{(came - went) / came:.1%}" if came else "–",
+                percent(came - went, came),
                 *(size_text(one[f"bytes_{way}"]) for way in ("in", "out")),
                 *(f"{count:,}" for count in tokens),
                 page.seconds(one["seconds"]),
             )
         )
-    return _table(heads, rows, MAX_ROWS * 2)
-
-
-def _measures(funnel: Mapping[str, Any], bounds: Sequence[Threshold]) -> Iterator[dict[str, Any]]:
-    """A distribution and its trade-off for every measure, those with a threshold first."""
-    found = {name: one for step in funnel["steps"] for name, one in step["measures"].items()}
-    found = {name: one for name, one in found.items() if sum(one["counts"])}
-    limits = {name: [one for one in bounds if one.measure == name] for name in found}
-    for number, name in enumerate(sorted(found, key=lambda one: (not limits[one], one))):
-        histogram = _shares(found[name])
-        spread = zip(QUANTILES, quantiles(histogram, QUANTILES), strict=True)
-        yield {
-            "name": name,
-            "svg": plots.distribution(name, histogram, limits[name]) if number < MAX_PLOTS else "",
-            "spread": ", ".join(f"{share:.0%} below about {value:g}" for share, value in spread),
-            "tables": [_trade_off(histogram, one) for one in limits[name]],
-        }
-
-
-def _shares(histogram: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of a measure that never exceeds 1: the last bin holds the ones alone and is drawn as narrow as the others."""
-    edges = histogram["edges"]
-    return {**histogram, "edges": [*edges[:-1], 1.01]} if len(edges) > 1 and edges[-2] == 1 else histogram
-
-
-def _trade_off(histogram: Mapping[str, Any], bound: Threshold) -> Table:
-    """What about nine other thresholds would have kept, those in use among them."""
-    points = curve(histogram, bound.least)
-    changing = [
-        point
-        for i, point in enumerate(points)
-        if point[1] != points[max(0, i - 1)][1] or point[1] != points[min(len(points) - 1, i + 1)][1]
-    ]
-    picked = dict(changing[:: max(1, len(changing) // 8)])
-    picked[bound.value] = kept(histogram["edges"], histogram["counts"], bound.value, bound.least)
-    rows = [
-        (f"{value:g}{' (in use)' if value == bound.value else ''}", f"{share:.1%}")
-        for value, share in sorted(picked.items())
-    ]
-    return _table([_side(bound), "would keep"], rows)
-
-
-def _side(bound: Threshold) -> str:
-    return "at least" if bound.least else "at most"
+    return table(heads, rows, MAX_ROWS * 2)
 
 
 def _samples(funnel: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -175,25 +186,3 @@ def _samples(funnel: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 for row in rows[:5]
             ],
         }
-
-
-def _most(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(((name, n) for name, n in counts.items() if n), key=lambda one: (-one[1], one[0]))
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], most: int = MAX_ROWS) -> Table:
-    shown = [[page.visible(cell, MAX_DETAIL) for cell in row] for row in rows[:most]]
-    return {"heads": heads, "rows": shown, "more": max(0, len(rows) - most)}
-
-
-def _flat(values: Mapping[str, Any]) -> Table:
-    """Nested values as rows (a.b.c, text)."""
-    return _table(["", "value"], list(_pairs(values, "")), 400)
-
-
-def _pairs(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _pairs(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", "–" if value in (None, "", [], {}, ()) else str(value)

@@ -34,7 +34,8 @@ class Dropped:
 @dataclass(slots=True)
 class Outcome:
     """`counts` are events (masked e-mails, documents by language); `measures` are numbers of every document that came
-    in (also of the dropped ones), by name, for distributions and for what another threshold would have kept."""
+    in (also of the dropped ones; NaN where it has none), by name, for distributions and for what another threshold
+    would have kept."""
 
     kept: list[Document] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)

@@ -39,23 +39,25 @@ def empty(name: str) -> StepTally:
     }
 
 
-def size(documents: Sequence[Document]) -> int:
-    """Bytes of the texts in UTF-8."""
-    return sum(len(document.text.encode("utf-8", "surrogatepass")) for document in documents)
+def sizes(documents: Sequence[Document]) -> list[int]:
+    """Bytes of each text in UTF-8."""
+    return [len(document.text.encode("utf-8", "surrogatepass")) for document in documents]
 
 
-def note(step: StepTally, came: tuple[int, int], outcome: Outcome, seconds: float) -> int:
-    """Add a batch; `came` is documents and bytes that went in. Returns the bytes that went on."""
-    left = size(outcome.kept)
-    step["documents_in"] += came[0]
-    step["bytes_in"] += came[1]
-    step["documents_out"] += len(outcome.kept)
-    step["bytes_out"] += left
+def note(step: StepTally, came: Sequence[int], outcome: Outcome, seconds: float) -> list[int]:
+    """Add a batch; `came` has the bytes of every document that went in. Returns those of the ones that went on."""
+    left = sizes(outcome.kept)
+    step["documents_in"] += len(came)
+    step["bytes_in"] += sum(came)
+    step["documents_out"] += len(left)
+    step["bytes_out"] += sum(left)
     step["seconds"] += seconds
     _add(step["dropped"], Counter(one.reason for one in outcome.dropped))
     _add(step["counts"], outcome.counts)
     for measure, values in outcome.measures.items():
-        _add(step["measures"].setdefault(measure, {}), _histogram(values))
+        bins = step["measures"].setdefault(measure, {"counts": {}, "bytes": {}})
+        for key, found in _histogram(values, came).items():
+            _add(bins[key], found)
     return left
 
 
@@ -64,15 +66,17 @@ def note_mentions(step: StepTally, way: str, groups: Counter[str]) -> None:
     _add(step["mentions"], {f"{way}.{group}": count for group, count in groups.items()})
 
 
-def _histogram(values: Sequence[float]) -> dict[str, int]:
-    """Bin number (as JSON wants its keys) to count."""
+def _histogram(values: Sequence[float], sizes: Sequence[int]) -> dict[str, dict[str, int]]:
+    """Bin number (as JSON wants its keys) to documents, and to their bytes. Documents without the measure are NaN."""
     import numpy
 
-    bins = numpy.searchsorted(EDGES, numpy.asarray(values, dtype=float), side="right") - 1
-    return {
-        str(max(0, int(one))): int(count)
-        for one, count in zip(*numpy.unique(bins, return_counts=True), strict=True)
-    }
+    found, weights = numpy.asarray(values, dtype=float), numpy.asarray(sizes, dtype=float)
+    there = ~numpy.isnan(found)  # raises below unless there is one value for every document
+    bins = (numpy.searchsorted(EDGES, found, side="right") - 1).clip(0)[there]
+    held = numpy.flatnonzero(numpy.bincount(bins))
+    # Sums of whole numbers below 2^53, so they are exact in any order.
+    both = {"counts": numpy.bincount(bins), "bytes": numpy.bincount(bins, weights[there])}
+    return {key: {str(one): int(sums[one]) for one in held} for key, sums in both.items()}
 
 
 def _add(total: dict[str, int], more: Any) -> None:
@@ -91,7 +95,9 @@ def merge(parts: Iterable[Sequence[StepTally]]) -> list[StepTally]:
             for key in ("dropped", "counts", "mentions"):
                 _add(sums[key], step[key])
             for measure, bins in step["measures"].items():
-                _add(sums["measures"].setdefault(measure, {}), bins)
+                there = sums["measures"].setdefault(measure, {"counts": {}, "bytes": {}})
+                for key in there:
+                    _add(there[key], bins[key])
     return [_finished(step) for step in total.values()]
 
 
@@ -99,9 +105,10 @@ def _finished(step: StepTally) -> StepTally:
     """Tokens added, histograms as edges and counts up to the last bin that holds something."""
     measures = {}
     for measure, bins in sorted(step["measures"].items()):
-        last = max(map(int, bins))
+        last = max(map(int, bins["counts"]), default=0)
         edges = [*EDGES, EDGES[-1] * 10][: last + 2]
-        measures[measure] = {"edges": edges, "counts": [bins.get(str(i), 0) for i in range(last + 1)]}
+        filled = {key: [sums.get(str(i), 0) for i in range(last + 1)] for key, sums in bins.items()}
+        measures[measure] = {"edges": edges, **filled}
     tokens = {f"tokens_{way}": step[f"bytes_{way}"] // BYTES_PER_TOKEN for way in ("in", "out")}
     ordered = {key: dict(sorted(step[key].items())) for key in ("dropped", "counts", "mentions")}
     return {**step, **tokens, **ordered, "seconds": round(step["seconds"], 3), "measures": measures}

@@ -45,9 +45,9 @@ def thresholds(settings: Mapping[str, Any]) -> list[Threshold]:
 
 
 def kept(edges: Sequence[float], counts: Sequence[int], value: float, least: bool) -> float:
-    """The share of documents that `value` as the threshold would keep, by a histogram.
+    """The share that `value` as the threshold would keep, by a histogram of documents or of their bytes.
 
-    Within a bin documents are taken as evenly spread, but for the first: it holds the zeros.
+    Within a bin they are taken as evenly spread, but for the first: it holds the zeros.
     """
     total = sum(counts)
     if not total:
@@ -65,10 +65,21 @@ def kept(edges: Sequence[float], counts: Sequence[int], value: float, least: boo
     return (total - below if least else below) / total
 
 
-def curve(histogram: Mapping[str, Sequence[float]], least: bool) -> list[tuple[float, float]]:
-    """(threshold, share kept) at every edge of the histogram's bins."""
-    edges, counts = histogram["edges"], [int(one) for one in histogram["counts"]]
+def curve(
+    histogram: Mapping[str, Sequence[float]], least: bool, of: str = "counts"
+) -> list[tuple[float, float]]:
+    """(threshold, share kept) at every edge of the histogram's bins; `of` is "counts" (documents) or "bytes"."""
+    edges, counts = histogram["edges"], [int(one) for one in histogram[of]]
     return [(edge, kept(edges, counts, edge, least)) for edge in edges]
+
+
+def keeping(histogram: Mapping[str, Sequence[float]], least: bool, share: float, of: str = "bytes") -> float:
+    """The strictest edge of a bin that keeps at least this share; the loosest there is when none does."""
+    points = curve(histogram, least, of)
+    wide = [edge for edge, held in points if held >= share]
+    if not wide:
+        return points[0][0] if least else points[-1][0]
+    return max(wide) if least else min(wide)
 
 
 def quantiles(histogram: Mapping[str, Sequence[float]], shares: Sequence[float]) -> list[float]:

@@ -68,7 +68,10 @@ class _Run:
             else:
                 outcome = Outcome(dropped=[Dropped("", item.name, READ, item.reason, item.detail)])
             # Skipped files were not text: what the reading took in is only known of documents.
-            tally.note(step, (1, tally.size(outcome.kept)), outcome, time.perf_counter() - began)
+            (size,) = tally.sizes(outcome.kept) or [0]
+            which = "documents" if outcome.kept else "passed over"
+            outcome.counts += Counter({f"{which}.{task['origin']}": 1, f"bytes.{task['origin']}": size})
+            tally.note(step, [size], outcome, time.perf_counter() - began)
             self.samples.add(outcome.dropped)
             yield from outcome.kept
             began = time.perf_counter()
@@ -76,29 +79,46 @@ class _Run:
     def through(self, documents: Iterable[Document]) -> Iterator[Document]:
         """What the steps leave, batch by batch."""
         for batch in batches(documents):
-            came = len(batch), tally.size(batch)
-            groups = self.mentions(batch) if self.mentions else None
+            came = tally.sizes(batch)
+            groups = self.mentions(batch, {}) if self.mentions else {}
             for step in self.steps:
                 began = time.perf_counter()
                 outcome = step(batch)
                 seconds = time.perf_counter() - began
                 sums = self.tallies.setdefault(step.name, tally.empty(step.name))
-                left = tally.note(sums, came, outcome, seconds)
-                if self.mentions and groups is not None:
-                    tally.note_mentions(sums, "in", groups)
-                    groups = self.mentions(outcome.kept)
-                    tally.note_mentions(sums, "out", groups)
+                came = tally.note(sums, came, outcome, seconds)
+                if self.mentions:
+                    tally.note_mentions(sums, "in", _total(batch, groups))
+                    groups = self.mentions(outcome.kept, groups)
+                    tally.note_mentions(sums, "out", _total(outcome.kept, groups))
                 self.samples.add(outcome.dropped)
-                batch, came = outcome.kept, (len(outcome.kept), left)
+                batch = outcome.kept
             yield from batch
         for step in self.steps:
             self.tallies.setdefault(step.name, tally.empty(step.name))
 
 
-def _mentions(documents: Sequence[Document]) -> Counter[str]:
+Mentions = dict[str, tuple[str, Counter[str]]]
+"""Of documents by id: the text, and how often it mentions each group of people."""
+
+
+def _mentions(documents: Sequence[Document], known: Mentions) -> Mentions:
+    """Texts are counted again only where a step changed them."""
     from matura.data.filters import balance
 
-    return balance.mentions(document.text for document in documents)
+    found: Mentions = {}
+    for one in documents:
+        before = known.get(one.id)
+        same = before is not None and before[0] is one.text
+        found[one.id] = before if before and same else (one.text, balance.mentions([one.text]))
+    return found
+
+
+def _total(documents: Sequence[Document], groups: Mentions) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for document in documents:
+        total.update(groups[document.id][1])
+    return total
 
 
 def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

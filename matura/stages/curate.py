@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matura.data.pipeline import Steps
 
 KIND = "corpus"
-VERSION = 4
+VERSION = 5
 
 WHEEL = re.compile(
     r"wheel:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.+!_]+)/(?P<inside>[^#]+?)/?"
@@ -209,6 +209,7 @@ def run(config: Config, inputs: Mapping[str, Artifact | RawInput], draft: Draft)
     Finished parts of every phase are kept if the run is killed. Raises MaturaError when nothing is usable, fewer than
     3 documents are left, files change meanwhile, or, with `limits.strict`, a file is broken.
     """
+    from matura.data import canary as canaries
     from matura.data import dedup, funnelling, pipeline, reading
 
     shop = pipeline.Workshop(draft.resume / "parts", config.engine, config.balance == "on", config.pii.names)
@@ -243,6 +244,7 @@ def run(config: Config, inputs: Mapping[str, Artifact | RawInput], draft: Draft)
     if repeated is not None and (fuzzy or index):
         shop.write_index(chosen.ids, draft.path, index)
     funnel = funnelling.gather(phases, chosen, repeated, config.model_dump(mode="json")) | learned
+    funnel["canary"] = canaries.told(draft.path)
     return draft.commit(funnelling.save(draft.path, phases, chosen, repeated, funnel), logs=funnelling.LOGS)
 
 

@@ -1,9 +1,10 @@
 """Tables of results in docs/ are what was recorded."""
 
 import json
+import re
 from pathlib import Path
 
-from benchmarks import parity, record
+from benchmarks import corpus, parity, record
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 
@@ -13,3 +14,16 @@ def test_the_parity_table_is_the_record() -> None:
     recorded = json.loads((record.RESULTS / "parity.json").read_text("utf-8"))
     assert "| smollm2-135m-instruct |" in text
     assert text == parity.page(text, recorded), "run: python -m benchmarks.parity"
+
+
+def test_the_tables_of_the_corpus_are_the_record() -> None:
+    text = (PAGE.parent / "corpus.md").read_text("utf-8")
+    recorded = json.loads((record.RESULTS / "corpus.json").read_text("utf-8"))
+    assert "| dictionaries |" in text
+    assert text == corpus.page(text, recorded), "run: python -m benchmarks.corpus"
+
+
+def test_the_page_of_the_corpus_tells_to_fetch_what_the_recipe_does() -> None:
+    text = (PAGE.parent / "corpus.md").read_text("utf-8").replace("\\\n", "")
+    (line,) = re.findall(r"^apt-get download (.*)$", text, re.MULTILINE)
+    assert line.split() == corpus._packages()

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ def fails_on_two(part: dict[str, Any]) -> dict[str, Any]:
     return double(part)
 
 
+def first_waits_for_the_others(part: dict[str, Any]) -> dict[str, Any]:
+    folder = Path(part["folder"])
+    until = time.monotonic() + 30
+    while part["n"] == 0 and len(list(folder.iterdir())) < part["others"] and time.monotonic() < until:
+        time.sleep(0.02)
+    return {"found": len(list(folder.iterdir())), **double(part)}
+
+
 def parts(folder: Path, count: int) -> list[dict[str, Any]]:
     return [{"n": n, "folder": str(folder)} for n in range(count)]
 
@@ -53,6 +62,12 @@ def test_results_come_in_order(workers: int, tmp_path: Path) -> None:
     assert [result["twice"] for result in results] == [0, 2, 4, 6, 8]
     assert sorted(heard) == [0, 2, 4, 6, 8]
     assert ({result["process"] for result in results} == {os.getpid()}) is (workers == 1)
+
+
+def test_a_slow_part_keeps_no_worker_from_the_others(tmp_path: Path) -> None:
+    work = [{**part, "others": 7} for part in parts(tmp_path, 8)]
+    results = run_parts(f"{WHERE}:first_waits_for_the_others", work, Engine(workers=2))
+    assert results[0]["found"] == 7
 
 
 def test_one_part_runs_here(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Phases over part files: the same bytes whatever the parts, the workers and the kills."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -123,20 +124,33 @@ class TestTally:
             step = tally.empty("gopher")
             outcome = Outcome(documents(2), measures={"gopher.words": values})
             outcome.counts["EMAIL"] += 1
-            tally.note(step, (2, 10), outcome, 0.0)
+            tally.note(step, [10 + n for n in range(len(values))], outcome, 0.0)
             return [json.loads(json.dumps(step))]
 
-        one, two = noted([0.005, 0.015, 3.5]), noted([1e9, 0.015])
+        one, two = noted([0.005, 0.015, 3.5, math.nan]), noted([1e9, 0.015])
         (merged,) = tally.merge([one, two])
         assert [merged] == tally.merge([two, one])
         histogram = merged["measures"]["gopher.words"]
         assert len(histogram["edges"]) == len(histogram["counts"]) + 1
         assert (histogram["counts"][0], histogram["counts"][1], histogram["counts"][-1]) == (1, 2, 1)
-        assert (merged["documents_in"], merged["counts"]) == (4, {"EMAIL": 2})
+        assert (histogram["bytes"][0], histogram["bytes"][1], histogram["bytes"][-1]) == (10, 22, 10)
+        assert (merged["documents_in"], merged["counts"]) == (6, {"EMAIL": 2})
+
+    def test_a_step_that_measures_too_few_documents_is_an_error(self) -> None:
+        with pytest.raises(IndexError):
+            tally.note(tally.empty("x"), [1, 2, 3], Outcome(measures={"m": [0.5, 0.5]}), 0.0)
+
+    def test_a_measure_that_no_document_has_can_be_merged(self) -> None:
+        step = tally.empty("x")
+        tally.note(step, [5], Outcome(measures={"m": [math.nan]}), 0.0)
+        (merged,) = tally.merge([[step]])
+        assert (merged["measures"]["m"]["counts"], merged["measures"]["m"]["bytes"]) == ([0], [0])
 
     def test_bins_hold_what_lies_between_their_edges(self) -> None:
         assert list(tally.EDGES) == sorted(set(tally.EDGES))
-        (merged,) = tally.merge([[{**tally.empty("x"), "measures": {"m": tally._histogram([3.5, 4.0])}}]])
+        step = tally.empty("x")
+        tally.note(step, [1, 1], Outcome(measures={"m": [3.5, 4.0]}), 0.0)
+        (merged,) = tally.merge([[step]])
         histogram = merged["measures"]["m"]
         filled = [histogram["edges"][i : i + 2] for i, count in enumerate(histogram["counts"]) if count]
         assert filled == [[3.0, 4.0], [4.0, 5.0]]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from matura.data import report, tally
+from matura.data import canary, report, tally, trade_off
 from matura.data.steps import Outcome
 from matura.data.thresholds import Threshold, kept, quantiles, thresholds
 
@@ -17,7 +17,7 @@ NASTY = "<script>alert('x')</script> \u202etxt.exe\x1b[31m $\\frac{1}{2}$ {{ 7 *
 def funnel(**more: Any) -> dict[str, Any]:
     step = tally.empty("length")
     values = [float(100 + 10 * n) for n in range(40)]
-    tally.note(step, (40, 4000), Outcome(measures={"length.characters": values}), 0.5)
+    tally.note(step, [100] * 40, Outcome(measures={"length.characters": values}), 0.5)
     (step,) = tally.merge([[step]])
     step |= {"documents_out": 30, "bytes_out": 3500, "dropped": {NASTY: 10}}
     size = {"documents": 20, "characters": 3000, "bytes": 3000, "tokens": 750}
@@ -89,7 +89,7 @@ def test_every_picture_has_a_name_and_a_table_or_numbers_beside_it() -> None:
     pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
     assert len(pictures) == 7
     assert all(one["role"] == "img" and one["aria-label"] for one in pictures)
-    assert sum(tag == "table" for tag, _ in page.tags) == 7 + 1  # and the settings
+    assert sum(tag == "table" for tag, _ in page.tags) == 7 + 2  # the thresholds and the settings
 
 
 def test_the_page_stays_small_whatever_the_corpus_is() -> None:
@@ -136,8 +136,70 @@ def test_only_filters_that_are_on_have_thresholds() -> None:
 
 def test_ones_are_a_bin_like_the_others() -> None:
     step = tally.empty("s")
-    tally.note(step, (2, 2), Outcome(measures={"s.share": [0.5, 1.0], "s.words": [1.0, 700.0]}), 0.0)
+    tally.note(step, [1, 1], Outcome(measures={"s.share": [0.5, 1.0], "s.words": [1.0, 700.0]}), 0.0)
     (step,) = tally.merge([[step]])
     share, words = (step["measures"][f"s.{name}"] for name in ("share", "words"))
-    assert report._shares(share)["edges"][-2:] == [1, 1.01]
-    assert report._shares(words) == words
+    assert trade_off._shares(share)["edges"][-2:] == [1, 1.01]
+    assert trade_off._shares(words) == words
+
+
+def test_a_threshold_is_told_in_documents_and_in_text() -> None:
+    step = tally.empty("s")
+    # Nine short documents and a long one: by documents and by text a threshold keeps very different shares.
+    tally.note(step, [100] * 9 + [9100], Outcome(measures={"s.score": [0.205] * 9 + [0.905]}), 0.0)
+    steps = tally.merge([[step]])
+    bounds = [Threshold("s.score", 0.5, True)]
+    (row,) = trade_off.overview(steps, bounds)["rows"]
+    assert row[:6] == ["s.score", "at least 0.5", "10.0%", "9.1 kB", "91.0%", "2,275"]
+    assert row[6:] == ["0.2", "0.2", "0.9"]  # 91% of the text is above 0.9; for 95% the others are needed
+    (listed,) = next(trade_off.measures(steps, bounds))["tables"]
+    assert ["0.5 (in use)", "1", "10.0%", "9.1 kB", "91.0%", "2,275"] in listed["rows"]
+    assert ["0.2", "10", "100.0%", "10.0 kB", "100.0%", "2,500"] in listed["rows"]
+
+
+def test_what_every_source_gave_stands_beside_what_was_read_of_it() -> None:
+    full = funnel()
+    read = {**tally.empty("read"), "documents_in": 60, "documents_out": 50}
+    read["counts"] = {
+        "documents.a": 40,
+        "bytes.a": 4096,
+        "documents.b": 10,
+        "bytes.b": 1024,
+        "passed over.b": 10,
+    }
+    full["steps"] = [read, *full["steps"]]
+    full["sources"] = {"a": {"documents": 20, "bytes": 2048, "tokens": 512}}
+    full["settings"] |= {"sources": {"a": {"weight": 3.0}, "b": {"weight": 1.0}}, "mixture": {"total": 9}}
+    (mixture,) = (one for one in report._figures(full) if one["title"] == "Mixture by source")
+    assert mixture["table"]["rows"] == [
+        ["a", "40", "0", "20", "4.1 kB", "2.0 kB", "50.0%", "512", "100.0%", "75.0%"],
+        ["b", "10", "10", "0", "1.0 kB", "0 B", "0.0%", "0", "0.0%", "25.0%"],
+    ]
+
+
+def test_documents_without_a_licence_are_a_row_of_their_own() -> None:
+    full = funnel(licenses={"MIT": {"documents": 10, "bytes": 700, "tokens": 175}})
+    (licences,) = (one for one in report._figures(full) if one["title"] == "Licences")
+    assert licences["table"]["rows"] == [
+        ["not named", "20", "2.8 kB", "80.0%", "700"],
+        ["MIT", "10", "700 B", "20.0%", "175"],
+    ]
+
+
+def test_canaries_are_counted_and_never_shown(tmp_path: Path) -> None:
+    planted = canary.plan([f"document {n}" for n in range(50)], rates=(1, 8), each=3)
+    canary.save(tmp_path, planted)
+    report.write(tmp_path, funnel(canary=canary.told(tmp_path)))
+    text = (tmp_path / "report.html").read_text()
+    assert "6 made-up secrets were planted" in text
+    assert "canaries.json" in text
+    rows = next(
+        one for one in report._figures(funnel(canary=canary.told(tmp_path))) if one["title"] == "Canaries"
+    )
+    assert rows["table"]["rows"] == [["1 time", "3", "3"], ["8 times", "3", "24"]]
+    for name in ("report.html", "report.json", "README.md"):
+        written = (tmp_path / name).read_text()
+        for one in planted:
+            assert one.secret not in written
+            assert one.secret.split()[-1] not in written
+    assert "Canaries" not in report.render(funnel(canary={}))

@@ -246,6 +246,11 @@ def test_canaries_are_planted_in_what_is_trained_on(tmp_path: Path) -> None:
         assert found == set(row["documents"])
         assert len(found) == row["rate"]
         assert not any(row["secret"] in d.text for d in documents(corpus, "heldout"))
+    page = corpus.file("report.html").read_text()
+    assert "2 made-up secrets were planted in" in page
+    told = [page, *(corpus.file(name).read_text() for name in ("report.json", "funnel.json", "README.md"))]
+    for row in planted:
+        assert not any(row["secret"] in text for text in told)
 
 
 def test_strict_makes_a_broken_file_an_error(tmp_path: Path) -> None:
@@ -277,22 +282,30 @@ class TestErrors:
         with pytest.raises(MaturaError, match="at least 3 are needed"):
             make_corpus(tmp_path / "out", make_folder(tmp_path / "in", count=2))
 
-    def test_a_file_that_changes_after_it_was_hashed_stops_the_stage(self, tmp_path: Path) -> None:
+    def test_a_file_that_changes_after_it_was_hashed_is_left_out_and_named(self, tmp_path: Path) -> None:
         folder = make_folder(tmp_path / "in")
-        config = parse(curate.Config, {"path": str(folder)}, "test")
-        inputs = {"path": raw_input(folder)}
-        (folder / "chapter0.md").write_text("something else " * 50)
-        draft = artifact.begin(
-            tmp_path / "out",
-            kind="corpus",
-            stage="curate",
-            version=curate.VERSION,
-            config=config,
-            inputs=inputs,
-        )
-        with pytest.raises(MaturaError, match=r"chapter0\.md changed while it was read"):
-            curate.run(config, inputs, draft)
-        assert not (tmp_path / "out" / "artifact.json").exists()
+        for strict in (False, True):
+            settings = {"path": str(folder), "limits": {"strict": strict}}
+            config = parse(curate.Config, settings, "test")
+            inputs = {"path": raw_input(folder)}
+            (folder / "chapter0.md").write_text(f"something else {strict} " * 50)
+            draft = artifact.begin(
+                tmp_path / f"out{strict}",
+                kind="corpus",
+                stage="curate",
+                version=curate.VERSION,
+                config=config,
+                inputs=inputs,
+            )
+            if strict:
+                with pytest.raises(MaturaError, match=r"chapter0\.md.*changed"):
+                    curate.run(config, inputs, draft)
+                assert not (draft.path / "artifact.json").exists()
+                continue
+            made = curate.run(config, inputs, draft)
+            assert all(one.source != "chapter0.md" for one in documents(made))
+            report = json.loads((made.path / "report.json").read_text())
+            assert "changed" in json.dumps(report["steps"][0]["dropped"])
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -375,3 +388,6 @@ def test_mentions_and_false_alarms_are_reported(tmp_path: Path) -> None:
     assert step["dropped"] == {"toxicity": 1}
     assert step["mentions"] == {"in.gender.women": 20, "in.religion.muslims": 20}
     assert told["filters"]["toxicity"]["gap"] == {"same": 0.0, "used": 0.0}
+    page = corpus.file("report.html").read_text()
+    assert "Balance: mentions of groups" in page
+    assert "Balance: false alarms of the toxicity filter" in page

@@ -71,7 +71,9 @@ def test_it_learns_and_the_model_needs_nothing_else(trained: Artifact) -> None:
     assert "src=" not in page
 
 
-def test_without_learning_it_knows_nothing(world: dict[str, Artifact], trained: Artifact, tmp_path: Path) -> None:
+def test_without_learning_it_knows_nothing(
+    world: dict[str, Artifact], trained: Artifact, tmp_path: Path
+) -> None:
     """The control: the same run with a learning rate of next to nothing."""
     made = run(pretrain, tmp_path / "model", **world, **SMALL, optimizer={"lr": 1e-9})
     assert made.summary["heldout"]["heldout_bpb"] > 2 * trained.summary["heldout"]["heldout_bpb"]
@@ -90,9 +92,10 @@ def test_killed_at_any_checkpoint_it_ends_in_the_same_bits(
         if step == stop:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(resume, "save", dying)
-        run(pretrain, tmp_path / "killed", **world, **settings)
+        with pytest.raises(KeyboardInterrupt):
+            run(pretrain, tmp_path / "killed", **world, **settings)
     again = run(pretrain, tmp_path / "killed", **world, **settings)
     assert again.record["resumed"] == 1
     assert files(again) == files(whole)
@@ -112,7 +115,9 @@ def test_an_encoder_learns_to_fill_masks(world: dict[str, Artifact], tmp_path: P
     assert store.load(made.path).encoder is not None
 
 
-def test_an_encoder_decoder_learns_spans_and_pairs_together(world: dict[str, Artifact], tmp_path: Path) -> None:
+def test_an_encoder_decoder_learns_spans_and_pairs_together(
+    world: dict[str, Artifact], tmp_path: Path
+) -> None:
     rows = [pair(n) for n in range(80)]
     pairs = conversations(tmp_path / "pairs", rows[8:], rows[:8])
     settings = {
@@ -133,8 +138,11 @@ def pair(number: int) -> Conversation:
     return Conversation(f"c{number}", messages)
 
 
-def test_a_rate_that_diverges_ends_in_advice_and_loses_nothing(world: dict[str, Artifact], tmp_path: Path) -> None:
-    settings = {**SMALL, "optimizer": {"lr": 1e30, "clip": 1e30, "warmup": 0.0}, "spikes": {"patience": 1, "rewinds": 2}}
+def test_a_rate_that_diverges_ends_in_advice_and_loses_nothing(
+    world: dict[str, Artifact], tmp_path: Path
+) -> None:
+    wild = {"optimizer": {"lr": 1e30, "clip": 1e30, "warmup": 0.0}, "spikes": {"patience": 1, "rewinds": 2}}
+    settings = {**SMALL, **wild}
     with pytest.raises(Diverged, match=r"after going back 2 times.*lower learning rate"):
         run(pretrain, tmp_path / "model", **world, **settings)
     assert list((tmp_path / "model" / "resume").iterdir())

@@ -6,6 +6,7 @@ translated licence at the top or English options in a manual do not decide alone
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -60,6 +61,7 @@ class LanguageStep:
             if document.meta.get("kind") == "code":
                 outcome.counts["language.code"] += 1
                 outcome.kept.append(document)
+                scores.append(math.nan)
                 continue
             best, score = identify(document.text, self.detect)
             scores.append(score)

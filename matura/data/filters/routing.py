@@ -6,6 +6,7 @@ source code (kind "code"), which has rules of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,18 +60,22 @@ class Routed:
     languages: Mapping[str, Step | None]
 
     def __call__(self, documents: Sequence[Document]) -> Outcome:
-        groups: dict[str | None, list[Document]] = {}
-        for document in documents:
-            groups.setdefault(self._route(document), []).append(document)
+        groups: dict[str | None, list[int]] = {}
+        for place, document in enumerate(documents):
+            groups.setdefault(self._route(document), []).append(place)
         whole = Outcome()
-        for route, group in groups.items():
+        for route, places in groups.items():
+            group = [documents[place] for place in places]
             step = None if route is None else self.languages.get(route, self.rest)
             outcome = Outcome(kept=group) if step is None else step(group)
             whole.kept += outcome.kept
             whole.dropped += outcome.dropped
             whole.counts.update(outcome.counts)
             for measure, values in outcome.measures.items():
-                whole.measures.setdefault(measure, []).extend(values)
+                # A number for every document: NaN for those that another step, or none, looked at.
+                column = whole.measures.setdefault(measure, [math.nan] * len(documents))
+                for place, value in zip(places, values, strict=True):
+                    column[place] = value
         return whole
 
     def _route(self, document: Document) -> str | None:

@@ -56,8 +56,7 @@ class RuleFilter:
         outcome = Outcome()
         columns, texts = self.measure([one.text for one in documents])
         for name, column in columns.items():
-            if values := column[~np.isnan(column)].tolist():
-                outcome.measures[f"{self.name}.{name}"] = values
+            outcome.measures[f"{self.name}.{name}"] = column.tolist()
         rules = [rule for rule in self.rules if rule.name in columns]
         first = np.full(len(documents), -1)  # the rule that is broken first
         for number in reversed(range(len(rules))):

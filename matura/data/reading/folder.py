@@ -18,25 +18,30 @@ from matura.data.sources import LARGE, SUFFIXES, UNKNOWN, Skipped
 WARC = re.compile(r"\.(warc|wet)(\.gz)?$", re.IGNORECASE)
 WIKI = re.compile(r"(wiki[^/]*|pages-[^/]*)\.xml(-[^/]*)?(\.gz|\.bz2|\.xz|\.zst)?$", re.IGNORECASE)
 TABLE = re.compile(r"\.(jsonl|ndjson|csv|tsv)(\.gz|\.bz2|\.xz|\.zst)?$|\.parquet$", re.IGNORECASE)
+DICTIONARY = re.compile(r"\.dict(\.dz|\.gz)?$", re.IGNORECASE)
+MAN = re.compile(r"(^|/)man\d\w*/[^/]+\.\d\w*(\.gz|\.bz2|\.xz|\.zst)?$")
 TAR = re.compile(r"\.(tar(\.gz|\.bz2|\.xz|\.zst)?|tgz)$", re.IGNORECASE)
+
+KINDS = {"warc": WARC, "wikipedia": WIKI, "table": TABLE, "dictionary": DICTIONARY, "tar": TAR}
 
 
 def kind_of(name: str) -> str:
-    """warc, wikipedia, table, tar, documents, or "" for what cannot be read, by a file's name."""
-    for kind, pattern in (("warc", WARC), ("wikipedia", WIKI), ("table", TABLE), ("tar", TAR)):
+    """warc, wikipedia, table, dictionary, tar, documents, or "" for what cannot be read, by a file's name."""
+    for kind, pattern in KINDS.items():
         if pattern.search(name):
             return kind
-    return "documents" if _suffix(name) in SUFFIXES else ""
+    return "documents" if _suffix(name) in SUFFIXES or MAN.search(name) else ""
 
 
 def plan_file(name: str, path: Path, size: int, max_bytes: int) -> dict[str, Any] | Skipped:
     """The piece for one document."""
     suffix = _suffix(name)
-    if suffix not in SUFFIXES:
+    kind = "man" if MAN.search(path.as_posix()) else SUFFIXES.get(suffix)
+    if kind is None:
         return Skipped(name, UNKNOWN, suffix or "no suffix")
     if size > max_bytes:
         return Skipped(name, LARGE, f"{size:,} bytes, the limit is {max_bytes:,}")
-    return {"reader": "document", "name": name, "path": str(path), "kind": SUFFIXES[suffix], "bytes": size}
+    return {"reader": "document", "name": name, "path": str(path), "kind": kind, "bytes": size}
 
 
 class DocumentReader:

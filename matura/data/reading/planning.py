@@ -11,7 +11,7 @@ from matura.core import credentials
 from matura.core.corpus_settings import Limits, Source
 from matura.core.errors import ConfigError, FormatError, MaturaError
 from matura.core.records import Document
-from matura.data.reading import Task, code, folder, identity, made, sql, tables, warc, wikipedia
+from matura.data.reading import Task, code, dictionary, folder, identity, made, sql, tables, warc, wikipedia
 from matura.data.reading.task import CHANGED, DAMAGE, Context, Found, Piece, Reader, trouble
 from matura.data.sources import LARGE, UNKNOWN, Skipped, paths, regular
 
@@ -28,6 +28,7 @@ READERS: dict[str, Reader] = {
     "parquet": tables.read_parquet,
     "sql": sql.read_sql,
     "made": made.read_made,
+    "dictionary": dictionary.read_dictionary,
 }
 
 
@@ -101,6 +102,10 @@ def _file(
         common = {"reader": "warc", "name": name, "path": str(path), "bytes": size}
         ranges = warc.plan_ranges(path, size, part_bytes)
         return [{**common, "start": start, "end": end} for start, end in ranges]
+    if kind == "dictionary":
+        return [dictionary.plan_dictionary(name, path, size)]
+    if dictionary.is_index(path):
+        return []  # read with its dictionary
     if kind == "wikipedia":
         return wikipedia.plan_dump(name, path, size, context, part_bytes)
     if kind == "code" or (kind == "tar" and alone):
@@ -136,7 +141,9 @@ def _grouped(pieces: Iterable[dict[str, Any]], part_bytes: int) -> Iterator[list
 def _weight(piece: Mapping[str, Any]) -> int:
     start, end = piece.get("start", 0), piece.get("end")
     size: int = end - start if end is not None else piece.get("bytes", 0)
-    packed = str(piece.get("path", "")).lower().endswith((".gz", ".bz2", ".xz", ".zst", ".tgz", ".parquet"))
+    packed = (
+        str(piece.get("path", "")).lower().endswith((".gz", ".dz", ".bz2", ".xz", ".zst", ".tgz", ".parquet"))
+    )
     return size * (PACKED if packed else 1)
 
 

@@ -1,4 +1,4 @@
-"""Bytes of plain and packed files (gz, bz2, xz, zst), always in bounded portions.
+"""Bytes of plain and packed files (gz and its kin dictzip, bz2, xz, zst), always in bounded portions.
 
 What can be read of a damaged file is read: the error comes after it. Errors are FormatError, with the reason first.
 """
@@ -19,7 +19,7 @@ from matura.core.errors import FormatError
 from matura.data.reading.task import BOMB, BROKEN, TRUNCATED
 from matura.data.sources import LARGE
 
-PACKED = {".gz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": "zst"}
+PACKED = {".gz": "gz", ".dz": "gz", ".bz2": "bz2", ".xz": "xz", ".zst": "zst"}
 BLOCK = 1 << 20
 FLOOR = 4 << 20  # bytes unpacked before the ratio is looked at: tiny files of one letter are no bombs
 XZ_MEMORY = 256 << 20
