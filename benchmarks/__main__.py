@@ -17,6 +17,8 @@ NAMES = {
     "dedup_scale": "deduplication of 10 thousand to a million documents: time by document and peak memory",
     "parity": "the same logits, answers, perplexity and chat ids as transformers on the same weights",
     "speed_train": "LoRA and full tuning beside transformers + peft: tokens/s and peak memory",
+    "learning": "bits per byte after the same minutes of training as nanoGPT and transformers (--text, --nanogpt)",
+    "pretrain_speed": "tokens/s of one 10.65M-parameter GPT beside nanoGPT, eager and compiled (--nanogpt)",
     "speed_decode": "cached generation beside transformers: one prompt, and 16 ragged ones",
     "animal": 'which heads link "it" with what, in a decoder and in an encoder (docs/inspect.md)',
     "gguf": "GGUF files that llama.cpp loads, reads and answers from as Matura does",
@@ -67,6 +69,10 @@ def _arguments() -> tuple[Options, list[str]]:
     parser.add_argument("--overrides", nargs="+", default=[], help="kill: stage.key=value ... of the recipe")
     parser.add_argument("--full", action="store_true", help="kill: the recipe as it is, not a short version")
     parser.add_argument("--peer", type=Path, help="curation_speed: a Python that has datatrove and spaCy")
+    parser.add_argument(
+        "--nanogpt", type=Path, help="learning, pretrain_speed: a folder with nanoGPT's files"
+    )
+    parser.add_argument("--seconds", type=int, help="learning: training time of every side (default 600)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
     given = vars(parser.parse_args())
     names = given.pop("names") or list(NAMES)
