@@ -105,7 +105,7 @@ def joined(layers: Sequence[nn.Module]) -> Joint | None:
         if layer._forward_hooks or layer._forward_pre_hooks:
             return None
         plain.append(layer)
-    biases = [layer.bias for layer in plain if layer.bias is not None]
+    biases = tuple(layer.bias for layer in plain if layer.bias is not None)
     return torch.cat(tuple(layer.weight for layer in plain)), torch.cat(biases) if biases else None
 
 
