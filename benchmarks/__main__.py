@@ -18,6 +18,8 @@ NAMES = {
     "parity": "the same logits, answers, perplexity and chat ids as transformers on the same weights",
     "objectives": "masks filled beside a trigram model; numbers to words and back beside a model that copies",
     "speed_train": "LoRA and full tuning beside transformers + peft: tokens/s and peak memory",
+    "learning": "bits per byte after the same minutes of training as nanoGPT and transformers (--text, --nanogpt)",
+    "pretrain_speed": "tokens/s of one 10.65M-parameter GPT beside nanoGPT, eager and compiled (--nanogpt)",
     "speed_decode": "cached generation beside transformers: one prompt, and 16 ragged ones",
     "animal": 'which heads link "it" with what, in a decoder and in an encoder (docs/inspect.md)',
     "gguf": "GGUF files that llama.cpp loads, reads and answers from as Matura does",
@@ -31,6 +33,9 @@ NAMES = {
     "startup": "from the command to the first token, on pulled models",
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
 }
+
+NEEDS = {"learning": ("text", "nanogpt"), "pretrain_speed": ("nanogpt",)}
+"""Options without which a benchmark is left out when none is named."""
 
 
 def main() -> int:
@@ -55,14 +60,24 @@ def _arguments() -> tuple[Options, list[str]]:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=listed, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which to run (default: all)")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="which to run (default: all, as far as their options are given)",
+    )
     parser.add_argument("--quick", action="store_true", help="tiny settings: does it work at all?")
     parser.add_argument("--model", default=Options.model, help="a model reference of the llama family")
     parser.add_argument("--text", type=Path, help="read this text instead of Python's own documentation")
     parser.add_argument("--tokens", type=int, help="parity: tokens of the text to read; 0 for all of it")
-    parser.add_argument("--pairs", type=int, help="speed: interleaved pairs of runs (default 3)")
     parser.add_argument(
-        "--cases", nargs="+", default=[], help="speed: only these rows, such as lora-text full-text one batch"
+        "--pairs", type=int, help="speed: interleaved pairs of runs (default 3; pretrain_speed 15)"
+    )
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        default=[],
+        help="speed, learning: only these rows, such as lora-text full-text one batch",
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of both sides")
     parser.add_argument("--seed", type=int, default=0, help="of data, prompts and kill times")
@@ -71,9 +86,14 @@ def _arguments() -> tuple[Options, list[str]]:
     parser.add_argument("--overrides", nargs="+", default=[], help="kill: stage.key=value ... of the recipe")
     parser.add_argument("--full", action="store_true", help="kill: the recipe as it is, not a short version")
     parser.add_argument("--peer", type=Path, help="curation_speed: a Python that has datatrove and spaCy")
+    parser.add_argument(
+        "--nanogpt", type=Path, help="learning, pretrain_speed: a folder with nanoGPT's files"
+    )
+    parser.add_argument("--seconds", type=int, help="learning: training time of every side (default 600)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
     given = vars(parser.parse_args())
-    names = given.pop("names") or list(NAMES)
+    ready = [name for name in NAMES if all(given[option] for option in NEEDS.get(name, ()))]
+    names = given.pop("names") or ready
     if unknown := [name for name in names if name not in NAMES]:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are: {', '.join(NAMES)}")
     given["cases"], given["overrides"] = tuple(given["cases"]), tuple(given["overrides"])

@@ -25,6 +25,8 @@ class Options:
     overrides: tuple[str, ...] = ()
     full: bool = False
     peer: Path | None = None
+    nanogpt: Path | None = None
+    seconds: int | None = None
     results: Path = RESULTS
 
     def default(self, given: int | None, normal: int, quick: int) -> int:

@@ -91,6 +91,25 @@ def join(layers: Sequence[nn.Module]) -> Joint | None:
     return weight, bias
 
 
+def joined(layers: Sequence[nn.Module]) -> Joint | None:
+    """The same for training: a differentiable copy, the layers stay as they are.
+
+    None if one is no plain layer: one that LoRA or quantization replaced, whose weight lies elsewhere (as tensor
+    parallelism has it), or that somebody looks at through a hook.
+    """
+    plain: list[Linear] = []
+    for layer in layers:
+        if type(layer) is not Linear or type(layer.weight) is not nn.Parameter:
+            return None
+        if (layer.bias is None) != (layers[0].bias is None):
+            return None
+        if layer._forward_hooks or layer._forward_pre_hooks:
+            return None
+        plain.append(layer)
+    biases = tuple(layer.bias for layer in plain if layer.bias is not None)
+    return torch.cat(tuple(layer.weight for layer in plain)), torch.cat(biases) if biases else None
+
+
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
     """`torch.cat(parts)`, without a copy where they are neighbours in memory."""
     first, rows = parts[0], sum(len(part) for part in parts)

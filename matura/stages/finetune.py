@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matura.train.batches import Example, PackedBatches, Rows
 
 KIND = "model"
-VERSION = 2
+VERSION = 3
 TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0}  # a 135M model on 2 cores
 
 

@@ -35,7 +35,8 @@ def test_starts_as_its_parent_and_merges_to_itself() -> None:
     model, ids = build(llama_config()), some_ids(1, 9)
     before = model.logits(model.decode(ids))
     apply_lora(model, LoraConfig(rank=2), seed=3)
-    torch.testing.assert_close(model.logits(model.decode(ids)), before, rtol=0, atol=0)
+    # (To rounding: plain projections of queries, keys and values are one product, those with LoRA are three.)
+    torch.testing.assert_close(model.logits(model.decode(ids)), before, rtol=0, atol=1e-14)
     with torch.no_grad():
         for name, tensor in lora_state(model).items():
             if name.endswith(".b"):

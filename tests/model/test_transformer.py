@@ -147,3 +147,33 @@ def test_settings_that_make_no_model_are_refused() -> None:
         c.ModelConfig(vocabulary=10, context=10)
     with pytest.raises(ValueError, match="no encoder"):
         build(llama_config()).encode(some_ids(1, 2))
+
+
+def test_training_joins_the_projections_and_computes_the_same(
+    decoder: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gradients() -> dict[str, torch.Tensor]:
+        decoder.zero_grad()
+        decoder.logits(decoder.decode(some_ids(2, 7))).square().mean().backward()
+        return {n: p.grad.clone() for n, p in decoder.named_parameters() if p.grad is not None}
+
+    def watched() -> dict[str, torch.Tensor]:
+        """With the inputs of one projection looked at: then it must be called."""
+        seen: list[torch.Size] = []
+        looking = (
+            decoder.decoder.blocks[0]
+            .mixers[0]
+            .k.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+        )
+        found = gradients()
+        looking.remove()
+        assert seen == [torch.Size([2, 7, 32])]
+        return found
+
+    joined, mixed = gradients(), watched()
+    monkeypatch.setattr("matura.model.block.joined", lambda _: None)
+    apart = gradients()
+    assert joined.keys() == apart.keys() == dict(decoder.named_parameters()).keys()
+    for name, gradient in apart.items():
+        torch.testing.assert_close(joined[name], gradient, **EXACT, msg=name)
+        torch.testing.assert_close(mixed[name], gradient, **EXACT, msg=name)

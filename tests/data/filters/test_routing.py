@@ -44,7 +44,11 @@ def test_settings_of_a_language_take_the_place_of_the_others() -> None:
     (one,) = outcome.dropped
     assert (one.step, one.reason, one.detail) == ("gopher", "words", "words is 72; at least 1000")
     words = outcome.measures["gopher.words"]
-    assert [math.isnan(value) for value in words] == [False, True, False]  # without the filter nothing is measured
+    assert [math.isnan(value) for value in words] == [
+        False,
+        True,
+        False,
+    ]  # without the filter nothing is measured
 
 
 def test_a_filter_can_be_on_for_one_language_only() -> None:
