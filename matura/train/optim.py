@@ -24,7 +24,8 @@ def build_optimizer(
     """The optimizer over the trainable parameters: matrices with decay, vectors without.
 
     With `kind="muon"` the matrices inside the blocks are updated by Muon; embeddings and the output layer, whose rows
-    belong to single tokens, by AdamW. `whole` and `part` are for a model that is cut over ranks (see `Muon`).
+    belong to single tokens, by AdamW. `whole` and `part` are for a model that is cut over ranks (see `Muon`);
+    such a model gets AdamW's plain form, since the fused one knows one grid of ranks at a time.
     """
     matrices, tables, vectors = _kinds(model)
     settings: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
@@ -33,8 +34,9 @@ def build_optimizer(
             {"params": [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        # One pass over memory for an update (fused), not one for each of its ten operations.
-        return torch.optim.AdamW(_filled(plain), weight_decay=config.weight_decay, fused=True, **settings)
+        # Fused is one pass over memory for an update, not one for each of its ten operations.
+        settings["fused"] = all(type(p.detach()) is Tensor for p in model.parameters())
+        return torch.optim.AdamW(_filled(plain), weight_decay=config.weight_decay, **settings)
     groups: list[dict[str, Any]] = [
         {"params": matrices, "orthogonal": True},
         {"params": tables},
