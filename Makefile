@@ -30,7 +30,7 @@ demo: .venv/.ready
 	@echo "(matura is $(BIN)/matura here: $(BIN)/matura chat adapt/assistant)"
 
 test: .venv/.ready-dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/.ready-dev
 	$(BIN)/ruff format --check .

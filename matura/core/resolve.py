@@ -63,15 +63,15 @@ def bring(recipe: Recipe, workspace: Workspace, pull: Pull) -> dict[tuple[str, s
 
 
 def remembered_raw_input(
-    path: Path, workspace: Workspace, keep: bool = True, make: Callable[[Path], RawInput] = raw_input
+    path: Path, workspace: Workspace, keep: bool = True, make: Callable[[Path], RawInput] | None = None
 ) -> RawInput:
     """`raw_input`, without hashing again what has had the same names, sizes and times since it was hashed.
 
-    `keep` False looks the answer up but stores none. `make` is what hashes, such as `raw.readable_input`.
+    `keep` False looks the answer up but stores none. `make` is what hashes instead, such as `raw.readable_input`.
     """
     began = time.time()
     listing, newest = _listing(path)
-    named = canonical_hash(listing if make is raw_input else [*listing, make.__name__])
+    named = canonical_hash(listing if make is None else [*listing, make.__name__])
     cache = workspace.root / "cache" / f"raw-{named}.json"
     if newest < began - SETTLED_SECONDS:
         try:
@@ -79,7 +79,7 @@ def remembered_raw_input(
             return RawInput(Path(value["path"]), value["id"], value["files"])
         except (OSError, FormatError, KeyError):
             pass
-    made = make(path)
+    made = (make or raw_input)(path)
     if keep and newest < began - SETTLED_SECONDS and _listing(path)[0] == listing:
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_json(cache, {"path": str(made.path), "id": made.id, "files": made.files})
@@ -98,7 +98,7 @@ def _raw(step: Step, setting: str, workspace: Workspace, look_only: bool) -> Raw
     place: Any = own(step.config, setting, workspace) if own else step.outside[setting]
     if isinstance(place, RawInput):
         return place
-    make = getattr(step.module, "hash_raw", raw_input)
+    make = getattr(step.module, "hash_raw", None)
     return remembered_raw_input(Path(place), workspace, keep=not look_only, make=make)
 
 

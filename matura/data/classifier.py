@@ -68,7 +68,8 @@ class Classifier:
         from safetensors.numpy import save_file
 
         numbers = np.array([self.bias, self.slope, self.offset], dtype=np.float64)
-        metadata = {"version": str(VERSION), "about": json.dumps(self.about, sort_keys=True)}
+        # One entry: the library writes several in an order that changes from file to file.
+        metadata = {"classifier": json.dumps({"version": VERSION, "about": self.about}, sort_keys=True)}
         with atomic_write(path) as temporary:
             save_file({"weights": self.weights, "curve": numbers}, temporary, metadata=metadata)
 
@@ -81,15 +82,14 @@ def load(path: Path) -> Classifier:
         raise FormatError(f"{path}: larger than any classifier. Remove it, it is made again.")
     try:
         with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
+            written = json.loads((file.metadata() or {}).get("classifier", "{}"))
             weights, curve = file.get_tensor("weights"), file.get_tensor("curve")
-            about = json.loads(metadata.get("about", "{}"))
     except (SafetensorError, ValueError) as error:
         raise FormatError(f"{path}: no classifier ({error}). Remove it, it is made again.") from error
-    if metadata.get("version") != str(VERSION) or weights.shape != (1 << BITS,) or curve.shape != (3,):
+    if written.get("version") != VERSION or weights.shape != (1 << BITS,) or curve.shape != (3,):
         raise FormatError(f"{path}: a classifier of another version. Remove it, it is made again.")
     bias, slope, offset = map(float, curve)
-    return Classifier(weights, bias, slope, offset, about)
+    return Classifier(weights, bias, slope, offset, written["about"])
 
 
 def train(examples: Sequence[Example]) -> Classifier:

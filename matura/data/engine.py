@@ -83,12 +83,12 @@ def _daft(kind: str, address: str | None) -> Any:
             daft.set_runner_ray(address)
         else:
             daft.set_runner_native()
-            # In order, a worker that is done waits until the slowest of its neighbours is done too.
-            daft.set_execution_config(maintain_order=False)
     except Exception as error:  # Daft's own exceptions have no common name
-        if daft.runners.get_or_infer_runner_type() == kind:  # the process uses it already
-            return daft
-        raise MaturaError(f"the {kind} engine does not start: {error}") from error
+        if daft.runners.get_or_infer_runner_type() != kind:  # else the process uses it already
+            raise MaturaError(f"the {kind} engine does not start: {error}") from error
+    if kind == "native":
+        # In order, a worker that is done waits until the slowest of its neighbours is done too.
+        daft.set_execution_config(maintain_order=False)
     return daft
 
 

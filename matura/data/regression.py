@@ -84,21 +84,27 @@ def fit(rows: Rows, labels: Vector, penalty: float) -> Vector:
         margin = rows @ weights
         each = np.logaddexp(0.0, margin) - labels * margin
         gradient = rows.transposed(importance * (logistic(margin) - labels)) + shrink * weights
-        return float(importance @ each + 0.5 * (shrink * weights) @ weights), gradient
+        return dot(importance, each) + 0.5 * dot(shrink * weights, weights), gradient
 
     return minimise(loss, np.zeros(len(rows.columns) + 1))
+
+
+def dot(a: Vector, b: Vector) -> float:
+    """The sum of products, by additions in one fixed order: those of a BLAS depend on where its operands lie in
+    memory, and the last bits with them."""
+    return float(np.sum(a * b))
 
 
 def minimise(loss: Callable[[Vector], tuple[float, Vector]], start: Vector) -> Vector:
     """The minimum of a convex function that gives value and gradient."""
     x, (value, gradient) = start, loss(start)
-    first = float(np.linalg.norm(gradient))
+    first = dot(gradient, gradient) ** 0.5
     past: list[tuple[Vector, Vector]] = []
     for _ in range(STEPS):
-        if np.linalg.norm(gradient) <= TOLERANCE * first:
+        if dot(gradient, gradient) ** 0.5 <= TOLERANCE * first:
             break
         direction = -_two_loops(gradient, past)
-        slope, length = float(gradient @ direction), 1.0 if past else 1 / max(first, 1.0)
+        slope, length = dot(gradient, direction), 1.0 if past else 1 / max(first, 1.0)
         while True:
             there = x + length * direction
             new, new_gradient = loss(there)
@@ -108,7 +114,7 @@ def minimise(loss: Callable[[Vector], tuple[float, Vector]], start: Vector) -> V
         if length < 1e-10:
             break
         moved, turned = there - x, new_gradient - gradient
-        if moved @ turned > 1e-12:
+        if dot(moved, turned) > 1e-12:
             past = [*past[-HISTORY + 1 :], (moved, turned)]
         x, value, gradient = there, new, new_gradient
     return x
@@ -118,14 +124,14 @@ def _two_loops(gradient: Vector, past: Sequence[tuple[Vector, Vector]]) -> Vecto
     """The gradient times the approximate inverse of the second derivatives."""
     direction, scales = gradient.copy(), []
     for moved, turned in reversed(past):
-        scale = (moved @ direction) / (moved @ turned)
+        scale = dot(moved, direction) / dot(moved, turned)
         scales.append(scale)
         direction -= scale * turned
     if past:
         moved, turned = past[-1]
-        direction *= (moved @ turned) / (turned @ turned)
+        direction *= dot(moved, turned) / dot(turned, turned)
     for (moved, turned), scale in zip(past, reversed(scales), strict=True):
-        direction += (scale - (turned @ direction) / (moved @ turned)) * moved
+        direction += (scale - dot(turned, direction) / dot(moved, turned)) * moved
     return direction
 
 
@@ -139,7 +145,7 @@ def platt(scores: Vector, labels: Vector) -> tuple[float, float]:
         margin = curve[0] * scores + curve[1]
         off = logistic(margin) - targets
         return float((np.logaddexp(0.0, margin) - targets * margin).sum()), np.array(
-            [off @ scores, off.sum()]
+            [dot(off, scores), off.sum()]
         )
 
     slope, offset = minimise(loss, np.array([0.0, 0.0]))

@@ -111,7 +111,7 @@ def test_an_encoder_learns_to_fill_masks(world: dict[str, Artifact], tmp_path: P
     control = run(pretrain, tmp_path / "control", **world, **settings, optimizer={"lr": 1e-9})
     found = made.summary["heldout"]["heldout_masked_accuracy"]
     assert found > 0.3
-    assert found > 3 * control.summary["heldout"]["heldout_masked_accuracy"]
+    assert found > 2 * control.summary["heldout"]["heldout_masked_accuracy"]
     assert store.load(made.path).encoder is not None
 
 

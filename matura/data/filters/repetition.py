@@ -113,7 +113,9 @@ def run_shares(group: Layout, top: tuple[int, ...], duplicate: tuple[int, ...]) 
         if n in duplicate:
             again = _counted(n, places, np.repeat(first, counts), len(hash_W))
             weights = before_W[again + n] - before_W[again]
-            found[f"duplicate_{n}_grams"] = np.bincount(document_W[again], weights, len(words_D)).astype(float)
+            found[f"duplicate_{n}_grams"] = np.bincount(document_W[again], weights, len(words_D)).astype(
+                float
+            )
     sizes = np.array([len(text) or np.nan for text in group.texts])
     return {name: column / sizes for name, column in found.items()}
 
