@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from matura.core import artifact, planning, resolve
-from matura.core.artifact import Artifact, Draft
+from matura.core.artifact import METRICS, Artifact, Draft
 from matura.core.manifest import DRAFT, RECORD, RESUME
 from matura.core.metrics import MetricsLog
 from matura.core.recipe import Recipe, Step
@@ -55,13 +55,31 @@ def _stage(step: Step, inputs: dict[str, Resolved], place: Path) -> Artifact:
     together = getattr(step.module, "TOGETHER", False)
     while not (place / RECORD).is_file():
         if together and (place / DRAFT).is_file():
-            step.module.run(step.config, inputs, _draft(place))
-            together = False
+            made = step.module.run(step.config, inputs, Followed(place))
+            assert isinstance(made, Artifact)
+            return made
         time.sleep(POLL_SECONDS)
     return artifact.load(place)
 
 
-def _draft(place: Path) -> Draft:
-    """The draft that rank 0 began, for one who writes nothing into it but the own parts of checkpoints."""
-    request: dict[str, Any] = {"kind": "", "stage": "", "resumed": 0}
-    return Draft(place, place / RESUME, MetricsLog(place / "metrics.jsonl"), request)
+class _Silence(MetricsLog):
+    """Rank 0 writes the log."""
+
+    def log(self, step: int, **numbers: Any) -> None:
+        pass
+
+    def rewind(self, step: int) -> None:
+        pass
+
+
+class Followed(Draft):
+    """The draft that rank 0 began, for one who adds to nothing but the checkpoints of all ranks."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place, place / RESUME, _Silence(place / METRICS), {"resumed": 0})
+
+    def commit(self, summary: Mapping[str, Any], logs: Iterable[str] = ()) -> Artifact:
+        """What rank 0 commits, once it has."""
+        while not (self.path / RECORD).is_file():
+            time.sleep(POLL_SECONDS)
+        return artifact.load(self.path)

@@ -34,6 +34,7 @@ from tests.train.test_batches import examples
 
 STEPS, ROWS = 3, 8
 ADAMW = OptimizerConfig(lr=1e-2, weight_decay=0.1)
+MUON = ADAMW.model_copy(update={"kind": "muon"})
 CLIP = 0.5
 
 
@@ -89,6 +90,7 @@ def _whole(encoder: c.StackConfig | None, decoder: c.StackConfig | None, **head:
 MODELS: dict[str, tuple[c.ModelConfig, Callable[[Any, Any], Tensor]]] = {
     "tied": (llama_config(), next_token),
     "untied": (llama_config(tied=False), next_token),
+    "muon": (llama_config(tied=False), next_token),
     "qk_norm": (_llama(qk_norm=c.RMSNorm()), next_token),
     "lora": (llama_config(), next_token),
     "recomputed": (_whole(None, _relative()), next_token),
@@ -135,7 +137,8 @@ def train_on(
     if name == "recomputed":
         checkpoint_activations(model)
     ranks = parallel.place(model, ranks, precision)
-    optimizer = build_optimizer(model, ADAMW)
+    settings = MUON if name == "muon" else ADAMW
+    optimizer = build_optimizer(model, settings, whole=parallel.whole, part=parallel.part)
     start = 0
     if folder and (found := sharded.restore(folder, model, optimizer, ranks)) is not None:
         start, position = found

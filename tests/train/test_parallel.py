@@ -27,14 +27,16 @@ CASES = {
         *("tied/ddp-1-1", "tied/fsdp-1-1", "tied/none-2-1", "tied/fsdp-2-1", "untied/none-2-1"),
         *("qk_norm/none-2-1", "lora/fsdp-1-1", "recomputed/fsdp-1-1", "recomputed/none-2-1"),
         *("bert/ddp-1-1", "bert/none-2-1", "t5/fsdp-1-1", "t5/none-2-1"),
+        *("muon/ddp-1-1", "muon/fsdp-1-1", "muon/none-2-1", "muon/fsdp-2-1"),
     ],
     4: [
         *("tied/fsdp-1-1", "tied/fsdp-2-1", "tied/fsdp-1-2", "tied/fsdp-2-2", "untied/fsdp-2-1"),
         *("bert/fsdp-2-1", "t5/fsdp-2-1", "t5/fsdp-1-2", "recomputed/fsdp-2-1"),
+        *("muon/fsdp-2-1", "muon/fsdp-1-2"),
     ],
 }[RANKS]
 RESUMED = {
-    2: ["tied/ddp-1-1/fsdp-1-1", "tied/fsdp-1-1/ddp-1-1", "t5/none-2-1/fsdp-1-1", "tied/fsdp-1-1/alone"],
+    2: ["tied/ddp-1-1/fsdp-1-1", "tied/fsdp-1-1/ddp-1-1", "t5/none-2-1/fsdp-1-1", "muon/fsdp-1-1/alone"],
     4: ["tied/fsdp-2-1/fsdp-1-1", "t5/fsdp-1-2/fsdp-2-1", "tied/fsdp-2-1/alone"],
 }[RANKS]
 LOW = {
