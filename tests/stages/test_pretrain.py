@@ -11,6 +11,7 @@ from matura.core.config import parse
 from matura.core.errors import ArtifactError, ConfigError, MaturaError
 from matura.core.metrics import MetricsLog
 from matura.core.records import Conversation
+from matura.evaluate import training_report
 from matura.model import store
 from matura.stages import encode, pretrain
 from matura.tokenizer import conversation
@@ -52,6 +53,13 @@ def numbers(made: Artifact) -> list[dict[str, Any]]:
 
 def files(made: Artifact) -> dict[str, str]:
     return {name: one["sha256"] for name, one in made.record["files"].items() if not one["log"]}
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than training here; the run of `trained` draws, which is made before this."""
+    request.getfixturevalue("trained")
+    monkeypatch.setattr(training_report.plots, "curve", lambda *given, **more: "<svg></svg>")
 
 
 @pytest.fixture(scope="module")
