@@ -10,7 +10,7 @@ from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError
 from matura.core.plan import Estimate
-from matura.core.settings import OptimizerConfig, ParallelConfig, PrecisionName
+from matura.core.settings import OptimizerConfig, ParallelConfig, PrecisionName, Recompute
 
 if TYPE_CHECKING:
     from matura.model.transformer import Transformer
@@ -56,8 +56,9 @@ class Config(config.Config):
     spikes: settings.Spikes = settings.Spikes()
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
     precision: PrecisionName = Field("auto", description="Dtype of products; weights are always float32")
-    recompute: int = Field(
-        0, ge=0, description="Compute the inside of every n-th block again in the backward pass; 0: keep all"
+    activation_checkpointing: Recompute = Field(
+        "none",
+        description="Blocks whose inside is computed again in the backward pass: none, full, or every n-th",
     )
     compile: settings.OnOff = Field("off", description="torch.compile for every block; needs a compiler")
     parallel: ParallelConfig = Field(

@@ -74,12 +74,13 @@ class Run:
         settings = model_config(shape, material.format.tokenizer.vocab_size, sizes.sequence, start)
         model = Transformer(settings)
         model = model.initialize(config.seed) if shape.initial == "gpt2" else initialize(model, config.seed)
-        transforms.checkpoint_activations(model, config.recompute)
         if config.compile == "on":
             transforms.compile_blocks(model, config.device)
+        transforms.checkpoint_activations(model, config.activation_checkpointing)
         model.to(config.device)
         precision = choose_precision(config.precision, config.device)
         ranks = parallel.place(model, ranks, precision)
+        torch.manual_seed(config.seed + ranks.data_rank)  # of dropout: ranks that share a batch drop the same
         portions = pretraining.portions(sizes, settings, ranks.data)
         batches = pretraining.batches(
             material, task, portions, sizes.sequence, config.seed, ranks, config.device

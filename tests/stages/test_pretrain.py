@@ -114,7 +114,7 @@ def test_killed_at_any_checkpoint_it_ends_in_the_same_bits(
 
 def test_an_encoder_learns_to_fill_masks(world: dict[str, Artifact], tmp_path: Path) -> None:
     settings = {**SMALL, "shape": {"kind": "encoder", "layers": 1, "width": 32}}
-    settings["sizes"] = {**SMALL["sizes"], "tokens": "40K"}
+    settings["sizes"] = {**SMALL["sizes"], "tokens": "24K"}
     made = run(pretrain, tmp_path / "model", **world, **settings, masking={"words": "whole"})
     control = run(pretrain, tmp_path / "control", **world, **settings, optimizer={"lr": 1e-9})
     found = made.summary["heldout"]["heldout_masked_accuracy"]

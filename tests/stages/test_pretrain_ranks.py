@@ -14,30 +14,25 @@ from matura.core.artifact import Artifact
 from matura.core.metrics import MetricsLog
 from matura.core.workspace import Workspace
 from matura.model import store
-from matura.stages import encode
+from matura.stages import encode, pretrain
 from tests.stages.test_encode import tokenizer
 from tests.tiny_models import corpus, run
 
+SETTINGS = {
+    "shape": {"layers": 1, "width": 32},
+    "sizes": {"tokens": "4K", "step": 512, "rows": 4, "sequence": 32},
+    "watch": {"every": 4},
+    "save_every": 3,
+}
 
-def recipe(folder: Path, tokens: Artifact) -> Path:
-    stage = {
-        "stage": "pretrain",
-        "tokens": str(tokens.path),
-        "shape": {"layers": 1, "width": 32},
-        "sizes": {"tokens": "4K", "step": 512, "rows": 4, "sequence": 32},
-        "watch": {"every": 4},
-        "save_every": 3,
-    }
-    path = folder / "recipe.yaml"
+
+def start(tokens: Artifact, workspace: Path, ranks: int) -> Artifact:
+    """`matura run` in several processes that torchrun starts."""
+    stage = {"stage": "pretrain", "tokens": str(tokens.path), "parallel": {"kind": "fsdp"}, **SETTINGS}
+    path = workspace.with_suffix(".yaml")
     path.write_text(yaml.safe_dump({"name": "ranks", "stages": {"model": stage}}))
-    return path
-
-
-def start(path: Path, workspace: Path, *settings: str, ranks: int = 1) -> Artifact:
-    """`matura run` in one process, or in several that torchrun starts."""
-    several = ["torch.distributed.run", "--nproc-per-node", str(ranks), "--rdzv-backend", "c10d"]
-    several += ["--rdzv-endpoint", "localhost:0", "-m"]
-    command = [sys.executable, "-m", *(several if ranks > 1 else []), "matura", "run", str(path), *settings]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "matura", "run", str(path)]
     environment = {**os.environ, "MATURA_WORKSPACE": str(workspace), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[:4000]
@@ -50,9 +45,8 @@ def start(path: Path, workspace: Path, *settings: str, ranks: int = 1) -> Artifa
 def test_two_processes_make_the_model_of_one(tmp_path: Path) -> None:
     texts = corpus(tmp_path / "corpus", documents=60)
     tokens = run(encode, tmp_path / "tokens", corpus=texts, tokenizer=tokenizer(tmp_path / "tok"))
-    path = recipe(tmp_path, tokens)
-    alone = start(path, tmp_path / "one")
-    shared = start(path, tmp_path / "two", "model.parallel.kind=fsdp", ranks=2)
+    alone = run(pretrain, tmp_path / "one", tokens=tokens, **SETTINGS)
+    shared = start(tokens, tmp_path / "two", ranks=2)
     artifact.verify(shared)
     one, two = (store.load(made.path).state_dict() for made in (alone, shared))
     for name, tensor in one.items():
