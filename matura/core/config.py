@@ -7,7 +7,7 @@ A stage declares its settings as a subclass of `Config`. A setting that names an
 import difflib
 import json
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
@@ -68,8 +68,9 @@ def parse(cls: type[C], values: dict[str, Any], where: str) -> C:
 
 def check(cls: type[C], values: dict[str, Any]) -> tuple[C | None, list[Problem]]:
     """Like `parse`, but hands the problems back, so that a recipe can add its own and name the lines."""
+    problems = list(_left_off(cls, values, ()))
     values = with_group_defaults(cls, values)
-    problems = list(_booleans_for_numbers(cls, values, ()))
+    problems += _booleans_for_numbers(cls, values, ())
     config = None
     try:
         config = cls.model_validate(values)
@@ -253,6 +254,18 @@ def _booleans_for_numbers(cls: type[pydantic.BaseModel], values: Any, place: Pla
             yield Problem((*place, name), f"expected a number, got {json.dumps(value)}")
         for inner in _models(members):
             yield from _booleans_for_numbers(inner, value, (*place, name))
+
+
+def _left_off(cls: type[Config], values: Mapping[str, Any], place: Place) -> Iterator[Problem]:
+    """Groups that are given settings while their `use`, off by default, is not: they would silently do nothing."""
+    for name, info in cls.model_fields.items():
+        given, default = values.get(name), info.get_default(call_default_factory=True)
+        if not isinstance(given, Mapping) or not isinstance(default, Config):
+            continue
+        if given and "use" not in given and getattr(default, "use", None) == "off":
+            message = f"{', '.join(map(str, given))} would do nothing while `use` is off; give use=on too"
+            yield Problem((*place, name), f"{message} (or use=off to leave it off)")
+        yield from _left_off(type(default), given, (*place, name))
 
 
 @dataclass(frozen=True)
