@@ -297,7 +297,11 @@ class _Step:
 def _problems_of(cls: type[Config], error: pydantic.ValidationError, seen: set[Place]) -> list[Problem]:
     """Pydantic's errors in our words, one for each place (a union reports each of its members)."""
     found: dict[Place, list[str]] = {}
-    for item in error.errors(include_url=False):
+    items = error.errors(include_url=False)
+    inner = {item["loc"][:-1] for item in items}
+    for item in items:
+        if item["type"] == "too_short" and item["loc"] in inner:
+            continue  # only because its wrong items are not counted
         unknown = item["type"] == "extra_forbidden"
         step = _Step.walk(cls, item["loc"], unknown)
         if step.place not in seen:

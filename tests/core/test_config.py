@@ -240,3 +240,15 @@ def test_a_group_that_is_off_is_not_given_settings_unnoticed():
     assert config.parse(Kitchen, Kitchen().model_dump(mode="json"), "test") == Kitchen()
     with pytest.raises(ConfigError, match=r"test: sieve: mesh would do nothing.*give use=on too"):
         config.parse(Kitchen, {"sieve": {"mesh": 5}}, "test")
+
+
+class Menu(Config):
+    dishes: tuple[Literal["soup", "salad"], ...] = Field(("soup",), min_length=1)
+
+
+def test_a_list_of_wrong_items_is_not_called_empty():
+    with pytest.raises(ConfigError) as caught:
+        config.parse(Menu, {"dishes": ["nails"]}, "test")
+    assert str(caught.value) == "test: dishes[0]: expected 'soup' or 'salad', got \"nails\""
+    with pytest.raises(ConfigError, match="at least 1 item"):
+        config.parse(Menu, {"dishes": []}, "test")
