@@ -7,7 +7,7 @@ A stage declares its settings as a subclass of `Config`. A setting that names an
 import difflib
 import json
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
@@ -68,8 +68,9 @@ def parse(cls: type[C], values: dict[str, Any], where: str) -> C:
 
 def check(cls: type[C], values: dict[str, Any]) -> tuple[C | None, list[Problem]]:
     """Like `parse`, but hands the problems back, so that a recipe can add its own and name the lines."""
+    problems = list(_left_off(cls, values, ()))
     values = with_group_defaults(cls, values)
-    problems = list(_booleans_for_numbers(cls, values, ()))
+    problems += _booleans_for_numbers(cls, values, ())
     config = None
     try:
         config = cls.model_validate(values)
@@ -255,6 +256,18 @@ def _booleans_for_numbers(cls: type[pydantic.BaseModel], values: Any, place: Pla
             yield from _booleans_for_numbers(inner, value, (*place, name))
 
 
+def _left_off(cls: type[Config], values: Mapping[str, Any], place: Place) -> Iterator[Problem]:
+    """Groups that are given settings while their `use`, off by default, is not: they would silently do nothing."""
+    for name, info in cls.model_fields.items():
+        given, default = values.get(name), info.get_default(call_default_factory=True)
+        if not isinstance(given, Mapping) or not isinstance(default, Config):
+            continue
+        if given and "use" not in given and getattr(default, "use", None) == "off":
+            message = f"{', '.join(map(str, given))} would do nothing while `use` is off; give use=on too"
+            yield Problem((*place, name), f"{message} (or use=off to leave it off)")
+        yield from _left_off(type(default), given, (*place, name))
+
+
 @dataclass(frozen=True)
 class _Step:
     """Where a pydantic error's location leads: our place, and the types allowed there."""
@@ -284,7 +297,11 @@ class _Step:
 def _problems_of(cls: type[Config], error: pydantic.ValidationError, seen: set[Place]) -> list[Problem]:
     """Pydantic's errors in our words, one for each place (a union reports each of its members)."""
     found: dict[Place, list[str]] = {}
-    for item in error.errors(include_url=False):
+    items = error.errors(include_url=False)
+    inner = {item["loc"][:-1] for item in items}
+    for item in items:
+        if item["type"] == "too_short" and item["loc"] in inner:
+            continue  # only because its wrong items are not counted
         unknown = item["type"] == "extra_forbidden"
         step = _Step.walk(cls, item["loc"], unknown)
         if step.place not in seen:

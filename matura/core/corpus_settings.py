@@ -35,7 +35,7 @@ class Source(Config):
 class Engine(Config):
     """What runs the steps."""
 
-    kind: Literal["native", "ray"] = "native"
+    kind: Literal["native", "ray"] = Field("native", description="This machine, or a Ray cluster")
     address: str | None = Field(None, description="Address of a Ray cluster; None starts one on this machine")
     workers: int = Field(0, ge=0, description="Worker processes; 0: one for each core")
     part_bytes: int = Field(32 << 20, ge=1 << 16, description="Text that one task reads")
@@ -77,26 +77,30 @@ class Gopher(Config):
     """Quality rules of arXiv:2112.11446, table A1."""
 
     use: OnOff = "off"
-    min_words: int = 50
-    max_words: int = 100_000
-    min_mean_word: float = 3.0
-    max_mean_word: float = 10.0
-    max_symbol_ratio: float = Field(0.1, description="Hash signs and ellipses per word")
-    max_bullet_lines: float = 0.9
-    max_ellipsis_lines: float = 0.3
-    min_alphabetic_words: float = 0.8
-    min_stop_words: int = 2
-    stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
+    min_words: int = Field(50, ge=0, description="Words that are not only punctuation")
+    max_words: int = Field(100_000, ge=0, description="The same, at most")
+    min_mean_word: float = Field(3.0, ge=0, description="Characters of a word, on average")
+    max_mean_word: float = Field(10.0, ge=0, description="The same, at most")
+    max_symbol_ratio: float = Field(0.1, ge=0, description="Hash signs and ellipses per word")
+    max_bullet_lines: float = Field(0.9, ge=0, description="Share of lines that begin with a bullet")
+    max_ellipsis_lines: float = Field(0.3, ge=0, description="Share of lines that end with an ellipsis")
+    min_alphabetic_words: float = Field(0.8, ge=0, description="Least share of words with a letter")
+    min_stop_words: int = Field(2, ge=0, description="How many of `stop_words` must occur")
+    stop_words: tuple[str, ...] = Field(
+        ("the", "be", "to", "of", "and", "that", "have", "with"), description="Compared as they are written"
+    )
 
 
 class Repetition(Config):
     """Repetition rules of arXiv:2112.11446, table A1: shares of lines, paragraphs and n-grams that repeat."""
 
     use: OnOff = "off"
-    max_duplicate_lines: float = 0.3
-    max_duplicate_paragraphs: float = 0.3
-    max_duplicate_line_characters: float = 0.2
-    max_duplicate_paragraph_characters: float = 0.2
+    max_duplicate_lines: float = Field(0.3, ge=0, description="Share of lines that occurred before")
+    max_duplicate_paragraphs: float = Field(0.3, ge=0, description="Share of paragraphs that occurred before")
+    max_duplicate_line_characters: float = Field(0.2, ge=0, description="Share of characters in such lines")
+    max_duplicate_paragraph_characters: float = Field(
+        0.2, ge=0, description="Share of characters in such paragraphs"
+    )
     top_ngrams: dict[int, float] = Field(
         {2: 0.2, 3: 0.18, 4: 0.16}, description="n: share of characters in the most frequent n-gram"
     )
@@ -111,34 +115,42 @@ class C4(Config):
 
     use: OnOff = "off"
     terminal_punctuation: bool = Field(True, description="Drop lines that do not end as a sentence")
-    min_line_words: int = 3
-    max_word_characters: int = 1000
-    drop_javascript_lines: bool = True
-    drop_policy_lines: bool = True
-    drop_lorem_ipsum: bool = True
-    drop_curly_bracket: bool = True
-    min_sentences: int = 5
+    min_line_words: int = Field(3, ge=0, description="Drop lines with fewer words")
+    max_word_characters: int = Field(1000, ge=0, description="Drop lines with a longer word")
+    drop_javascript_lines: bool = Field(True, description="Drop lines that mention JavaScript")
+    drop_policy_lines: bool = Field(
+        True, description="Drop lines about cookies, privacy policy or terms of use"
+    )
+    drop_lorem_ipsum: bool = Field(True, description="Drop documents that hold it")
+    drop_curly_bracket: bool = Field(True, description="Drop documents that hold one")
+    min_sentences: int = Field(5, ge=0, description="Least sentences that are left")
 
 
 class FineWeb(Config):
     """Rules of arXiv:2406.17557, section 3.3."""
 
     use: OnOff = "off"
-    min_lines_with_punctuation: float = 0.12
-    max_short_lines: float = 0.67
-    short_line_characters: int = 30
-    max_duplicate_line_characters: float = 0.01
-    max_newlines_per_word: float = 0.3
+    min_lines_with_punctuation: float = Field(
+        0.12, ge=0, description="Least share of lines that end as a sentence"
+    )
+    max_short_lines: float = Field(0.67, ge=0, description="Share of short lines")
+    short_line_characters: int = Field(30, ge=0, description="Longest line that is short")
+    max_duplicate_line_characters: float = Field(
+        0.01, ge=0, description="Share of characters in lines that occurred before"
+    )
+    max_newlines_per_word: float = Field(0.3, ge=0, description="Line breaks over words")
 
 
 class Code(Config):
     """Rules for source code."""
 
     use: OnOff = "off"
-    max_line_characters: int = 1000
-    max_mean_line_characters: float = 100.0
-    min_alphanumeric: float = 0.25
-    drop_generated: bool = True
+    max_line_characters: int = Field(1000, ge=0, description="Longest line")
+    max_mean_line_characters: float = Field(100.0, ge=0, description="Mean length of a line")
+    min_alphanumeric: float = Field(
+        0.25, ge=0, description="Least share of characters that are ASCII letters and digits"
+    )
+    drop_generated: bool = Field(True, description="Drop files whose head says that a program wrote them")
 
 
 class Quality(Config):
@@ -162,7 +174,7 @@ class Toxicity(Config):
     examples: Annotated[str | None, Input("raw")] = Field(
         None, description="JSON Lines of {text, label: 0 or 1}"
     )
-    threshold: float = Field(0.5, ge=0, le=1)
+    threshold: float = Field(0.5, ge=0, le=1, description="Score from which a text is dropped")
     group_thresholds: Literal["same", "equal-rates"] = Field(
         "same",
         description="equal-rates: texts that mention a group of people get a threshold raised so far that its "
@@ -175,8 +187,8 @@ class Fuzzy(Config):
 
     use: OnOff = "off"
     words: int = Field(5, ge=1, description="Words in a shingle")
-    bands: int = Field(20, ge=1)
-    rows: int = Field(6, ge=1)
+    bands: int = Field(20, ge=1, description="Documents that agree in one band are compared")
+    rows: int = Field(6, ge=1, description="Hashes in a band: more rows or fewer bands find less")
     jaccard: float = Field(0.8, gt=0, le=1, description="Least true Jaccard index of duplicates")
     keep: Literal["longest", "first"] = Field("longest", description="Which document of a cluster stays")
 
@@ -191,8 +203,10 @@ class Substring(Config):
 class Pii(Config):
     """Personal data and secrets."""
 
-    action: Literal["mask", "pseudonymise", "report", "drop"] = "mask"
-    ip: bool = False
+    action: Literal["mask", "pseudonymise", "report", "drop"] = Field(
+        "mask", description="`<EMAIL>` in its place; made-up values; only count; drop the document"
+    )
+    ip: bool = Field(False, description="IP addresses too")
     national_ids: tuple[str, ...] = Field(
         (), description="Countries (ISO 3166) whose personal numbers are looked for"
     )

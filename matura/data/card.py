@@ -20,12 +20,14 @@ SIZES = (
     ("1M<n<10M", 10**7),
 )
 LARGER = (("10M<n<100M", 10**8), ("100M<n<1B", 10**9), ("n>1B", None))
-LICENSES = {
-    "psf-2.0": "other",
-    "gpl-2.0-only": "gpl-2.0",
-    "gpl-3.0-only": "gpl-3.0",
-    "gpl-2.0-or-later": "gpl-2.0",
-}
+HUB_LICENSES = """
+afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc0-1.0
+cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0
+cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cdla-permissive-1.0
+cdla-permissive-2.0 cdla-sharing-1.0 ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 gfdl gpl gpl-2.0 gpl-3.0 isc
+lgpl lgpl-2.1 lgpl-3.0 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 osl-3.0 pddl postgresql unlicense wtfpl zlib
+"""
+"""Names that the hub takes for a licence; anything else is `other` there."""
 MAX_ROWS = 30
 PII = {
     "mask": "replaced by typed placeholders",
@@ -52,21 +54,31 @@ def _front(funnel: Mapping[str, Any]) -> Iterator[str]:
     languages = [
         name for name in funnel.get("languages", {}) if re.fullmatch(r"[a-z]{2,3}", name) and name != "und"
     ]
-    licenses = sorted({_license(name) for name in funnel.get("licenses", {}) if name})
+    licenses = sorted({_license(name) for name in funnel.get("licenses", {})})
     values = {
         "license": licenses or ["unknown"],
         **({"language": languages} if languages else {}),
         "size_categories": [size_category(_documents(funnel))],
         "task_categories": ["text-generation"],
         "tags": ["pretraining", "curated", "matura"],
+        # Else the hub would take what was dropped, and the pairs of copies, for data.
+        "configs": [{"config_name": "default", "data_files": [_split("train"), _split("heldout")]}],
     }
     yield from ("---", yaml.safe_dump(values, sort_keys=False).rstrip(), "---", "")
 
 
+def _split(name: str) -> dict[str, str]:
+    return {"split": name, "path": f"{name}.parquet"}
+
+
 def _license(name: str) -> str:
-    """The hub knows short names in lower case."""
-    low = name.lower()
-    return LICENSES.get(low, low) if re.fullmatch(r"[a-z0-9.+-]{1,40}", low) else "other"
+    """The hub's name for an SPDX identifier; "" (none is named) is unknown."""
+    low = re.sub(r"-(only|or-later)$", "", name.lower())
+    if low.startswith("gfdl-"):
+        low = "gfdl"
+    if not name or low == "unknown":
+        return "unknown"
+    return low if low in HUB_LICENSES.split() else "other"
 
 
 def _documents(funnel: Mapping[str, Any]) -> int:
@@ -87,7 +99,7 @@ def _composition(funnel: Mapping[str, Any]) -> Iterator[str]:
         yield from ("", f"| {title} | documents | text |", "|---|---:|---:|")
         ordered = sorted(group.items(), key=lambda item: (-item[1]["bytes"], item[0]))
         for name, one in ordered[:MAX_ROWS]:
-            yield f"| {_cell(name or 'unnamed')} | {one['documents']:,} | {size_text(one['bytes'])} |"
+            yield f"| {_cell(name or 'not named')} | {one['documents']:,} | {size_text(one['bytes'])} |"
         if len(ordered) > MAX_ROWS:
             yield f"| {len(ordered) - MAX_ROWS} more | | |"
     if not any(funnel.get("licenses", {})):

@@ -76,6 +76,8 @@ def _daft(kind: str, address: str | None) -> Any:
     # It reports its use to two hosts unless told not to before it is imported.
     os.environ["DO_NOT_TRACK"] = "true"
     os.environ["DAFT_ANALYTICS_ENABLED"] = "0"
+    # On Ray its bars for its own operators would cover ours, which count parts and documents.
+    os.environ["DAFT_PROGRESS_BAR"] = "0"
     import daft
 
     try:

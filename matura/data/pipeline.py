@@ -324,13 +324,14 @@ def _planted(documents: Iterable[Document], step: Step) -> Iterable[Document]:
 
 
 def shares(rows: Iterable[Row]) -> dict[str, dict[str, dict[str, int]]]:
-    """Documents, bytes and tokens of the corpus by source, language and licence."""
+    """Documents, bytes and tokens of the corpus by source, language and licence; "" is what has none, beside others."""
     totals: dict[str, dict[str, Counter[str]]] = {"sources": {}, "languages": {}, "licenses": {}}
     for row in rows:
         for group, key in (("sources", row.origin), ("languages", row.language), ("licenses", row.license)):
-            if key or group == "sources":
-                totals[group].setdefault(key, Counter()).update(documents=1, bytes=row.bytes)
-    for kinds in totals.values():
+            totals[group].setdefault(key, Counter()).update(documents=1, bytes=row.bytes)
+    for group, kinds in totals.items():
+        if group != "sources" and set(kinds) == {""}:
+            kinds.clear()
         for counts in kinds.values():
             counts["tokens"] = counts["bytes"] // tally.BYTES_PER_TOKEN
     plain: dict[str, dict[str, dict[str, int]]] = json.loads(json.dumps(totals, sort_keys=True))

@@ -110,6 +110,8 @@ def distribution(name: str, histogram: Mapping[str, Sequence[float]], bounds: Se
         for one in bounds:
             for of, name, colour in (("counts", "documents", KEPT), ("bytes", "text", TEXT)):
                 points = curve(histogram, one.least, of)
+                if not one.least:  # beyond the largest value all is kept
+                    points = [*points, (max(edges[-1], one.value * 1.1), 1.0)]
                 label = f"{name} with {'at least' if one.least else 'at most'}"
                 style = "-" if one.least else "-."
                 axes.plot(

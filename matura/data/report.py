@@ -59,7 +59,7 @@ def _figures(funnel: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for key, title in GROUPS.items():
         group = funnel.get(key, {})
         if group and set(group) != {""}:
-            yield _group(title, group, funnel["sources"])
+            yield _group(title, group)
     pii = funnel.get("pii", {})
     found = most({key: count for key, count in pii.get("counts", pii).items() if key != "documents"})
     yield from _counted("Personal data and secrets found", found, "occurrences")
@@ -106,20 +106,12 @@ def _by_size(kept: Mapping[str, Mapping[str, int]]) -> list[str]:
     return sorted(kept, key=lambda name: (-kept[name]["bytes"], name))
 
 
-def _group(
-    title: str, group: Mapping[str, Mapping[str, int]], sources: Mapping[str, Mapping[str, int]]
-) -> dict[str, Any]:
-    """The corpus by language or licence; what has none named comes from the sources' sums."""
-    total = sum(one["bytes"] for one in sources.values())
-    rest = {
-        key: sum(one[key] for one in sources.values()) - sum(one[key] for one in group.values())
-        for key in ("documents", "bytes", "tokens")
-    }
-    if rest["documents"] > 0:
-        group = {**group, "not named": rest}
+def _group(title: str, group: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """The corpus by language or licence."""
+    total = sum(one["bytes"] for one in group.values())
     rows = [
         (
-            name or "unnamed",
+            name or "not named",
             f"{group[name]['documents']:,}",
             size_text(group[name]["bytes"]),
             percent(group[name]["bytes"], total),
@@ -127,7 +119,7 @@ def _group(
         )
         for name in _by_size(group)
     ]
-    bars = [(name or "unnamed", group[name]["bytes"] / 1e6) for name in _by_size(group)[:MAX_BARS]]
+    bars = [(name or "not named", group[name]["bytes"] / 1e6) for name in _by_size(group)[:MAX_BARS]]
     heads = ["", "documents", "text", "share", "tokens (about)"]
     return figure(title, plots.bars(bars, "MB", title), table(heads, rows))
 

@@ -208,12 +208,13 @@ def _checked(text: str) -> str:
 
 def nothing_usable(root: Path, skipped: Sequence[Skipped]) -> MaturaError:
     """The error for a place without documents; it differs for an empty folder and for useless files."""
-    known = "Documents are read from " + ", ".join(SUFFIXES) + " files."
+    known = f"Documents are read from {', '.join(SUFFIXES)} files, tables, web archives and dumps."
     if not skipped:
         return MaturaError(f"{root} holds no documents: it is empty, or all is hidden or excluded. {known}")
     counts = Counter(item.reason for item in skipped)
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
     shown = "; ".join(f"{item.name}: {item.reason} ({item.detail})" for item in skipped[:3])
+    hint = f" {known}" if UNKNOWN in counts else ""
     return MaturaError(
-        f"none of the {len(skipped)} files in {root} can be used ({reasons}). {known}\nFor example: {shown}"
+        f"none of the {len(skipped)} files in {root} can be used ({reasons}).{hint}\nFor example: {shown}"
     )

@@ -105,6 +105,11 @@ class Config(config.Config):
     def _only_the_action(cls, value: Any) -> Any:
         return {"action": value} if isinstance(value, str) else value
 
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _only_the_kind(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _filters_of_languages(self) -> Self:
         for code, groups in self.language.filters.items():

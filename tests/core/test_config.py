@@ -221,3 +221,34 @@ def test_a_group_of_another_kind_takes_nothing_from_the_default():
     assert config.parse(Weather, {"now": {"kind": "cold"}}, "test").now == Cold(degrees=-5)
     stored = Weather(now=Cold(degrees=-9)).model_dump(mode="json")
     assert config.parse(Weather, stored, "test").now == Cold(degrees=-9)
+
+
+class Sieve(Config):
+    use: Literal["on", "off"] = "off"
+    mesh: int = 3
+
+
+class Kitchen(Config):
+    sieve: Sieve = Sieve()
+    tap: Sieve = Sieve(use="on")
+
+
+def test_a_group_that_is_off_is_not_given_settings_unnoticed():
+    for values in ({"use": "on", "mesh": 5}, {"use": "off", "mesh": 5}):
+        assert config.parse(Kitchen, {"sieve": values}, "test").sieve == Sieve.model_validate(values)
+    assert config.parse(Kitchen, {"tap": {"mesh": 5}, "sieve": {}}, "test").tap.mesh == 5
+    assert config.parse(Kitchen, Kitchen().model_dump(mode="json"), "test") == Kitchen()
+    with pytest.raises(ConfigError, match=r"test: sieve: mesh would do nothing.*give use=on too"):
+        config.parse(Kitchen, {"sieve": {"mesh": 5}}, "test")
+
+
+class Menu(Config):
+    dishes: tuple[Literal["soup", "salad"], ...] = Field(("soup",), min_length=1)
+
+
+def test_a_list_of_wrong_items_is_not_called_empty():
+    with pytest.raises(ConfigError) as caught:
+        config.parse(Menu, {"dishes": ["nails"]}, "test")
+    assert str(caught.value) == "test: dishes[0]: expected 'soup' or 'salad', got \"nails\""
+    with pytest.raises(ConfigError, match="at least 1 item"):
+        config.parse(Menu, {"dishes": []}, "test")

@@ -66,6 +66,34 @@ def test_a_missing_licence_is_asked_for() -> None:
     assert "no source named a licence" not in card.render(funnel())
 
 
+def test_documents_without_a_licence_are_told() -> None:
+    text = card.render(funnel(licenses={"MIT": SIZE, "": SIZE}))
+    assert front(text)["license"] == ["mit", "unknown"]
+    assert "| not named | 600 |" in text
+
+
+@pytest.mark.parametrize(
+    ("spdx", "hub"),
+    [
+        ("Apache-2.0", "apache-2.0"),
+        ("GPL-3.0-or-later", "gpl-3.0"),
+        ("LGPL-2.1-only", "lgpl-2.1"),
+        ("GFDL-1.3-only", "gfdl"),
+        ("PSF-2.0", "other"),
+    ],
+)
+def test_licences_have_the_names_of_the_hub(spdx: str, hub: str) -> None:
+    assert front(card.render(funnel(licenses={spdx: SIZE})))["license"] == [hub]
+
+
+def test_the_hub_is_told_which_files_are_data() -> None:
+    (default,) = front(card.render(funnel()))["configs"]
+    assert {one["split"]: one["path"] for one in default["data_files"]} == {
+        "train": "train.parquet",
+        "heldout": "heldout.parquet",
+    }
+
+
 @pytest.mark.parametrize("name", ["a\n---\nlicense: mit", "| x | [y](http://z) <b>", "'\": {"])
 def test_a_name_stays_in_its_cell(name: str) -> None:
     text = card.render(funnel(sources={name: SIZE}, licenses={name: SIZE}, languages={name: SIZE}))

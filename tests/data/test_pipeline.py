@@ -205,3 +205,16 @@ def test_a_marker_that_a_kill_cut_short_is_no_marker(tmp_path: Path) -> None:
     assert part.finished() is None
     part.finish({"documents": 1, "steps": []})
     assert part.finished() == {"documents": 1, "steps": []}
+
+
+def test_what_has_no_licence_is_summed_beside_what_has() -> None:
+    def row(license: str, language: str = "") -> Row:
+        return Row("id", "a.txt", "web", "copy", "rank", 8, 8, language=language, license=license)
+
+    both = pipeline.shares([row("MIT"), row(""), row("")])
+    assert both["licenses"] == {
+        "MIT": {"documents": 1, "bytes": 8, "tokens": 2},
+        "": {"documents": 2, "bytes": 16, "tokens": 4},
+    }
+    assert both["languages"] == {}
+    assert both["sources"] == {"web": {"documents": 3, "bytes": 24, "tokens": 6}}

@@ -178,7 +178,11 @@ def test_what_every_source_gave_stands_beside_what_was_read_of_it() -> None:
 
 
 def test_documents_without_a_licence_are_a_row_of_their_own() -> None:
-    full = funnel(licenses={"MIT": {"documents": 10, "bytes": 700, "tokens": 175}})
+    mit, rest = (
+        {"documents": 10, "bytes": 700, "tokens": 175},
+        {"documents": 20, "bytes": 2800, "tokens": 700},
+    )
+    full = funnel(licenses={"MIT": mit, "": rest})
     (licences,) = (one for one in report._figures(full) if one["title"] == "Licences")
     assert licences["table"]["rows"] == [
         ["not named", "20", "2.8 kB", "80.0%", "700"],

@@ -158,4 +158,6 @@ def test_empty_and_useless_folders_get_different_messages(tmp_path: Path) -> Non
     )
     assert "none of the 2 files" in useless
     assert "1 binary, 1 unknown type" in useless
+    assert "Documents are read from .md" in useless
+    assert "read from" not in str(nothing_usable(tmp_path, [Skipped("a.md", "too short", "3 characters")]))
     assert "a.md: binary (NUL bytes)" in useless

@@ -313,6 +313,8 @@ class TestErrors:
             ({"path": "wheel:demo/docs"}, "wheel:NAME==VERSION/FOLDER"),
             ({"path": "wheel:demo==1.0"}, "wheel:NAME==VERSION/FOLDER"),
             ({"path": "x", "pii": "hide"}, "mask"),
+            ({"path": "x", "engine": "spark"}, "engine.kind: expected 'native' or 'ray'"),
+            ({"path": "x", "gopher": {"min_words": 9}}, "gopher: min_words would do nothing"),
             ({}, "`path` .one source. or `sources`"),
             ({"path": "x", "sources": {"a": {"path": "y"}}}, "not both"),
             ({"sources": {"a": {}}}, "a: give either `path` or `made`"),
@@ -325,6 +327,10 @@ class TestErrors:
     def test_wrong_settings(self, settings: dict[str, Any], message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             parse(curate.Config, settings, "test")
+
+    def test_a_word_stands_for_a_group(self) -> None:
+        config = parse(curate.Config, {"path": "x", "pii": "report", "engine": "ray"}, "test")
+        assert (config.pii.action, config.engine.kind, config.engine.workers) == ("report", "ray", 0)
 
 
 class TestWheel:

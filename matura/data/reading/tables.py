@@ -99,7 +99,7 @@ def check_column(wanted: str, columns: list[str]) -> None:
         close = difflib.get_close_matches(wanted, columns, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         shown = ", ".join(columns[:20])
-        raise FormatError(f"{NO_COLUMN}: {wanted!r} is not among: {shown}{hint} Set `text` to one of them.")
+        raise FormatError(f"{NO_COLUMN}: {wanted!r} is not among: {shown}{hint}. Set `text` to one of them.")
 
 
 def _row_groups(path: Path, context: Context, part_bytes: int) -> list[dict[str, Any]]:
