@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks import record
 from benchmarks.options import Options
 from matura.core.corpus_settings import Engine, Fuzzy
+from matura.core.picture import svg
 from matura.core.records import Document, write_documents
 from matura.data import dedup
 from matura.data.dedup.shingles import words
@@ -64,8 +65,25 @@ def run(options: Options) -> bool:
     print(
         f"cost by document against the smallest size: {ratio:.2f} (limit {RATIO}); {'good' if good else 'NOT good'}"
     )
+    if not options.quick:
+        (record.RESULTS / "dedup_scale.svg").write_text(picture(rows), encoding="utf-8")
     record.save("dedup_scale", options, {"rows": rows, "ratio": ratio, "peak_bytes": peak, "good": good})
     return good
+
+
+def picture(rows: list[dict[str, Any]]) -> str:
+    """Time of a document by the number of documents, as SVG: flat is linear."""
+
+    def draw(axes: Any) -> None:
+        sizes = [row["documents"] for row in rows]
+        axes.plot(sizes, [row["cpu_us_per_document"] for row in rows], "o-", color="#3b82c4")
+        axes.set_xscale("log")
+        axes.set_ylim(0, None)
+        axes.set_xlabel("documents of about 1 KB")
+        axes.set_ylabel("CPU-microseconds a document")
+
+    drawn = svg(2.4, draw, "Cost of deduplication by document")
+    return drawn.replace("currentColor", "#5d6878")
 
 
 def _measured(size: int, options: Options) -> dict[str, Any]:

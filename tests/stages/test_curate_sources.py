@@ -3,9 +3,8 @@
 import base64
 import json
 import os
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from typer.testing import CliRunner
 
 from matura.cli import app
 from matura.core.errors import MaturaError
+from tests.serving import serving
 
 SECRET = "s3cr3t-pa55word"
 LOGIN = base64.b64encode(f"me:{SECRET}".encode()).decode()
@@ -35,13 +35,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield f"http://me:PASSWORD@127.0.0.1:{server.server_port}/a.jsonl"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Handler) as port:
+        yield f"http://me:PASSWORD@127.0.0.1:{port}/a.jsonl"
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from tests.model.tiny import build, llama_config, some_ids
 def test_bits_per_byte_are_summed_losses_by_bytes() -> None:
     model = build(llama_config())
     ids = some_ids(3, 9)
-    batches = [
-        HeldoutBatch(TokenBatch(row[None, :-1], row[None, 1:]), size) for row, size in zip(ids, (5, 0, 7))
-    ]
+    sizes = (5, 0, 7)
+    rows = [TokenBatch(row[None, :-1], row[None, 1:]) for row in ids]
+    batches = [HeldoutBatch(row, size) for row, size in zip(rows, sizes, strict=True)]
     with torch.no_grad():
         logprobs_BTV = torch.log_softmax(model.logits(model.decode(ids[:, :-1])), -1)
         nats = -float(logprobs_BTV.gather(2, ids[:, 1:, None]).sum())
@@ -51,10 +51,15 @@ def test_activations_are_those_of_the_blocks_and_hooks_are_gone() -> None:
 
 def test_looking_leaves_the_mode_as_it_was() -> None:
     model = build(llama_config()).train()
-    with pytest.raises(ZeroDivisionError), watch.looking(model):
-        assert not model.training
-        assert not torch.is_grad_enabled()
-        raise ZeroDivisionError
+
+    def fails() -> None:
+        with watch.looking(model):
+            assert not model.training
+            assert not torch.is_grad_enabled()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
     assert model.training
     assert torch.is_grad_enabled()
 

@@ -1,6 +1,5 @@
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ from matura.core.errors import MaturaError
 from matura.data import reading
 from matura.data.reading import remote
 from tests.data.reading.made_inputs import PROSE, read_all
+from tests.serving import serving
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -33,13 +33,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_a_file_of_the_web_is_fetched_once(address: str, tmp_path: Path) -> None:

@@ -2,9 +2,8 @@ import base64
 import contextlib
 import gzip
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from matura.core.errors import MaturaError
 from matura.data import reading
 from matura.data.reading import web
+from tests.serving import serving
 
 BODY = bytes(range(256)) * 40
 PASSWORD = "p@ss/word"
@@ -95,13 +95,8 @@ class Handler(BaseHTTPRequestHandler):
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(web, "WAIT", 0.01)
     Handler.asked, Handler.busy = [], 0
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def fetch(address: str, folder: Path, max_bytes: int = 1 << 20) -> Path:
