@@ -100,7 +100,7 @@ def _close(recipe: Recipe, finished: list[Event], options: Sequence[str]) -> Non
         seconds = sum(event.seconds for event in finished)
         what = f"all {len(finished)} stages were reused" if len(finished) > 1 else "the stage was reused"
         print(f"Nothing had changed: {what} ({duration(seconds)}).")
-    models = []
+    models: list[tuple[str, Artifact]] = []
     for event in finished:
         made = event.made
         if made and (made.path / "report.html").is_file():
@@ -108,9 +108,20 @@ def _close(recipe: Recipe, finished: list[Event], options: Sequence[str]) -> Non
         if made and made.kind == "export":
             print(f"Exported: {_short(made.path / made.summary['files'])}")
         if made and made.kind == "model":
-            models.append(event.stage)
+            models.append((event.stage, made))
     if models:
-        print(f"Talk to it: {shlex.join(['matura', 'chat', f'{recipe.name}/{models[-1]}', *options])}")
+        stage, model = models[-1]
+        verb, *rest = _use(model)
+        said = "Talk to it" if verb == "chat" else "Try it"
+        print(f"{said}: {shlex.join(['matura', verb, f'{recipe.name}/{stage}', *rest, *options])}")
+
+
+def _use(model: Artifact) -> list[str]:
+    """The command that suits a model: one that was only pre-trained continues texts, or fills masks, or answers."""
+    if model.record["stage"] != "pretrain":
+        return ["chat"]
+    encoder = model.config["shape"]["kind"] == "encoder"
+    return ["fill", "some [MASK] text"] if encoder else ["generate", "some text"]
 
 
 def _short(path: Path) -> str:

@@ -26,6 +26,11 @@ def plan(config: Any, tokens: Mapping[str, Any] | None) -> Estimate:
     shape, sizes = config.shape, config.sizes
     model = model_config(shape, vocabulary, sizes.sequence, 0 if shape.kind == "encoder-decoder" else None)
     wanted = budget(sizes, model)
+    if not wanted:
+        weights = 4 * size(model).all
+        return Estimate(
+            memory_bytes=(300 << 20) + 2 * weights, disk_bytes=weights, note="first weights alone"
+        )
     flops = training_flops(model, sizes.sequence) * wanted
     memory = training_memory(model, sizes.rows, sizes.sequence)
     here = matrix_speed()

@@ -1,5 +1,6 @@
 """Pre-training as a stage: it learns, resumes bit for bit, survives spikes, and says what is wrong."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,19 @@ def test_without_learning_it_knows_nothing(
     """The control: the same run with a learning rate of next to nothing."""
     made = run(pretrain, tmp_path / "model", **world, **SMALL, optimizer={"lr": 1e-9})
     assert made.summary["heldout"]["heldout_bpb"] > 2 * trained.summary["heldout"]["heldout_bpb"]
+
+
+def test_no_tokens_leave_the_first_weights_as_a_parent_for_exams(
+    world: dict[str, Artifact], tmp_path: Path
+) -> None:
+    settings = {**SMALL, "sizes": {**SMALL["sizes"], "tokens": "0"}}
+    made = run(pretrain, tmp_path / "model", **world, **settings)
+    vocabulary = store.load(made.path).config.vocabulary
+    tokens = world["tokens"].summary["heldout"]
+    uniform = math.log2(vocabulary) * (tokens["tokens"] - tokens["documents"]) / tokens["bytes"]
+    assert made.summary["heldout"]["heldout_bpb"] == pytest.approx(uniform, rel=0.02)
+    known = pretrain.estimate(parse(pretrain.Config, {"tokens": "t", **settings}, "test"), dict(world))
+    assert known.note == "first weights alone"
 
 
 @pytest.mark.parametrize(("stop", "average"), [(0, 0.0), (8, 0.9), (20, 0.0)])
