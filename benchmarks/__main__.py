@@ -20,6 +20,7 @@ NAMES = {
     "speed_train": "LoRA and full tuning beside transformers + peft: tokens/s and peak memory",
     "learning": "bits per byte after the same minutes of training as nanoGPT and transformers (--text, --nanogpt)",
     "pretrain_speed": "tokens/s of one 10.65M-parameter GPT beside nanoGPT, eager and compiled (--nanogpt)",
+    "scaling": "loss by parameters and tokens, fitted on small runs, asked about a larger one (--text: tokens; hours)",
     "speed_decode": "cached generation beside transformers: one prompt, and 16 ragged ones",
     "animal": 'which heads link "it" with what, in a decoder and in an encoder (docs/inspect.md)',
     "gguf": "GGUF files that llama.cpp loads, reads and answers from as Matura does",
@@ -34,7 +35,7 @@ NAMES = {
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
 }
 
-NEEDS = {"learning": ("text", "nanogpt"), "pretrain_speed": ("nanogpt",)}
+NEEDS = {"scaling": ("text",), "learning": ("text", "nanogpt"), "pretrain_speed": ("nanogpt",)}
 """Options without which a benchmark is left out when none is named."""
 
 
