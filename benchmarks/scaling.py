@@ -1,5 +1,5 @@
-"""The loss as a function of parameters and tokens, L(N, D) = E + A / N^a + B / D^b, fitted on small runs and asked about
-a larger one (arXiv:2203.15556, approach 3; branches of one trunk as in arXiv:2405.18392).
+"""The loss by parameters and tokens, L(N, D) = E + A / N^a + B / D^b, fitted on small runs and asked about a larger
+one (arXiv:2203.15556, approach 3; branches of one trunk as in arXiv:2405.18392).
 
 Each size trains one trunk at a constant rate; at 5, 10 and 20 tokens for each parameter a branch leaves it, in which
 the rate falls. `--text` is the folder of a `tokens` artifact (what `matura encode` made), large enough for the
