@@ -404,7 +404,7 @@ def test_a_real_interrupt_exits_130_and_a_rerun_goes_on(tmp_path):
         "made = fake_stages.make_stages()\n"
         "class Slow(list):\n"
         "    def append(self, step):\n"
-        "        print('at', step, file=sys.stderr, flush=True); time.sleep(0.2)\n"
+        "        print('at', step, file=sys.stderr, flush=True); time.sleep(1.5 if step == 2 else 0.2)\n"
         "made['finetune'].worked = Slow()\n"
         "sys.modules.update({f'fake_{kind}': module for kind, module in made.items()})\n"
         "cli.STAGES = {kind: f'fake_{kind}' for kind in made}\n"
