@@ -8,10 +8,17 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from matura.core.config import Config
+from matura.core.corpus_settings import OnOff
 
 Architecture = Literal["decoder", "encoder", "encoder-decoder"]
 ObjectiveName = Literal["next_token", "masked", "denoise", "translate"]
-OnOff = Literal["on", "off"]
+SUITABLE: dict[ObjectiveName, Architecture] = {
+    "next_token": "decoder",
+    "masked": "encoder",
+    "denoise": "encoder-decoder",
+    "translate": "encoder-decoder",
+}
+"""Which model an objective is for."""
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 

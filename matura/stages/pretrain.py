@@ -69,9 +69,8 @@ class Config(config.Config):
 
     @model_validator(mode="after")
     def _suits(self) -> "Config":
-        suitable = {"next_token": "decoder", "masked": "encoder"}
         for name, share in self.objectives.items():
-            wanted = suitable.get(name, "encoder-decoder")
+            wanted = settings.SUITABLE[name]
             if self.shape.kind != wanted:
                 raise ValueError(f"objectives: {name} is for shape.kind={wanted}, not {self.shape.kind}")
             if not share > 0:

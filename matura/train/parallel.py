@@ -107,7 +107,7 @@ class Group:
             if parameter.grad is not None:
                 grid = parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None
                 grids.setdefault(grid, []).append(parameter)
-        norms = [_whole(torch.nn.utils.get_total_norm([p.grad for p in ps])) for ps in grids.values()]  # type: ignore[misc]
+        norms = [whole(torch.nn.utils.get_total_norm([p.grad for p in ps])) for ps in grids.values()]  # type: ignore[misc]
         norm = torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
         for some in grids.values():
             torch.nn.utils.clip_grads_with_norm_(some, limit, norm)
@@ -118,7 +118,8 @@ def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _whole(tensor: Tensor) -> Tensor:
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that is cut over the ranks, put together on each of them: also what Muon needs of a gradient."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -227,17 +228,17 @@ def _split_products(model: nn.Module, mesh: DeviceMesh) -> set[str]:
     forward and one backward. Returns the names of the weights in between, which see only their rank's heads.
     """
     size, rank = mesh.size(), mesh.get_local_rank()
-    whole: Placement = Replicate()
+    everywhere: Placement = Replicate()
     partial: set[str] = set()
     for name, module in model.named_modules():
         if isinstance(module, Attention):
             _divides(size, f"{name}: heads", module.heads)
             _divides(size, f"{name}: kv_heads", module.kv_heads)
             _cut(module, mesh, ("q", "k", "v"), "o")
-            memory = {"memory_BSD": whole}
+            memory = {"memory_BSD": everywhere}
             entry = PrepareModuleInput(
-                input_layouts=whole,
-                desired_input_layouts=whole,
+                input_layouts=everywhere,
+                desired_input_layouts=everywhere,
                 input_kwarg_layouts=memory,
                 desired_input_kwarg_layouts=memory,
             )
@@ -249,7 +250,7 @@ def _split_products(model: nn.Module, mesh: DeviceMesh) -> set[str]:
         elif isinstance(module, Gated | Plain):
             _cut(module, mesh, ("gate", "up") if isinstance(module, Gated) else ("up",), "down")
             parallelize_module(
-                module, mesh, PrepareModuleInput(input_layouts=whole, desired_input_layouts=whole)
+                module, mesh, PrepareModuleInput(input_layouts=everywhere, desired_input_layouts=everywhere)
             )
         elif isinstance(module, Stack) and module.bias is not None:
             each = module.config.attention.heads // size
@@ -285,15 +286,10 @@ def whole_weights(model: nn.Module, ranks: Ranks) -> dict[str, Tensor]:
     """The model's tensors by name, whole and on the CPU of rank 0, for `store.save`; empty on the other ranks."""
     found = {}
     for name, tensor in model.state_dict().items():
-        full = _whole(tensor.detach())  # all ranks take part, one tensor at a time
+        full = whole(tensor.detach())  # all ranks take part, one tensor at a time
         if ranks.rank == 0:
             found[name] = full.cpu()
     return found
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """A matrix that is cut over the ranks, put together on each of them: what Muon needs of a gradient."""
-    return _whole(tensor)
 
 
 def part(update: Tensor, like: Tensor) -> Tensor:

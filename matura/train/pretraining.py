@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from matura.core import pretrain_settings as settings
 from matura.core.errors import ConfigError, MaturaError
@@ -31,13 +30,6 @@ DEFAULT_OBJECTIVE: Mapping[str, settings.ObjectiveName] = {
     "encoder": "masked",
     "encoder-decoder": "denoise",
 }
-SUITABLE: Mapping[settings.ObjectiveName, str] = {
-    "next_token": "decoder",
-    "masked": "encoder",
-    "denoise": "encoder-decoder",
-    "translate": "encoder-decoder",
-}
-"""Which model an objective is for."""
 LOOK_SEED = 7
 """Held-out text is corrupted in one way, whatever the seed of the run, so that looks can be compared."""
 
@@ -166,57 +158,47 @@ def _read(material: Material, length: int, heldout: bool = False) -> tuple[pairs
     return pairs.from_conversations(rows, material.format.tokenizer, source=length, target=length).pairs
 
 
-Compute = Callable[..., Tensor]
-"""(function of model and batch, batch) -> its value, by a forward pass wherever the weights are."""
-Look = Callable[[Compute], dict[str, float]]
+Look = Callable[[watch.Compute, int | None], dict[str, float]]
+"""(how to compute, held-out tokens to read or None for all of them) -> figures by name."""
 
 
-def looks(
-    material: Material, task: Task, length: int, rows: int, tokens: int | None, device: str
-) -> dict[str, Look]:
+def looks(material: Material, task: Task, length: int, rows: int, device: str) -> dict[str, Look]:
     """How to look at held-out text, by objective: bits per byte; loss and accuracy of masked tokens; losses.
 
-    `tokens` bounds what one look reads (None: all of it). Objectives without held-out text are left out.
+    Objectives without held-out text are left out.
     """
     shards = material.shards
     made: dict[str, Look] = {}
     for name in task.shares:
         if name == "translate":
             if material.heldout_pairs:
-                made[name] = _look_at_pairs(
-                    _read(material, length, heldout=True), material, rows, length, device
-                )
+                read = _read(material, length, heldout=True)
+                made[name] = _look_at_pairs(read, material, rows, length, device)
         elif name == "next_token":
-            made[name] = lambda compute: {
+            made[name] = lambda compute, tokens: {
                 "heldout_bpb": watch.bits_per_byte(
                     compute, held_out(shards, length=length, rows=rows, limit=tokens, device=device)
                 )
             }
         else:
             changed = corruption(name, material.format, task, LOOK_SEED)
-            made[name] = _look_at_corrupted(name, changed, shards, length, tokens, device)
+            made[name] = _look_at_corrupted(name, changed, shards, length, device)
     return made
 
 
 def _look_at_corrupted(
-    name: str,
-    changed: corrupt.Masking | corrupt.Spans,
-    shards: TokenShards,
-    length: int,
-    tokens: int | None,
-    device: str,
+    name: str, changed: corrupt.Masking | corrupt.Spans, shards: TokenShards, length: int, device: str
 ) -> Look:
-    def batches() -> Iterator[Any]:
+    def batches(tokens: int | None) -> Iterator[Any]:
         rows = TokenBatches(shards, rows=1, length=length, seed=LOOK_SEED, split="heldout", device=device)
-        count = (
-            rows.sources[0].count if tokens is None else min(rows.sources[0].count, max(1, tokens // length))
-        )
+        whole = rows.sources[0].count
+        count = whole if tokens is None else min(whole, max(1, tokens // length))
         return itertools.islice(corrupt.Corrupted(rows, changed), count)
 
-    def look(compute: Compute) -> dict[str, float]:
-        found = {f"heldout_{name}_loss": watch.mean_loss(compute, batches())}
+    def look(compute: watch.Compute, tokens: int | None) -> dict[str, float]:
+        found = {f"heldout_{name}_loss": watch.mean_loss(compute, batches(tokens))}
         if name == "masked":
-            found["heldout_masked_accuracy"] = watch.masked_accuracy(compute, batches())
+            found["heldout_masked_accuracy"] = watch.masked_accuracy(compute, batches(tokens))
         return found
 
     return look
@@ -230,7 +212,7 @@ def _look_at_pairs(
         read, tokens=rows * length, start=start, padding=start, seed=LOOK_SEED, device=device
     )
 
-    def look(compute: Compute) -> dict[str, float]:
+    def look(compute: watch.Compute, tokens: int | None) -> dict[str, float]:
         groups.restore({**groups.state(), "epoch": 0, "next": 0})
         batches = itertools.takewhile(lambda _: groups.epochs <= 1, groups)
         return {"heldout_translate_loss": watch.mean_loss(compute, batches)}

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from matura.train import average, objectives, optim, parallel, pretraining, resu
 from matura.train.loop import Diverged, Step, train
 from matura.train.mixture import Mixture
 from matura.train.precision import Precision, choose_precision
-from matura.train.pretraining import Material, Portions, Task
+from matura.train.pretraining import Look, Material, Portions, Task
 from matura.train.ranks import Ranks
 from matura.train.spikes import SpikeGuard, Unstable
 
@@ -42,10 +42,14 @@ class Position:
 
     step: int = 0
     tokens: int = 0
-    seconds: float = 0.0
     loss: float = math.nan
     factor: float = 1.0
     rewinds: int = 0
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Position:
+        """Its own fields of what a checkpoint holds."""
+        return cls(**{one.name: stored[one.name] for one in fields(cls)})
 
 
 @dataclass
@@ -62,6 +66,7 @@ class Run:
     precision: Precision
     guard: SpikeGuard
     ranks: Ranks
+    looks: dict[str, Look]
     at: Position = field(default_factory=Position)
     heldout: dict[str, float] = field(default_factory=dict)
     """What the latest look at held-out text found."""
@@ -97,6 +102,7 @@ class Run:
             precision,
             SpikeGuard(config.spikes),
             ranks,
+            pretraining.looks(material, task, sizes.sequence, sizes.rows, config.device),
         )
 
     def go(self, draft: Draft, sample: Sample) -> dict[str, Any]:
@@ -168,13 +174,13 @@ class Run:
 
     def _look(self, *, whole: bool) -> dict[str, float]:
         """Held-out text (all of it if `whole`), read with the averaged weights where an average is kept."""
-        config = self.config
-        limit = None if whole else config.watch.tokens
-        looks = pretraining.looks(
-            self.material, self.task, config.sizes.sequence, config.sizes.rows, limit, config.device
-        )
+        limit = None if whole else self.config.watch.tokens
         with watch.looking(self.model), average.averaged(self.optimizer):
-            found = {name: value for look in looks.values() for name, value in look(self._compute).items()}
+            found = {
+                name: value
+                for look in self.looks.values()
+                for name, value in look(self._compute, limit).items()
+            }
             found |= self._activations()
         self.heldout = {
             n: value for n, value in found.items() if n.startswith("heldout") and math.isfinite(value)
@@ -232,7 +238,7 @@ class Run:
         self.guard.restore(position["guard"])
         if self.precision.scaler and position["scaler"]:
             self.precision.scaler.restore(position["scaler"])
-        self.at = Position(**{name: position[name] for name in vars(self.at)})
+        self.at = Position.of(position)
 
     def _go_back(self, draft: Draft, error: Unstable) -> None:
         """To the weights of the last checkpoint with half the learning rate, past the data that came in between."""
@@ -246,7 +252,7 @@ class Run:
         factor = self.at.factor / 2
         position = self._load(draft.resume)
         assert position is not None  # one was saved before the first update
-        self.at = Position(**{name: position[name] for name in vars(self.at)})
+        self.at = Position.of(position)
         self.at.rewinds, self.at.factor = rewinds, factor
         self.guard = SpikeGuard(self.config.spikes)
         self._forget_after(draft, self.at.step)
@@ -280,7 +286,6 @@ class _Meter:
     def after(self, step: Step) -> dict[str, float]:
         now = time.perf_counter()
         seconds, self.last = now - self.last, now
-        self.run.at.seconds += seconds
         speed = step.tokens / seconds
         return {
             "loss": step.loss,
