@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matura.tokenizer.conversation import Format
     from matura.train.audit import Audit
     from matura.train.batches import Example, PackedBatches, Rows
+    from matura.train.examples import Made
     from matura.train.material import Material
 
 KIND = "model"
@@ -179,11 +180,11 @@ def _batches(
         "dropped": dict(sorted(made.dropped.items())),
         **main.found,
     }
-    sources = [_rows("learn from", made.examples, room, config.seed)]
+    sources = [_rows("learn from", made, room, config.seed)]
     if room < config.tokens_per_step:
         rest = config.tokens_per_step - room
         replay = make(material["replay"].train, format, min(config.sequence, rest), config.data)
-        sources.append(_rows("replay", replay.examples, rest, config.seed + 1))
+        sources.append(_rows("replay", replay, rest, config.seed + 1))
         counts |= {
             "replay_examples": len(replay.examples),
             "replay_dropped_rows": replay.dropped.total(),
@@ -192,14 +193,15 @@ def _batches(
     return PackedBatches(sources), counts
 
 
-def _rows(what: str, examples: "list[Example]", tokens: int, seed: int) -> "Rows":
+def _rows(what: str, made: "Made", tokens: int, seed: int) -> "Rows":
     from matura.train.batches import Rows
 
-    if not any(example.trained for example in examples):
+    if not any(example.trained for example in made.examples):
+        why = ", ".join(f"{n:,} {reason}" for reason, n in made.dropped.items()) or "no rows"
         raise MaturaError(
-            f"there is nothing to {what}: no example has a trained token left after cutting to length"
+            f"there is nothing to {what}: no example has a trained token left after cutting to length ({why})"
         )
-    return Rows(examples, tokens=tokens, seed=seed)
+    return Rows(made.examples, tokens=tokens, seed=seed)
 
 
 def _train(

@@ -63,13 +63,7 @@ def make(rows: Sequence[Any], format: Format, length: int, settings: Conversatio
 
 
 def spread(made: Sequence[Example], tokens: int) -> list[Example]:
-    """Examples from all over the list, until `tokens` are reached."""
-    chosen: list[Example] = []
-    used = 0
-    stride = max(1, len(made) * 256 // max(tokens, 256))
-    for example in made[::stride]:
-        if used and used + len(example.ids) > tokens:
-            break
-        chosen.append(example)
-        used += len(example.ids)
-    return chosen
+    """Examples from all over the list that have about `tokens` together; at least one."""
+    total = sum(len(example.ids) for example in made)
+    count = max(1, min(len(made), len(made) * tokens // max(total, 1)))
+    return [made[i * len(made) // count] for i in range(count)] if made else []

@@ -117,9 +117,7 @@ def test_messages_weigh_what_they_say() -> None:
 
 def test_the_weight_is_nothing_that_a_template_sees() -> None:
     format = chatml()
-    shows = Format(
-        format.tokenizer, "{% for m in messages %}{{ m }}<|im_end|>{% endfor %}", format.stop_ids
-    )
+    shows = Format(format.tokenizer, "{% for m in messages %}{{ m }}<|im_end|>{% endfor %}", format.stop_ids)
     with_weight = turns("a", weight=0.5, **CUT)
     (made, _) = examples.from_conversations([with_weight], shows, 400)
     assert "weight" not in format.tokenizer.decode(made[0].ids)
