@@ -169,8 +169,9 @@ def _kinds(step: Step, setting: str) -> tuple[str, ...]:
 def _right_kind(step: Step, setting: str, found: Artifact) -> Artifact:
     kinds = _kinds(step, setting)
     if found.kind not in kinds:
+        wanted = " or ".join("files" if kind == "raw" else kind for kind in kinds)
         raise ConfigError(
-            f"{step.name}.{setting}: expected a {' or '.join(kinds)}, "
+            f"{step.name}.{setting}: expected a {wanted}, "
             f"but {step.outside[setting]} is a {found.kind} ({found.path})"
         )
     return found
