@@ -138,7 +138,8 @@ class Format:
                 length = self._answer_length(messages, extend(i + 1, prompt=False))
                 mask[start : start + length] = [True] * length
                 answers.append(Answer(i, start, start + length))
-        extend(len(messages), prompt=generation_prompt)
+        if generation_prompt or messages[-1]["role"] != "assistant":  # else it is covered already
+            extend(len(messages), prompt=generation_prompt)
         return Rendered(ids, mask, tuple(answers))
 
     def _answer_length(self, messages: Sequence[Message], ids: list[int]) -> int:

@@ -76,7 +76,7 @@ def from_conversation(
     except MaturaError as error:
         raise MaturaError(f"conversation {row.id!r}: {error}") from error
     weights = _weights(row.messages, rendered, turns)
-    end = max((i for i, weight in enumerate(weights) if weight), default=-1) + 1
+    end = next((i for i in range(len(weights), 0, -1) if weights[i - 1]), 0)
     if not end:
         return [], UNTRAINED
     if end > length and truncation == "drop":

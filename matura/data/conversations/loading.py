@@ -14,6 +14,7 @@ from matura.data.conversations import rows
 from matura.data.conversations.forms import form_of, talk
 from matura.data.split import fingerprint, held_out
 
+Bad = tuple[str, str]
 SHOWN = 5
 _HELD_OUT_FILE = re.compile(
     r"(^|[/_.-])(test|valid|validation|val|dev|eval|heldout)([/_.-]|$)", re.IGNORECASE
@@ -22,12 +23,12 @@ _HELD_OUT_FILE = re.compile(
 
 @dataclass(frozen=True)
 class Loaded:
-    """Both sides, in the order of the files; the form of each file; and what is wrong with the rows left out."""
+    """Both sides, in the order of the files; the form of each file; and the rows left out: (place, what is wrong)."""
 
     train: tuple[Conversation, ...]
     heldout: tuple[Conversation, ...]
     forms: dict[str, str]
-    bad: tuple[str, ...] = ()
+    bad: tuple[Bad, ...] = ()
 
 
 def load(root: Path, settings: ConversationData) -> Loaded:
@@ -37,12 +38,12 @@ def load(root: Path, settings: ConversationData) -> Loaded:
     files `settings.heldout` rows are held out by a hash of their prompt, so rows of one prompt stay on one side and
     new rows move few others.
 
-    Raises FormatError, naming the first bad rows and their number (unless they are to be dropped), for a broken
+    Raises FormatError, naming what is wrong with bad rows, where first, and how many (unless they are to be dropped), for a broken
     file, and when no row is left.
     """
     sides: dict[bool, list[Conversation]] = {False: [], True: []}
     forms: dict[str, str] = {}
-    bad: list[str] = []
+    bad: list[Bad] = []
     known = rows.files(root)
     names = [name for name, _ in known if root.is_dir() and _HELD_OUT_FILE.search(name)]
     apart = set(names) if len(names) < len(known) else set()
@@ -75,11 +76,11 @@ def prompt_of(row: Conversation) -> str:
 
 def _file(
     name: str, path: Path, settings: ConversationData, forms: dict[str, str]
-) -> Iterator[Conversation | str]:
-    """The conversations of a file, and of each bad row what is wrong with it."""
+) -> Iterator[Conversation | Bad]:
+    """The conversations of a file, and the bad rows."""
     for row in rows.read(name, path):
         if row.values is None:
-            yield f"{row.place}: {row.problem}"
+            yield row.place, row.problem
             continue
         try:
             values = _renamed(row.values, settings.columns)
@@ -87,7 +88,7 @@ def _file(
                 forms[name] = settings.form if settings.form != "auto" else form_of(values)
             found = talk(forms[name], values)
         except FormatError as error:
-            yield f"{row.place}: {error}"
+            yield row.place, str(error)
             continue
         yield Conversation(row.place, found.messages, found.text, tools=found.tools)
 
@@ -113,12 +114,18 @@ def _split(found: list[Conversation], heldout: int) -> dict[bool, list[Conversat
     return sides
 
 
-def _bad_rows(root: Path, bad: list[str], total: int) -> MaturaError:
-    more = f"\n  ... and {len(bad) - SHOWN:,} more" if len(bad) > SHOWN else ""
-    what = (
-        "no row is a conversation"
-        if len(bad) == total
-        else f"{len(bad):,} of {total:,} rows are no conversations"
-    )
-    hint = "" if len(bad) == total else "\nMend them, or leave them out: data.bad_rows=drop"
-    return FormatError(f"{root}: {what}:\n  " + "\n  ".join(bad[:SHOWN]) + more + hint)
+def _bad_rows(root: Path, bad: list[Bad], total: int) -> MaturaError:
+    """One line for each thing that is wrong, with the first row that has it."""
+    places: dict[str, list[str]] = {}
+    for place, problem in bad:
+        places.setdefault(problem, []).append(place)
+    lines = [
+        f"{rows[0]}: {problem}" + (f" (and {len(rows) - 1:,} rows more)" if len(rows) > 1 else "")
+        for problem, rows in list(places.items())[:SHOWN]
+    ]
+    if len(places) > SHOWN:
+        lines.append(f"... and {len(places) - SHOWN:,} problems more")
+    none = len(bad) == total
+    what = "no row is a conversation" if none else f"{len(bad):,} of {total:,} rows are no conversations"
+    hint = "" if none else "\nMend them, or leave them out: data.bad_rows=drop"
+    return FormatError(f"{root}: {what}:\n  " + "\n  ".join(lines) + hint)

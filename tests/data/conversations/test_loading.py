@@ -83,18 +83,19 @@ def test_files_that_are_for_examination_are_held_out(tmp_path: Path) -> None:
 
 def test_bad_rows_stop_with_the_first_ones_named_or_are_dropped_and_counted(tmp_path: Path) -> None:
     rows = [row("a"), row(""), row("b"), {"prompt": "x"}, *[row("")] * 9, row("c")]
+    rows += [{"prompt": "x", "completion": n} for n in range(6)]
     path = write(tmp_path / "mine.jsonl", rows)
     with pytest.raises(FormatError) as error:
         load(path, ConversationData())
     said = str(error.value)
-    assert "11 of 14 rows are no conversations" in said
-    assert "mine.jsonl:2: prompt: is empty" in said
+    assert "17 of 20 rows are no conversations" in said
+    assert "mine.jsonl:2: prompt: is empty (and 9 rows more)" in said
     assert "mine.jsonl:4: has no completion" in said
-    assert "... and 6 more" in said
+    assert "... and 3 problems more" in said
     assert "data.bad_rows=drop" in said
     found = load(path, ConversationData(bad_rows="drop", heldout=0))
     assert asked(found.train) == ["a", "b", "c"]
-    assert len(found.bad) == 11
+    assert len(found.bad) == 17
     write(path, [row("")] * 3)
     with pytest.raises(FormatError, match="no row is a conversation"):
         load(path, ConversationData(bad_rows="drop"))
