@@ -206,7 +206,10 @@ def export(
         running.copy_export(made["export"], to)
 
 
-_OWN = {"finetune": finetune, "export": export}  # stages with options of their own
+_OWN: dict[str, Callable[..., None]] = {
+    "finetune": finetune,
+    "export": export,
+}  # stages with options of their own
 for _kind in STAGES:
     _command = _OWN[_kind] if _kind in _OWN else _stage_command(_kind)
     app.command(_kind, help=ABOUT[_kind], add_help_option=False)(_command)

@@ -154,6 +154,35 @@ def test_what_is_trained_before_an_answer_is_the_prompt_that_is_served(kind: str
         assert format.prompt(messages)[: len(rendered.ids)] == rendered.ids
 
 
+def merging() -> Format:
+    """A space and an `h` are one token, and the prompt ends in a space."""
+    alphabet = ["assistant: ", "user: ", " ", "h", " h", "i", "o", "\n"]
+    backend = tokenizers.Tokenizer(models.BPE({t: i for i, t in enumerate(alphabet)}, [(" ", "h")]))
+    backend.decoder = decoders.Fuse()
+    backend.add_tokens(["assistant:", "user:"])
+    backend.add_special_tokens(["</s>"])
+    tokenizer = Tokenizer(backend, Roles(eos="</s>"))
+    template = (
+        "{% for m in messages %}{{ m.role + ': ' + m.content }}"
+        "{{ eos_token if m.role == 'assistant' else '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    return Format(tokenizer, template, [tokenizer.id("</s>")])
+
+
+def test_a_prompt_that_ends_in_a_space_stays_apart_from_the_answer() -> None:
+    """T6: the whole text has a token over the boundary; what is trained has none, and neither has what is served."""
+    format = merging()
+    names = lambda ids: [format.tokenizer.token(id) for id in ids]
+    messages = talk("oh", "hi", "o", "hoho")
+    assert " h" in names(format.tokenizer.encode_markup("user: oh\nassistant: hi</s>"))
+    rendered = format.render(messages)
+    answers = [names(rendered.ids[a:b]) for a, b in spans(rendered.mask)]
+    assert answers == [["h", "i", "</s>"], ["h", "o", "h", "o", "</s>"]]
+    for answer in rendered.answers:
+        assert format.prompt(messages[: answer.message]) == rendered.ids[: answer.start]
+
+
 @pytest.mark.parametrize("kind", ["chatml", "instruct"])
 def test_content_is_text_whatever_it_looks_like(kind: str) -> None:
     format = FORMATS[kind]()

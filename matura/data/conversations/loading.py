@@ -38,8 +38,8 @@ def load(root: Path, settings: ConversationData) -> Loaded:
     files `settings.heldout` rows are held out by a hash of their prompt, so rows of one prompt stay on one side and
     new rows move few others.
 
-    Raises FormatError, naming what is wrong with bad rows, where first, and how many (unless they are to be dropped), for a broken
-    file, and when no row is left.
+    Raises FormatError for bad rows, with what is wrong, where first, and how many they are (unless they are to be
+    dropped), for a broken file, and when no row is left.
     """
     sides: dict[bool, list[Conversation]] = {False: [], True: []}
     forms: dict[str, str] = {}
