@@ -1,14 +1,17 @@
 """`--audit` on the command line: readable in a pipe, for one stage or one of a recipe, and nothing is trained."""
 
+import io
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from matura import cli
 from matura.commands import auditing
 from matura.core.errors import ConfigError
+from matura.train.audit import Piece, Shown
 from tests.tiny_models import network, write_gguf_model
 
 ROWS = [
@@ -91,6 +94,22 @@ def test_a_stage_of_a_recipe(matura: Shell) -> None:
     assert "rows to learn from" in matura("run", str(recipe), "--audit", "second")
     with pytest.raises(ConfigError, match="second needs what first makes"):
         matura("run", str(recipe), "--audit", "second", "first.seed=5")
+
+
+def test_trained_tokens_are_coloured_on_a_terminal() -> None:
+    pieces = (
+        Piece("read", 0),
+        Piece("half", 0.5),
+        Piece("<end>", 0.5, special=True),
+        Piece("<x>", 0, special=True),
+    )
+    text = auditing.written(Shown("row", pieces, 4, 2, stops=False))
+    assert text.plain == "read⟦×0.5 half<end>⟧<x>"
+    styles = {text.plain[span.start : span.end]: span.style for span in text.spans}
+    assert styles == {"half": auditing.TRAINED, "<end>": auditing.TRAINED, "<x>": auditing.SPECIAL}
+    console = Console(force_terminal=True, color_system="standard", file=io.StringIO())
+    console.print(text)
+    assert "\x1b[30;42mhalf" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_what_cannot_be_seen_is_made_visible() -> None:

@@ -55,7 +55,7 @@ def show(found: Audit) -> None:
     for row in found.shown:
         console.print()
         console.print(_heading(row), style="bold", markup=False)
-        console.print(_written(row))
+        console.print(written(row))
 
 
 def counts(found: Audit) -> list[str]:
@@ -80,7 +80,8 @@ def _heading(row: Shown) -> str:
     return f"── {visible(row.name)}: {row.tokens:,} tokens, {row.trained:,} trained{end}"
 
 
-def _written(row: Shown) -> Text:
+def written(row: Shown) -> Text:
+    """A row with its trained tokens in brackets and in colour."""
     from rich.text import Text
 
     text = Text()

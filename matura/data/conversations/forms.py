@@ -35,6 +35,9 @@ ANSWERS = ("completion", "answer", "response", "output")
 OUTPUTS = ("output", "response", "completion", "answer")  # of an instruction
 MESSAGES = ("messages", "conversations", "conversation")
 """Columns that hold a list of messages; the items tell whether they are OpenAI's or ShareGPT's."""
+_BESIDE = ("text", "tools", "system", "system_prompt", "instruction", "input", "context", "history")
+COLUMNS = frozenset((*QUESTIONS, *ANSWERS, *MESSAGES, *_BESIDE))
+"""All columns that are read."""
 
 
 def form_of(columns: Iterable[str]) -> str:

@@ -11,13 +11,13 @@ from matura.core.conversation_settings import ConversationData
 from matura.core.errors import FormatError, MaturaError
 from matura.core.records import Conversation
 from matura.data.conversations import rows
-from matura.data.conversations.forms import form_of, talk
+from matura.data.conversations.forms import COLUMNS, form_of, talk
 from matura.data.split import fingerprint, held_out
 
 Bad = tuple[str, str]
 SHOWN = 5
 _HELD_OUT_FILE = re.compile(
-    r"(^|[/_.-])(test|valid|validation|val|dev|eval|heldout)([/_.-]|$)", re.IGNORECASE
+    r"(^|[/_.-])(test|valid|validation|val|dev|eval|evaluation|heldout)([/_.-]|$)", re.IGNORECASE
 )
 
 
@@ -78,7 +78,7 @@ def _file(
     name: str, path: Path, settings: ConversationData, forms: dict[str, str]
 ) -> Iterator[Conversation | Bad]:
     """The conversations of a file, and the bad rows."""
-    for row in rows.read(name, path):
+    for row in rows.read(name, path, COLUMNS.union(settings.columns.values())):
         if row.values is None:
             yield row.place, row.problem
             continue

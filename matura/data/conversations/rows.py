@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,14 @@ def files(root: Path) -> list[tuple[str, Path]]:
     return known
 
 
-def read(name: str, path: Path) -> Iterator[Row]:
-    """The rows of one file, in order. A broken file raises FormatError after the rows before the break."""
+def read(name: str, path: Path, columns: Container[str]) -> Iterator[Row]:
+    """The rows of one file, in order. A broken file raises FormatError after the rows before the break.
+
+    Columns of a table other than `columns` may be large or strange (pictures, vectors) and are given as None.
+    """
     try:
         if name.lower().endswith(".parquet"):
-            yield from _parquet(name, path)
+            yield from _parquet(name, path, columns)
         elif _is_array(path):
             yield from _array(name, path)
         else:
@@ -107,21 +110,23 @@ def _array(name: str, path: Path) -> Iterator[Row]:
         yield _checked(name, f"{name} row {number}", one)
 
 
-def _parquet(name: str, path: Path) -> Iterator[Row]:
+def _parquet(name: str, path: Path, columns: Container[str]) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            there: list[str] = file.schema_arrow.names
+            wanted = [column for column in there if column in columns]
             for group in range(file.num_row_groups):
                 if (claimed := file.metadata.row_group(group).total_byte_size) > MAX_GROUP_BYTES:
                     raise FormatError(f"{path}: row group {group} unpacks to {size_text(claimed)}")
-                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group]):
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted):
                     for values in batch.to_pylist():
                         number += 1
-                        yield Row(name, f"{name} row {number}", values)
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+                        yield Row(name, f"{name} row {number}", {**dict.fromkeys(there), **values})
+    except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError) as error:
         raise FormatError(f"{path}: broken after row {number}: {error}"[:400]) from error
 
 

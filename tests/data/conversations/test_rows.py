@@ -20,7 +20,7 @@ VALUES: list[dict[str, Any]] = [
 
 
 def read(path: Path) -> list[rows.Row]:
-    return [row for name, file in rows.files(path) for row in rows.read(name, file)]
+    return [row for name, file in rows.files(path) for row in rows.read(name, file, {"messages", "a"})]
 
 
 def lines(values: list[Any]) -> bytes:
@@ -91,6 +91,18 @@ def test_a_parquet_file_that_claims_too_much_is_refused(
     with pytest.raises(FormatError, match="row group 0 unpacks to"):
         read(tmp_path / "a.parquet")
     assert records.MAX_GROUP_BYTES > 10
+
+
+def test_other_columns_of_a_table_are_named_but_not_read(tmp_path: Path) -> None:
+    dates = pyarrow.array([2**61, 0], pyarrow.timestamp("ms"))  # no date that Python has
+    table = pyarrow.table({"a": ["x", "y"], "when": dates})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert [row.values for row in read(tmp_path)] == [{"a": "x", "when": None}, {"a": "y", "when": None}]
+    pyarrow.parquet.write_table(table.rename_columns(["b", "messages"]), tmp_path / "a.parquet")
+    with pytest.raises(FormatError, match="broken after row 0"):
+        read(tmp_path)
+    pyarrow.parquet.write_table(table.rename_columns(["b", "c"]), tmp_path / "a.parquet")
+    assert [row.values for row in read(tmp_path)] == [{"b": None, "c": None}] * 2
 
 
 def test_a_folder_without_files_to_read_says_what_there_is(tmp_path: Path) -> None:
