@@ -107,8 +107,11 @@ def _alpaca(values: Mapping[str, Any]) -> Talk:
     more = next((values[name] for name in ("input", "context") if values.get(name)), "")
     if more:
         asked = f"{asked}\n\n{text(more, 'input')}"
+    history = values.get("history") or ()
+    if not isinstance(history, list | tuple):
+        raise FormatError(f"history: expected a list, found {history!r:.60}")
     turns = []
-    for i, pair in enumerate(values.get("history") or ()):
+    for i, pair in enumerate(history):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise FormatError(f"history[{i}]: expected a question and its answer, found {pair!r:.60}")
         turns += [_said("user", pair[0], f"history[{i}][0]"), _said("assistant", pair[1], f"history[{i}][1]")]
