@@ -64,6 +64,7 @@ def changed(value: Any, draw: random.Random) -> Any:
 def test_random_rows_are_conversations_or_told() -> None:
     draw, format = random.Random(0), chatml()
     read = refused = 0
+    unwritten: list[str] = []
     for number in range(2500):
         row = changed(ROWS[number % len(ROWS)], draw)
         form = draw.choice(["auto", "messages", "sharegpt", "alpaca", "prompt", "text"])
@@ -71,8 +72,7 @@ def test_random_rows_are_conversations_or_told() -> None:
             if not isinstance(row, dict):
                 continue
             found = talk(form_of(row) if form in ("auto", "text") else form, row)
-        except FormatError as error:
-            assert str(error)
+        except FormatError:
             refused += 1
             continue
         read += 1
@@ -81,7 +81,8 @@ def test_random_rows_are_conversations_or_told() -> None:
         if found.messages and number % 10 == 0:
             try:
                 format.render(found.messages, found.tools)
-            except MaturaError as error:  # this template writes no calls
-                assert "does not write" in str(error)
+            except MaturaError as error:
+                unwritten.append(str(error))
+    assert all("does not write" in one for one in unwritten)  # this template writes no calls
     assert read > 300
     assert refused > 300
