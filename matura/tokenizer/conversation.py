@@ -103,7 +103,7 @@ class Format:
         if self._compiled is None:
             raise MaturaError("this model has no chat template, so it has no turns to open")
         marker = "\ue000content\ue001"
-        text = self._text([{"role": role, "content": marker}], (), generation_prompt=False)
+        text = self._text([{"role": role, "content": marker}], generation_prompt=False)
         if marker not in text:
             raise MaturaError(f"the chat template does not write the content of a {role!r} message")
         return self.tokenizer.encode_markup(text[: text.index(marker)])
@@ -152,7 +152,9 @@ class Format:
             )
         return last + 1
 
-    def _text(self, messages: Sequence[Message], tools: Sequence[Message], *, generation_prompt: bool) -> str:
+    def _text(
+        self, messages: Sequence[Message], tools: Sequence[Message] = (), *, generation_prompt: bool
+    ) -> str:
         assert self._compiled is not None
         roles = self.tokenizer.roles
         try:
