@@ -4,17 +4,18 @@
 answers only). Each update mixes a fixed share of replay.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
-from matura.core import config
+from matura.core import config, peft_settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
-from matura.core.settings import LoraConfig, OptimizerConfig
+from matura.core.settings import OptimizerConfig
 
 if TYPE_CHECKING:
     from matura.model.transformer import Transformer
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
     from matura.train.batches import Example, PackedBatches, Rows
 
 KIND = "model"
-VERSION = 3
-TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0}  # a 135M model on 2 cores
+VERSION = 4
+TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0, "prefix": 170.0, "bottleneck": 180.0}  # a 135M model on 2 cores
 
 
-class Config(config.Config):
+class Config(peft_settings.Tuning):
     """What to learn from, how much, and how."""
 
     model: Annotated[str, Input("model")] = Field(description="The model that learns")
@@ -40,8 +41,6 @@ class Config(config.Config):
         None, description="What `synthesize` wrote, mixed in against forgetting"
     )
     replay_share: float = Field(0.25, ge=0, lt=1, description="Share of replay in the tokens of every update")
-    method: Literal["lora", "full"] = Field("lora", description="Train low-rank updates, or all weights")
-    lora: LoraConfig = Field(LoraConfig(), description="For method=lora")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW and its schedule")
     tokens: int = Field(30_000, ge=1, description="Training tokens in all, replay included")
     tokens_per_step: int = Field(1024, ge=16, description="Tokens in one update")
@@ -74,7 +73,7 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
 
 
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
-    """Make a model: the whole one, or LoRA updates on the parent. A killed run goes on from its last checkpoint.
+    """Make a model: the whole one, or an adapter on the parent. A killed run goes on from its last checkpoint.
 
     Raises MaturaError when there is nothing to train on, Diverged when the loss is no longer finite.
     """
@@ -85,20 +84,19 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
 
     parent = inputs["model"]
     assert isinstance(parent, Artifact)
-    if store.adapter_settings(parent.path) is not None:
-        raise ConfigError(
-            f"{parent.path} has LoRA updates already: merge it first (`matura merge model={parent.path}`)"
-        )
+    if (before := store.adapter_settings(parent.path)) is not None:
+        what = "has LoRA updates already: merge it first" if before.method == "lora" else "is an adapter already"
+        raise ConfigError(f"{parent.path} {what} (`matura merge model={parent.path}`)")
     keep_freed_memory()
     format = conversation.load(parent.path)
     batches, counts = _batches(config, inputs, format)
     with resume.deterministic(config.seed):
-        model = store.load(parent.path)
+        model = _prepared(config, parent.path, format)
         totals = _train(config, model, batches, _meters(config, inputs, format), draft)
-    if config.method == "lora":
-        store.save_adapter(draft.path, model, config.lora)
-    else:
+    if config.method == "full":
         store.save(draft.path, model)
+    else:
+        store.save_adapter(draft.path, model, config)
     format.save(draft.path)
     learned = "documents" if config.corpus else "conversations"
     summary = {
@@ -109,6 +107,19 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         "source_quantization": parent.summary.get("source_quantization"),
     }
     return draft.commit(summary)
+
+
+def _prepared(config: Config, parent: Path, format: "Format") -> "Transformer":
+    """The parent with what is trained set on it."""
+    from matura.model import store
+    from matura.model.peft import tuning
+
+    model = store.load(parent, base=config.base)
+    text = config.prefix.text
+    ids = format.tokenizer.encode(text) if text else ()
+    if text is not None and not ids:
+        raise ConfigError(f"prefix.text: {text!r} holds no token; give some words, or leave it out")
+    return tuning.apply(model, config, config.seed, ids)
 
 
 def _batches(
@@ -160,12 +171,9 @@ def _train(
     draft: Draft,
 ) -> dict[str, Any]:
     """The loop with its log, meters and checkpoints; returns the totals for the summary."""
-    from matura.model.peft.lora import apply_lora
     from matura.train import objectives, optim, resume
     from matura.train.loop import train
 
-    if config.method == "lora":
-        apply_lora(model, config.lora, config.seed)
     steps = max(1, round(config.tokens / batches.mean_tokens))
     optimizer = optim.build_optimizer(model, config.optimizer)
     schedule = optim.build_schedule(config.optimizer, steps)

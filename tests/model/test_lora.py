@@ -5,14 +5,14 @@ import torch
 from torch import nn
 
 from matura.core.errors import ConfigError
-from matura.core.settings import LoraConfig
+from matura.core.peft_settings import LoraConfig
 from matura.model.peft.lora import LoraLinear, apply_lora, lora_state, merge_lora
 from tests.model.tiny import build, llama_config, some_ids
 
 
 def trained_layer(bias: bool) -> LoraLinear:
     torch.manual_seed(0)
-    layer = LoraLinear(nn.Linear(6, 10, bias=bias).double(), LoraConfig(rank=3, alpha=5.0))
+    layer = LoraLinear(nn.Linear(6, 10, bias=bias).double(), 3, 5 / 3)
     with torch.no_grad():
         layer.b.normal_()
     return layer
@@ -63,5 +63,5 @@ def test_rank_stabilized_scale() -> None:
 
 
 def test_an_unknown_target_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"'query'; this model has down, gate, k, o, q, up, v"):
+    with pytest.raises(ConfigError, match=r"'query'; this model has down, embed, gate, k, o, q, up, v, and all-linear"):
         apply_lora(build(llama_config()), LoraConfig(targets=("query", "v")))

@@ -16,7 +16,7 @@ from matura.core.artifact import Artifact
 from matura.core.config import parse
 from matura.core.errors import ConfigError, FormatError, MaturaError
 from matura.core.raw import raw_input
-from matura.core.settings import LoraConfig
+from matura.core.peft_settings import LoraConfig, Tuning
 from matura.model import checkpoint, store
 from matura.model.peft.lora import apply_lora, lora_state
 from matura.stages import export, pull
@@ -156,7 +156,7 @@ def test_updates_are_added_into_the_weights(tmp_path: Path) -> None:
     draft = artifact.begin(
         tmp_path / "tuned", kind="model", stage="finetune", version=1, config={}, inputs={"model": parent}
     )
-    store.save_adapter(draft.path, model, config)
+    store.save_adapter(draft.path, model, Tuning(lora=config))
     chatml().save(draft.path)
     tuned = draft.commit({"source_quantization": "Q4_1", "line": "trained"})
     made = run(export, tmp_path / "out", model=tuned)

@@ -8,7 +8,7 @@ import torch
 from matura.core import artifact
 from matura.core.artifact import Artifact
 from matura.core.errors import MaturaError
-from matura.core.settings import LoraConfig
+from matura.core.peft_settings import LoraConfig, Tuning
 from matura.model import store
 from matura.model.peft.lora import apply_lora, lora_state
 from matura.stages import merge
@@ -27,7 +27,7 @@ def tuned(tmp_path: Path) -> Artifact:
     draft = artifact.begin(
         tmp_path / "tuned", kind="model", stage="finetune", version=1, config={}, inputs={"model": parent}
     )
-    store.save_adapter(draft.path, model, config)
+    store.save_adapter(draft.path, model, Tuning(lora=config))
     chatml().save(draft.path)
     return draft.commit({"source_quantization": "Q4_1"})
 
