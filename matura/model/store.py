@@ -23,7 +23,8 @@ from matura.core.files import atomic_write, read_json, write_json
 from matura.core.peft_settings import BaseConfig, Tuning
 from matura.model.checkpoint import Checkpoint, plausible, same_names, same_shape
 from matura.model.config import ModelConfig
-from matura.model.peft import leaves, tuning
+from matura.model.peft import tuning
+from matura.model.peft.adapter import Adapter, attach, taken
 from matura.model.safetensors_file import open_tensors
 from matura.model.transformer import Transformer, fuse_projections
 
@@ -80,15 +81,13 @@ def _read(path: Path, what: str) -> dict[str, Any]:
 
 def load_adapter(model: Transformer, folder: str | Path) -> Transformer:
     """Put what an adapter's `folder` holds on the model."""
-    folder = Path(folder)
-    tuning.apply(model, read_tuning(folder))
-    state, stored = leaves.trained(model), open_tensors(folder / ADAPTER_WEIGHTS)
-    same_names(set(state), set(stored), folder / ADAPTER_WEIGHTS)
-    with torch.no_grad():
-        for name, tensor in state.items():
-            same_shape(name, tensor.shape, stored[name].shape, folder / ADAPTER_WEIGHTS)
-            tensor.copy_(stored[name])
-    return model
+    return attach(model, read_adapter(folder), Path(folder) / ADAPTER_WEIGHTS)
+
+
+def read_adapter(folder: str | Path) -> Adapter:
+    """The adapter of a folder, apart from its model. Raises FormatError."""
+    stored = open_tensors(Path(folder) / ADAPTER_WEIGHTS)
+    return Adapter(read_tuning(folder), {name: stored.read(name) for name in stored})
 
 
 def save(folder: str | Path, model: Transformer) -> None:
@@ -106,9 +105,10 @@ def save_tensors(folder: str | Path, config: ModelConfig, tensors: Mapping[str, 
 def save_adapter(folder: str | Path, model: Transformer, settings: Tuning) -> None:
     """Write `model.json`, `adapter.json` and `adapter.safetensors`: the settings, and all that is trained."""
     folder = Path(folder)
+    adapter = taken(model, settings)
     write_json(folder / CONFIG, model.config.model_dump(mode="json"))
-    write_json(folder / ADAPTER_CONFIG, settings.tuning.model_dump(mode="json"))
-    _save_tensors(folder / ADAPTER_WEIGHTS, leaves.trained(model))
+    write_json(folder / ADAPTER_CONFIG, adapter.settings.model_dump(mode="json"))
+    _save_tensors(folder / ADAPTER_WEIGHTS, adapter.tensors)
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

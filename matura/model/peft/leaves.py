@@ -52,7 +52,8 @@ def swap(model: nn.Module, name: str, make: Callable[[nn.Module], nn.Module]) ->
     """Put `make(leaf)` in the place of the leaf of this name."""
     above, _, last = name.rpartition(".")
     parent = model.get_submodule(above)
-    setattr(parent, last, make(getattr(parent, last)))
+    leaf = getattr(parent, last)
+    setattr(parent, last, make(leaf).train(leaf.training))
     unfuse(parent)
 
 
@@ -66,5 +67,9 @@ def unfuse(parent: nn.Module) -> None:
 
 def trained(model: nn.Module) -> dict[str, Tensor]:
     """What is trained, by name: all that an adapter's file holds."""
-    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return {
+        name.replace(".parametrizations.weight.0.", "."): p.detach()
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
 

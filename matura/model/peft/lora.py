@@ -149,9 +149,9 @@ def apply_lora(model: Model, config: LoraConfig, seed: int = 0) -> Model:
     """
     generator = torch.Generator().manual_seed(seed)
     tables = _tables(model)
-    chosen = leaves.targets(model, config.targets, list(tables), "lora.targets")
     if "head" in config.targets and "head" not in tables and "embed" in tables:
         raise ConfigError("lora.targets: this model's output matrix is its embedding; `embed` updates both")
+    chosen = leaves.targets(model, config.targets, list(tables), "lora.targets")
     for setting, own in (("ranks", config.ranks), ("alphas", config.alphas)):
         if strange := unmatched(own, chosen):
             raise ConfigError(

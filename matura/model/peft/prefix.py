@@ -24,7 +24,7 @@ from matura.core.peft_settings import PrefixConfig
 from matura.model import config as c
 from matura.model.attention import Mask, Packed
 from matura.model.block import View
-from matura.model.cache import Cache, new_cache
+from matura.model.cache import Cache, LayerCache, new_cache
 from matura.model.transformer import Stack, Transformer
 
 DEVIATION = 0.02
@@ -67,6 +67,27 @@ class _Before:
         return k_BGSK, v_BGSK
 
 
+@dataclass
+class _Sorted:
+    """The cache of one layer while padded prompts are read for the first time: the padding, which they have on the
+    left, is put before the prefix. Then what a row sees lies side by side, and distances between columns are
+    distances in the text."""
+
+    layer: LayerCache
+    order_BS: Tensor
+
+    @property
+    def length(self) -> int:
+        return self.layer.length
+
+    def append(self, k_BGTK: Tensor, v_BGTK: Tensor) -> tuple[Tensor, Tensor]:
+        """Everything so far, in order."""
+        both = self.layer.append(k_BGTK, v_BGTK)
+        for x_BGSK in both:
+            x_BGSK.copy_(x_BGSK.gather(2, self.order_BS[:, None, :, None].expand_as(x_BGSK)))
+        return both
+
+
 def run_after(
     past: Past,
     stack: nn.Module,
@@ -77,23 +98,43 @@ def run_after(
     cache: Cache | None = None,
     **given: Any,
 ) -> Tensor:
-    """The stack's output for texts that stand after `past`. A cache that is still empty begins with it."""
+    """The stack's output for texts that stand after `past`. A cache that is still empty begins with it.
+
+    With a cache, padding is on the left, as the engine has it.
+    """
     B = len(x_BTD)
-    if cache is None:
-        layers: list[Any] = [_Before(k, v) for k, v in zip(past.k_LBGPK, past.v_LBGPK, strict=True)]
-        empty: list[Any] = [_Before(one.k_BGPK[:, :, :0], one.v_BGPK[:, :, :0]) for one in layers]
-        cache = Cache(layers, empty)  # (Nothing stands before an encoder's memory.)
-    elif not cache.length:
-        for layer, k_BGPK, v_BGPK in zip(cache.layers, past.k_LBGPK, past.v_LBGPK, strict=True):
-            layer.append(k_BGPK.expand(B, -1, -1, -1), v_BGPK.expand(B, -1, -1, -1))
     if positions_BT is not None:
         positions_BT = positions_BT + _count(past)
     elif isinstance(view.mask, Packed):
         positions_BT = view.mask.positions(x_BTD.device) + _count(past)
-    seen = cache.length + x_BTD.shape[1]
-    view = View(_mask(past, view.mask, B, seen), view.memory_BSD, view.memory_mask_BS, view.attend)
+    seen = x_BTD.shape[1] + (past.length if cache is None or not cache.length else cache.length)
+    mask = _mask(past, view.mask, B, seen)
+    mask, cache = (mask, _unchanging(past)) if cache is None else _begun(past, mask, cache, B)
+    view = View(mask, view.memory_BSD, view.memory_mask_BS, view.attend)
     out_BTD: Tensor = stack(x_BTD, view, positions_BT=positions_BT, cache=cache, **given)
     return out_BTD
+
+
+def _unchanging(past: Past) -> Cache:
+    """A cache for training."""
+    layers: list[Any] = [_Before(k, v) for k, v in zip(past.k_LBGPK, past.v_LBGPK, strict=True)]
+    nothing: list[Any] = [_Before(one.k_BGPK[:, :, :0], one.v_BGPK[:, :, :0]) for one in layers]
+    return Cache(layers, nothing)  # (Nothing stands before an encoder's memory.)
+
+
+def _begun(past: Past, mask: Mask, cache: Cache, batch: int) -> tuple[Mask, Cache]:
+    """The mask with padding first, and the cache to use: one that is empty begins with the past."""
+    fresh = not cache.length
+    if fresh:
+        for layer, k_BGPK, v_BGPK in zip(cache.layers, past.k_LBGPK, past.v_LBGPK, strict=True):
+            layer.append(k_BGPK.expand(batch, -1, -1, -1), v_BGPK.expand(batch, -1, -1, -1))
+    if not isinstance(mask, Tensor):
+        return mask, cache
+    order_BS = mask.int().argsort(dim=1, stable=True)
+    if fresh:
+        ordered: list[Any] = [_Sorted(layer, order_BS) for layer in cache.layers]
+        cache = Cache(ordered, cache.cross)
+    return mask.gather(1, order_BS), cache
 
 
 def _count(past: Past) -> int | Tensor:
