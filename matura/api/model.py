@@ -64,9 +64,7 @@ class LanguageModel:
     def generate(self, prompt: str, **settings: Any) -> str: ...
     @overload
     def generate(self, prompt: Ids, **settings: Any) -> list[int]: ...
-    def generate(
-        self, prompt: str | Ids, *, adapter: str | None = None, **settings: Any
-    ) -> str | list[int]:
+    def generate(self, prompt: str | Ids, *, adapter: str | None = None, **settings: Any) -> str | list[int]:
         """What follows a prompt: a text after a text, new ids after ids (without the prompt and the stop token).
 
         With `beams=N`, or where the model's own defaults say so and nothing is set that only sampling knows, it is the
@@ -116,15 +114,15 @@ class LanguageModel:
         settings = self.sampling(**sampling)
         each = [None] * len(many) if adapters is None else list(adapters)
         if len(each) != len(many):
-            raise ConfigError(f"adapters: {len(each)} names for {len(many)} prompts; give one, or None, for each")
+            raise ConfigError(
+                f"adapters: {len(each)} names for {len(many)} prompts; give one, or None, for each"
+            )
         requests = [
             self.request(prompt, settings, adapter) for prompt, adapter in zip(many, each, strict=True)
         ]
         return text.answers(self.model, self.tokenizer, requests, batch=batch)
 
-    def beam_search(
-        self, prompt: str | Ids, *, adapter: str | None = None, **settings: Any
-    ) -> list[Answer]:
+    def beam_search(self, prompt: str | Ids, *, adapter: str | None = None, **settings: Any) -> list[Answer]:
         """The best `n` answers of a beam search, best first."""
         from matura.infer import beam
         from matura.infer.text import Answer

@@ -38,7 +38,8 @@ class LoraConfig(Config):
     rank_stabilized: bool = Field(False, description="Scale by alpha / sqrt(rank) instead (rsLoRA)")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of an update's inputs dropped in training")
     ranks: dict[str, int] = Field(
-        default_factory=dict, description="Other ranks for some layers, by name or pattern; the first that fits"
+        default_factory=dict,
+        description="Other ranks for some layers, by name or pattern; the first that fits",
     )
     alphas: dict[str, float] = Field(default_factory=dict, description="Other alphas, likewise")
 
@@ -140,4 +141,3 @@ def unmatched(patterns: Iterable[str], found: Iterable[str]) -> list[str]:
     """Patterns that name none of the layers."""
     known = list(found)
     return [pattern for pattern in patterns if not any(names(name, pattern) for name in known)]
-

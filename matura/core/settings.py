@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from matura.core.config import Config
 
+
 class OptimizerConfig(Config):
     """The optimizer, and its learning rate over time."""
 

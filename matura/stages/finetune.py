@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 KIND = "model"
 VERSION = 4
-TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0, "prefix": 170.0, "bottleneck": 180.0}  # a 135M model on 2 cores
+TOKENS_PER_SECOND = {
+    "lora": 180.0,
+    "full": 120.0,
+    "prefix": 170.0,
+    "bottleneck": 180.0,
+}  # a 135M model on 2 cores
 
 
 class Config(peft_settings.Tuning):
@@ -85,7 +90,9 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     parent = inputs["model"]
     assert isinstance(parent, Artifact)
     if (before := store.adapter_settings(parent.path)) is not None:
-        what = "has LoRA updates already: merge it first" if before.method == "lora" else "is an adapter already"
+        what = (
+            "has LoRA updates already: merge it first" if before.method == "lora" else "is an adapter already"
+        )
         raise ConfigError(f"{parent.path} {what} (`matura merge model={parent.path}`)")
     keep_freed_memory()
     format = conversation.load(parent.path)

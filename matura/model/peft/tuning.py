@@ -56,9 +56,7 @@ def merge(model: Model) -> Model:
     return merge_lora(model)
 
 
-def quantize_base(
-    model: Model, config: BaseConfig, read: Callable[[str], Tensor] | None = None
-) -> Model:
+def quantize_base(model: Model, config: BaseConfig, read: Callable[[str], Tensor] | None = None) -> Model:
     """Hold the matrices inside the blocks as `config` says; embeddings, norms and the head stay float.
 
     `read(name)` gives a weight by its name, in memory of its own, where the model's are only mapped: then the pages

@@ -23,7 +23,9 @@ def test_the_start_is_the_parent(placement: str, each: int) -> None:
     assert len(trained(model)) == 2 * each * 4
     assert trained(model)["decoder.blocks.0.mlp.down.bottleneck.down.weight"].shape == (8, 32)
     same = apply_bottleneck(build(llama_config()), config, seed=1)
-    assert all(torch.equal(a, b) for a, b in zip(trained(model).values(), trained(same).values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(trained(model).values(), trained(same).values(), strict=True)
+    )
 
 
 def test_values_equal_the_paper() -> None:

@@ -71,7 +71,9 @@ def test_rank_stabilized_scale() -> None:
 
 
 def test_an_unknown_target_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"'query'; this model has down, embed, gate, k, o, q, up, v, and all-linear"):
+    with pytest.raises(
+        ConfigError, match=r"'query'; this model has down, embed, gate, k, o, q, up, v, and all-linear"
+    ):
         apply_lora(build(llama_config()), LoraConfig(targets=("query", "v")))
 
 
@@ -92,7 +94,9 @@ def logits(model: Transformer, ids: torch.Tensor) -> torch.Tensor:
 def test_t31_merged_equals_unmerged_in_float32() -> None:
     """T31: to 1e-5 of the largest logit, with all kinds of layers updated."""
     ids = some_ids(2, 20)
-    model = moved(apply_lora(build(llama_config(), dtype=torch.float32), LoraConfig(targets=("all-linear", "embed"))))
+    model = moved(
+        apply_lora(build(llama_config(), dtype=torch.float32), LoraConfig(targets=("all-linear", "embed")))
+    )
     before = logits(model, ids)
     after = logits(merge_lora(model), ids)
     assert (after - before).abs().max() < 1e-5 * before.abs().max()
@@ -137,7 +141,9 @@ def test_ranks_and_alphas_of_their_own() -> None:
     config = LoraConfig(
         rank=4, alpha=8, targets=("q", "down"), ranks={"decoder.blocks.1.*": 2}, alphas={"down": 3}
     )
-    found = {one.name: (len(one.a_RI), one.scale) for one in updates(apply_lora(build(llama_config()), config))}
+    found = {
+        one.name: (len(one.a_RI), one.scale) for one in updates(apply_lora(build(llama_config()), config))
+    }
     assert found == {
         "decoder.blocks.0.mixers.0.q": (4, 2.0),
         "decoder.blocks.0.mlp.down": (4, 0.75),
