@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from matura.api import checks
@@ -40,7 +41,10 @@ class LanguageModel:
     """
 
     def __init__(
-        self, made: Artifact, device: str | int = "cpu", adapters: Mapping[str, Artifact] | None = None
+        self,
+        made: Artifact,
+        device: str | int = "cpu",
+        adapters: Mapping[str, Artifact | Path] | None = None,
     ) -> None:
         from matura.model import store
         from matura.model.allocator import keep_freed_memory
@@ -264,21 +268,24 @@ class LanguageModel:
         return ids or ([] if begin is None else [begin])
 
 
-def _adapter(model: Transformer, base: Artifact, name: str, made: Artifact, device: str) -> Adapter:
-    """One of several adapters on a model. Raises MaturaError when it was trained on another, or cannot be one."""
+def _adapter(model: Transformer, base: Artifact, name: str, source: Artifact | Path, device: str) -> Adapter:
+    """One of several adapters on a model: an artifact's, or a folder of PEFT. Raises MaturaError when it was trained on
+    another model, or cannot be one of several."""
     from matura.model import store
-    from matura.model.peft import routing
+    from matura.model.peft import peft_files, routing
 
-    if store.adapter_settings(made.path) is None:
-        raise ConfigError(f"adapter {name!r}: {made.path} is a whole model; load it by itself")
-    parent = made.input("model")
-    if parent.id != base.id:
+    if isinstance(source, Path):
+        found = peft_files.read(source, model.config)
+    elif store.adapter_settings(source.path) is None:
+        raise ConfigError(f"adapter {name!r}: {source.path} is a whole model; load it by itself")
+    elif (parent := source.input("model")).id != base.id:
         raise ConfigError(
             f"adapter {name!r} was trained on {parent.path}, not on {base.path}: it means nothing there"
         )
-    found = store.read_adapter(made.path).to(device)
+    else:
+        found = store.read_adapter(source.path)
     routing.check(model, found, name)
-    return found
+    return found.to(device)
 
 
 def device_name(device: str | int) -> str:

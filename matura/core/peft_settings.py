@@ -14,6 +14,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from matura.core.config import Config
+from matura.core.settings import OptimizerConfig
 
 ALL_LINEAR = "all-linear"
 Method = Literal["lora", "prefix", "bottleneck", "full"]
@@ -104,6 +105,25 @@ class FreezeConfig(Config):
     embeddings: bool = Field(False, description="The embedding, also where it is the output matrix")
     layers: int = Field(0, ge=0, description="The first n layers")
     patterns: tuple[str, ...] = Field((), description="Layers or weights, by name or pattern")
+
+
+RATES: dict[Method, float] = {"lora": 5e-4, "bottleneck": 1e-3, "prefix": 5e-3, "full": 5e-5}
+"""Learning rates that move a model and do not break it: few weights want more than many."""
+
+
+class TuningOptimizer(OptimizerConfig):
+    """The optimizer of a fine-tuning, whose learning rate is by default that of its method."""
+
+    lr: float | None = Field(  # type: ignore[assignment]
+        None,
+        gt=0,
+        description="Peak learning rate; none: 5e-4 for lora, 1e-3 for bottleneck, 5e-3 for prefix, 5e-5 for full",
+    )
+
+    def of(self, method: Method) -> OptimizerConfig:
+        """With a rate."""
+        rate = RATES[method] if self.lr is None else self.lr
+        return OptimizerConfig(**{**dict(self), "lr": rate})
 
 
 class Tuning(Config):

@@ -72,8 +72,8 @@ def read(
 ) -> tuple[Batch, Tensor]:
     """The prompts, read, with the logits [B, V] of their first new tokens. `new`: how many will follow at most.
 
-    `adapters` has one for each prompt (None: the model alone); none given: nobody has one. Shorter prompts are padded on the left, shorter sources on the right; padding is masked. `sources` are empty for a
-    model without an encoder.
+    `adapters` has one for each prompt (None: the model alone); none given: nobody has one. Shorter prompts are padded
+    on the left, shorter sources on the right; padding is masked. `sources` are empty for a model without an encoder.
     """
     routing = route(model, adapters or [None] * len(prompts))
     model = routing.model

@@ -174,7 +174,7 @@ class TensorFiles(Mapping[str, Tensor]):
         values = torch.empty(entry.end - entry.begin, dtype=torch.uint8)
         with open(self._paths[name], "rb") as file:
             file.seek(entry.begin)
-            file.readinto(memoryview(values.numpy()))
+            file.readinto(values.numpy().data)
         return values.view(DTYPES[entry.dtype]).view(entry.shape)
 
     def __iter__(self) -> Iterator[str]:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
-from matura.core import config, peft_settings
+from matura.core import peft_settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
-from matura.core.settings import OptimizerConfig
 
 if TYPE_CHECKING:
     from matura.model.transformer import Transformer
@@ -46,7 +45,9 @@ class Config(peft_settings.Tuning):
         None, description="What `synthesize` wrote, mixed in against forgetting"
     )
     replay_share: float = Field(0.25, ge=0, lt=1, description="Share of replay in the tokens of every update")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW and its schedule")
+    optimizer: peft_settings.TuningOptimizer = Field(
+        peft_settings.TuningOptimizer(), description="AdamW and its schedule"
+    )
     tokens: int = Field(30_000, ge=1, description="Training tokens in all, replay included")
     tokens_per_step: int = Field(1024, ge=16, description="Tokens in one update")
     sequence: int = Field(512, ge=8, description="Longest example in tokens")
@@ -90,10 +91,13 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     parent = inputs["model"]
     assert isinstance(parent, Artifact)
     if (before := store.adapter_settings(parent.path)) is not None:
-        what = (
-            "has LoRA updates already: merge it first" if before.method == "lora" else "is an adapter already"
+        if before.method != "lora":
+            raise ConfigError(
+                f"{parent.path} is an adapter already; take its parent, {parent.input('model').path}"
+            )
+        raise ConfigError(
+            f"{parent.path} has LoRA updates already: merge it first (`matura merge model={parent.path}`)"
         )
-        raise ConfigError(f"{parent.path} {what} (`matura merge model={parent.path}`)")
     keep_freed_memory()
     format = conversation.load(parent.path)
     batches, counts = _batches(config, inputs, format)
@@ -182,8 +186,9 @@ def _train(
     from matura.train.loop import train
 
     steps = max(1, round(config.tokens / batches.mean_tokens))
-    optimizer = optim.build_optimizer(model, config.optimizer)
-    schedule = optim.build_schedule(config.optimizer, steps)
+    settings = config.optimizer.of(config.method)
+    optimizer = optim.build_optimizer(model, settings)
+    schedule = optim.build_schedule(settings, steps)
     start, tokens, loss = 0, 0, 0.0
     if (resumed := resume.restore(draft.resume, model, optimizer)) is not None:
         start, position = resumed
@@ -200,7 +205,7 @@ def _train(
             optimizer,
             schedule,
             steps=steps,
-            clip=config.optimizer.clip,
+            clip=settings.clip,
             start=start,
         )
         for step in updates:

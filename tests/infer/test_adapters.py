@@ -144,8 +144,14 @@ def test_adapters_that_cannot_stand_beside_others_are_refused() -> None:
     with pytest.raises(MaturaError, match="trained on weights held as int4, and this model's are float32"):
         routing.check(model, packed, "a")
     deep = adapter(llama_config(layers=3), LORA, 1)
-    with pytest.raises(MaturaError, match="changes decoder.blocks.2.mixers.0.q"):
+    with pytest.raises(MaturaError, match=r"changes decoder.blocks.2.mixers.0.q"):
         routing.check(model, deep, "a")
+    wide = adapter(llama_config(kv_heads=4), LORA, 1)
+    with pytest.raises(MaturaError, match=r"mixers.0.k.b has shape \(32, 2\), its settings say \(16, 2\)"):
+        routing.check(model, wide, "a")
+    for other in (llama_config(kv_heads=4), llama_config(layers=1)):
+        with pytest.raises(MaturaError, match=r"decoder.keys has shape"):
+            routing.check(model, adapter(other, SHORT, 1), "a")
     with pytest.raises(MaturaError, match="the model itself has LoRA updates"):
         routing.check(attach(build(llama_config()), table), table, "a")
     for settings in KINDS:

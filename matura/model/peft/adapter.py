@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from matura.core.errors import FormatError
-from matura.core.peft_settings import Tuning
+from matura.core.errors import ConfigError, FormatError
+from matura.core.peft_settings import LoraConfig, Tuning
 from matura.model.checkpoint import same_names, same_shape
-from matura.model.peft import leaves, tuning
+from matura.model.peft import layouts, leaves, tuning
 from matura.model.peft.lora import Update
 from matura.model.transformer import Transformer
 
@@ -62,3 +62,57 @@ def lora_updates(adapter: Adapter) -> list[Update]:
         Update(name, tensors[f"{name}.a"], tensors[f"{name}.b"], adapter.settings.lora.of(name)[1])
         for name in layers
     ]
+
+
+def from_updates(
+    updates: Sequence[Update], *, known: Iterable[str] = (), dropout: float = 0.0, like: Tuning | None = None
+) -> Adapter:
+    """A LoRA adapter of these updates. `known` are all layers of the model, so that settings can be said by last names;
+    without them every layer is named. `like` says how the base was held."""
+    ranks = {one.name: len(one.a_RI) for one in updates}
+    alphas = {one.name: one.scale * len(one.a_RI) for one in updates}
+    rank, alpha = int(layouts.commonest(ranks.values())), layouts.commonest(alphas.values())
+    known = list(known)
+
+    def by_name(values: Mapping[str, float]) -> dict[str, float]:
+        return layouts.by_last_name(values, known) if known else dict(values)
+
+    lora = LoraConfig(
+        rank=rank,
+        alpha=alpha,
+        dropout=dropout,
+        targets=tuple(by_name(dict.fromkeys(ranks, 1))),
+        ranks={name: int(value) for name, value in by_name(ranks).items() if value != rank},
+        alphas={name: value for name, value in by_name(alphas).items() if value != alpha},
+    )
+    tensors = {f"{one.name}.{part}": t for one in updates for part, t in (("a", one.a_RI), ("b", one.b_OR))}
+    return Adapter(Tuning(lora=lora, base=(like or Tuning()).base), tensors)
+
+
+def weighted_sum(parts: Sequence[tuple[Adapter, float]]) -> Adapter:
+    """One LoRA adapter whose updates are the weighted sums of those of several: their A's under each other, their B's
+    with weight and scale side by side.
+
+    Raises ConfigError when they were trained on weights that were held otherwise, or are not all low-rank updates.
+    """
+    if len({adapter.settings.base for adapter, _ in parts}) > 1:
+        raise ConfigError("the adapters saw different weights: their bases were held in different formats")
+    for adapter, _ in parts:
+        if adapter.settings.method != "lora":
+            raise ConfigError(
+                f"method={adapter.settings.method} is no sum with weights, so it cannot be merged: keep the adapter"
+            )
+    found: dict[str, list[tuple[Update, float]]] = {}
+    for adapter, weight in parts:
+        for one in lora_updates(adapter):
+            found.setdefault(one.name, []).append((one, weight))
+    updates = [
+        Update(
+            name,
+            torch.cat([one.a_RI for one, _ in each]),
+            torch.cat([one.b_OR * (one.scale * weight) for one, weight in each], 1),
+            1.0,
+        )
+        for name, each in found.items()
+    ]
+    return from_updates(updates, like=parts[0][0].settings)

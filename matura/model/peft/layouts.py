@@ -133,12 +133,12 @@ def folded(updates: Sequence[Update]) -> list[Update]:
     return made
 
 
-def by_last_name(values: Mapping[str, object], known: Iterable[str]) -> dict[str, object]:
+def by_last_name(values: Mapping[str, float], known: Iterable[str]) -> dict[str, float]:
     """`values` of layers, under a last name where all layers that are called so have one value, else by whole name."""
     called: dict[str, list[str]] = {}
     for name in known:
         called.setdefault(name.rpartition(".")[2], []).append(name)
-    found: dict[str, object] = {}
+    found: dict[str, float] = {}
     for name, value in values.items():
         last = name.rpartition(".")[2]
         alike = all(other in values and values[other] == value for other in called.get(last, [name]))

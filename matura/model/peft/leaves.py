@@ -50,10 +50,15 @@ def targets(model: nn.Module, patterns: Sequence[str], others: Sequence[str], se
 
 def swap(model: nn.Module, name: str, make: Callable[[nn.Module], nn.Module]) -> None:
     """Put `make(leaf)` in the place of the leaf of this name."""
+    leaf = model.get_submodule(name)
+    put(model, name, make(leaf).train(leaf.training))
+
+
+def put(model: nn.Module, name: str, leaf: nn.Module) -> None:
+    """Put a leaf in the place of the one of this name."""
     above, _, last = name.rpartition(".")
     parent = model.get_submodule(above)
-    leaf = getattr(parent, last)
-    setattr(parent, last, make(leaf).train(leaf.training))
+    setattr(parent, last, leaf)
     unfuse(parent)
 
 

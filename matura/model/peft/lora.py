@@ -119,7 +119,8 @@ class LoraTable(nn.Module):
     def __init__(self, weight_VD: Tensor, rank: int, scale: float, generator: torch.Generator | None) -> None:
         super().__init__()
         self.scale = scale
-        self.a, self.b = _start(*weight_VD.shape, rank, weight_VD, generator)
+        V, D = weight_VD.shape
+        self.a, self.b = _start(V, D, rank, weight_VD, generator)
 
     def forward(self, weight_VD: Tensor) -> Tensor:
         return torch.addmm(weight_VD, self.b, self.a, alpha=self.scale)
@@ -191,7 +192,7 @@ def merge_lora(model: Model) -> Model:
     """Replace every layer with an update by the plain layer it equals."""
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLinear):
-            leaves.swap(model, name, lambda leaf: leaf.merged())
+            leaves.put(model, name, module.merged())
     for table in _tables(model).values():
         if parametrize.is_parametrized(table, "weight"):
             parametrize.remove_parametrizations(table, "weight", leave_parametrized=True)

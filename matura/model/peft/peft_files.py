@@ -1,14 +1,14 @@
 """Adapters in the files of Hugging Face's PEFT, in and out: LoRA and prefix tuning.
 
-A folder holds `adapter_config.json` and `adapter_model.safetensors`. What a file asks for and nobody here follows (DoRA,
-trained biases, modules saved whole) is an error. Scales are written as plain alpha / r: rsLoRA is a way to choose a
-scale, and readers that do not know it would take another.
+A folder holds `adapter_config.json` and `adapter_model.safetensors`. What a file asks for and nobody here follows
+(DoRA, trained biases, modules saved whole) is an error. Scales are written as plain alpha / r: rsLoRA is a way to
+choose a scale, and readers that do not know it would take another.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from matura.core.errors import FormatError
 from matura.core.files import atomic_write, read_json, write_json
-from matura.core.peft_settings import LoraConfig, PrefixConfig, Tuning
+from matura.core.peft_settings import PrefixConfig, Tuning
 from matura.model.config import ModelConfig
 from matura.model.families import registry
 from matura.model.peft import layouts
-from matura.model.peft.adapter import Adapter, lora_updates
+from matura.model.peft.adapter import Adapter, from_updates, lora_updates
 from matura.model.peft.layouts import Layer
 from matura.model.peft.lora import Update
 from matura.model.safetensors_file import open_tensors
@@ -104,7 +104,7 @@ def _lora(adapter: Adapter, config: ModelConfig, portable: bool) -> tuple[dict[s
         "r": rank,
         "lora_alpha": alpha,
         "lora_dropout": adapter.settings.lora.dropout,
-        "target_modules": sorted(layouts.by_last_name(dict.fromkeys(ranks, True), known)),
+        "target_modules": sorted(layouts.by_last_name(dict.fromkeys(ranks, 1), known)),
         "rank_pattern": {name: r for name, r in ranks.items() if r != rank},
         "alpha_pattern": {name: a for name, a in alphas.items() if a != alpha},
         "use_rslora": False,
@@ -172,25 +172,8 @@ def _read_lora(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], confi
     found = list(layouts.to_ours(layout, _untied(theirs, layout, config)))
     if not found:
         raise FormatError("no tensor is a low-rank update")
-    ranks = {one.name: len(one.a_RI) for one in found}
-    alphas = {one.name: one.scale * len(one.a_RI) for one in found}
-    rank, alpha = int(layouts.commonest(ranks.values())), layouts.commonest(alphas.values())
     known = [name for layer in layout for name in layer.ours]
-    lora = LoraConfig(
-        rank=rank,
-        alpha=alpha,
-        dropout=settings.get("lora_dropout") or 0.0,
-        targets=tuple(layouts.by_last_name(dict.fromkeys(ranks, True), known)),
-        ranks=_others(ranks, rank, known),
-        alphas=_others(alphas, alpha, known),
-    )
-    parts = {f"{one.name}.{p}": t for one in found for p, t in (("a", one.a_RI), ("b", one.b_OR))}
-    return Adapter(Tuning(method="lora", lora=lora), parts)
-
-
-def _others(values: Mapping[str, float], common: float, known: Iterable[str]) -> dict[str, Any]:
-    found = layouts.by_last_name(values, known)
-    return {name: value for name, value in found.items() if value != common}
+    return from_updates(found, known=known, dropout=settings.get("lora_dropout") or 0.0)
 
 
 def _parsed(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[Update]:

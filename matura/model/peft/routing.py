@@ -27,7 +27,7 @@ from matura.core.errors import MaturaError
 from matura.model.block import View
 from matura.model.int4 import Int4Linear
 from matura.model.peft import leaves
-from matura.model.peft.adapter import Adapter, lora_updates
+from matura.model.peft.adapter import Adapter, attach, lora_updates
 from matura.model.peft.bottleneck import ACTIVATIONS
 from matura.model.peft.prefix import Past, run_after
 from matura.model.peft.tuning import added
@@ -92,6 +92,9 @@ def check(base: Transformer, adapter: Adapter, name: str) -> None:
     known = ("a", "b", "keys", "values")
     if rest := [n for n in adapter.tensors if n.rpartition(".")[2] not in known and ".bottleneck." not in n]:
         raise MaturaError(f"adapter {name!r} trained {rest[0]} as a whole; load it as a model of its own")
+    with torch.device("meta"):
+        skeleton = Transformer(base.config)
+    attach(skeleton, adapter, f"adapter {name!r}")
 
 
 def deltas(adapter: Adapter) -> dict[str, Delta]:
@@ -178,10 +181,9 @@ def _copied(module: nn.Module | None) -> nn.Module:
 def _set_prefixes(model: Transformer, rows: Sequence[Adapter | None], columns: int) -> None:
     """Begin every row after its prefix; shorter ones stand on the right, next to the text."""
     part = "decoder" if model.decoder is not None else "encoder"
-    stack = model._modules[part]
+    stack, config = model._modules[part], model.config.last_stack
     like = model.embed.weight
     assert stack is not None
-    config = stack.config
     shape = (config.layers, len(rows), config.attention.kv_heads, columns, config.attention.head_width)
     k_LBGPK, v_LBGPK = (torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in range(2))
     real_BP = torch.zeros(len(rows), columns, dtype=torch.bool, device=like.device)

@@ -60,5 +60,5 @@ def test_it_learns_and_leaves_the_parent_alone() -> None:
 
 
 def test_a_width_that_leaves_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match="bottleneck.reduction=64 leaves nothing of a width of 32"):
+    with pytest.raises(ConfigError, match=r"bottleneck.reduction=64 leaves nothing of a width of 32"):
         apply_bottleneck(build(llama_config()), BottleneckConfig(reduction=64))

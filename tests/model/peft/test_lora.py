@@ -150,7 +150,7 @@ def test_ranks_and_alphas_of_their_own() -> None:
         "decoder.blocks.1.mixers.0.q": (2, 4.0),
         "decoder.blocks.1.mlp.down": (2, 1.5),
     }
-    with pytest.raises(ConfigError, match="lora.ranks: 'up' names none of the 2 layers"):
+    with pytest.raises(ConfigError, match=r"lora.ranks: 'up' names none of the 2 layers"):
         apply_lora(build(llama_config()), LoraConfig(targets=("q",), ranks={"up": 2}))
 
 
@@ -172,7 +172,7 @@ def test_dropout_is_of_the_update_alone_and_off_outside_training() -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_t32_a_tied_embedding_stays_tied(tied: bool) -> None:
-    """T32: an update of the embedding is seen where tokens are read and, tied, where they are scored; merging keeps it."""
+    """T32: an update of the embedding is seen where tokens are read and, tied, where they are scored; merged too."""
     plain = build(llama_config(tied=tied))
     model = moved(apply_lora(build(llama_config(tied=tied)), LoraConfig(rank=2, targets=("embed",))))
     (one,) = updates(model)

@@ -180,7 +180,7 @@ def test_a_decoder_with_an_encoder_trains_with_recomputed_activations() -> None:
 
 
 def test_models_without_a_place_for_a_prefix_are_refused() -> None:
-    with pytest.raises(ConfigError, match="prefix.tokens=128 leaves nothing of a context of 128"):
+    with pytest.raises(ConfigError, match=r"prefix.tokens=128 leaves nothing of a context of 128"):
         apply_prefix(build(llama_config()), PrefixConfig(tokens=128))
     config = llama_config()
     assert config.decoder is not None

@@ -119,7 +119,7 @@ def test_frozen_layers_get_no_gradient_and_no_update(freeze: FreezeConfig, froze
 
 
 def test_freezing_what_is_not_there_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="freeze.layers=3, but the model has 2 layers"):
+    with pytest.raises(ConfigError, match=r"freeze.layers=3, but the model has 2 layers"):
         tuning.freeze(plain(), FreezeConfig(layers=3))
     with pytest.raises(ConfigError, match=r"freeze.patterns: 'gates' names nothing; layers are 0, 1, down"):
         tuning.freeze(plain(), FreezeConfig(patterns=("q", "gates")))
@@ -128,9 +128,9 @@ def test_freezing_what_is_not_there_is_an_error() -> None:
 def test_settings_that_would_do_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match="freeze is for method=full; method=lora freezes all of the model"):
         parse(Tuning, {"freeze": {"layers": 1}}, "test")
-    with pytest.raises(ConfigError, match="base.format=int4 is for frozen weights"):
+    with pytest.raises(ConfigError, match=r"base.format=int4 is for frozen weights"):
         parse(Tuning, {"method": "full", "base": {"format": "int4"}}, "test")
-    with pytest.raises(ConfigError, match="ranks.q must be above zero"):
+    with pytest.raises(ConfigError, match=r"ranks.q must be above zero"):
         parse(LoraConfig, {"ranks": {"q": 0}}, "test")
 
 
