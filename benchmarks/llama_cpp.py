@@ -9,8 +9,8 @@ from typing import Any
 
 
 def judge(settings: dict[str, Any]) -> dict[str, Any]:
-    """What llama.cpp makes of `file` with `adapters` on it: ids of the texts, the chat as ids, greedy answers to prompts
-    of ids.
+    """What llama.cpp makes of `file` with `adapters` on it: ids of the texts, the chat as ids, greedy answers to
+    prompts of ids.
 
     Deterministic: one sequence at a time, and a cache in float32 that no earlier prompt has filled.
     """

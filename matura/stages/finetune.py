@@ -15,6 +15,7 @@ from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
+from matura.core.settings import Recompute
 
 if TYPE_CHECKING:
     from matura.model.transformer import Transformer
@@ -54,6 +55,9 @@ class Config(peft_settings.Tuning):
     meter_every: int = Field(20, ge=0, description="Steps between looks at held-out text; 0 for none")
     meter_tokens: int = Field(1024, ge=64, description="Held-out tokens of each kind in one look")
     save_every: int = Field(5, ge=1, description="Steps between checkpoints")
+    recompute: Recompute = Field(
+        "none", description="Blocks whose activations are computed again instead of kept: none, full, every n-th"
+    )
     seed: int = Field(0, description="Order of the data, and the start of the updates")
 
     @model_validator(mode="after")
@@ -124,13 +128,15 @@ def _prepared(config: Config, parent: Path, format: "Format") -> "Transformer":
     """The parent with what is trained set on it."""
     from matura.model import store
     from matura.model.peft import tuning
+    from matura.train.transforms import checkpoint_activations
 
     model = store.load(parent, base=config.base)
     text = config.prefix.text
     ids = format.tokenizer.encode(text) if text else ()
     if text is not None and not ids:
         raise ConfigError(f"prefix.text: {text!r} holds no token; give some words, or leave it out")
-    return tuning.apply(model, config, config.seed, ids)
+    tuning.apply(model, config, config.seed, ids)
+    return checkpoint_activations(model, config.recompute)
 
 
 def _batches(
