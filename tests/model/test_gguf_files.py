@@ -23,7 +23,7 @@ from matura.tokenizer import to_gguf
 from tests.model.tiny import build, llama_config
 from tests.tiny_models import CONTEXT, VOCABULARY, chatml, network
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 METADATA = to_gguf.metadata(chatml(), VOCABULARY)
 PATTERNS = LoraConfig(
     rank=4, alpha=8, rank_stabilized=True, ranks={"decoder.blocks.1.*": 2}, alphas={"down": 16, "o": 4}
