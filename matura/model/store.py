@@ -22,7 +22,7 @@ from matura.core.errors import FormatError
 from matura.core.files import atomic_write, read_json, write_json
 from matura.core.peft_settings import BaseConfig, Tuning
 from matura.model.checkpoint import Checkpoint, plausible, same_names, same_shape
-from matura.model.config import ModelConfig
+from matura.model.config import Classifier, ModelConfig
 from matura.model.peft import tuning
 from matura.model.peft.adapter import Adapter, attach, taken
 from matura.model.safetensors_file import open_tensors
@@ -87,7 +87,13 @@ def load_adapter(model: Transformer, folder: str | Path) -> Transformer:
 def read_adapter(folder: str | Path) -> Adapter:
     """The adapter of a folder, apart from its model. Raises FormatError."""
     stored = open_tensors(Path(folder) / ADAPTER_WEIGHTS)
-    return Adapter(read_tuning(folder), {name: stored.read(name) for name in stored})
+    head = read_config(folder).head
+    whole = isinstance(head, Classifier) and any(name.startswith("head.") for name in stored)
+    return Adapter(
+        read_tuning(folder),
+        {name: stored.read(name) for name in stored},
+        head if whole and isinstance(head, Classifier) else None,
+    )
 
 
 def save(folder: str | Path, model: Transformer) -> None:

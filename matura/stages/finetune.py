@@ -56,7 +56,8 @@ class Config(peft_settings.Tuning):
     meter_tokens: int = Field(1024, ge=64, description="Held-out tokens of each kind in one look")
     save_every: int = Field(5, ge=1, description="Steps between checkpoints")
     recompute: Recompute = Field(
-        "none", description="Blocks whose activations are computed again instead of kept: none, full, every n-th"
+        "none",
+        description="Blocks whose activations are computed again instead of kept: none, full, every n-th",
     )
     seed: int = Field(0, description="Order of the data, and the start of the updates")
 

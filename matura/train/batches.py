@@ -9,7 +9,7 @@ Shape suffixes: T tokens of a row, N trained positions.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,11 @@ class Example:
     def trained(self) -> int:
         """Number of positions with a loss."""
         return sum(self.mask[1:])
+
+    @property
+    def size(self) -> int:
+        """Tokens that run through the model: the last one predicts nothing."""
+        return len(self.ids) - 1
 
 
 @dataclass(frozen=True)
@@ -133,12 +138,15 @@ def plan_rows(sizes: Sequence[int], capacity: int, order: Sequence[int]) -> list
 
 
 class Rows:
-    """An endless, seeded sequence of rows over examples: groups that fit into `tokens`, every epoch shuffled anew."""
+    """An endless, seeded sequence of rows over examples: groups that fit into `tokens`, every epoch shuffled anew.
+
+    Examples (`Example`, `labels.Labelled`) have a `size`, and are left out unless `trained`.
+    """
 
     WINDOW = 256
     """Examples packed together at a time: enough to fill rows well, few enough to keep the order random."""
 
-    def __init__(self, examples: Sequence[Example], *, tokens: int, seed: int) -> None:
+    def __init__(self, examples: Sequence[Any], *, tokens: int, seed: int) -> None:
         self.examples = [example for example in examples if example.trained]
         if not self.examples:
             raise ValueError("no example has anything to train on")
@@ -146,7 +154,7 @@ class Rows:
         self._epoch, self._next = 0, 0
         self._rows = self._plan(0)
 
-    def next(self) -> list[Example]:
+    def next(self) -> list[Any]:
         """The examples of the next row."""
         if self._next == len(self._rows):
             self._epoch, self._next = self._epoch + 1, 0
@@ -158,7 +166,7 @@ class Rows:
     @property
     def mean_tokens(self) -> float:
         """Tokens of an average row in this epoch."""
-        return sum(len(self.examples[i].ids) - 1 for row in self._rows for i in row) / len(self._rows)
+        return sum(self.examples[i].size for row in self._rows for i in row) / len(self._rows)
 
     @property
     def epochs(self) -> float:
@@ -178,7 +186,7 @@ class Rows:
         order = list(range(len(self.examples)))
         shuffler = random.Random(f"{self.seed}/{epoch}")
         shuffler.shuffle(order)
-        sizes = [len(example.ids) - 1 for example in self.examples]
+        sizes = [example.size for example in self.examples]
         rows: list[list[int]] = []
         for start in range(0, len(order), self.WINDOW):
             # Long ones first within a window: neighbours of equal length share one attention kernel.
@@ -189,20 +197,20 @@ class Rows:
 
 
 class PackedBatches:
-    """An endless iterator of packed rows, each made of one row of every source: a fixed mixture in every update.
+    """An endless iterator of rows that `pack` makes, each of one row of every source: a fixed mixture in every update.
 
     `state()` and `restore()` carry the position: the next batch after a resume is the one that would have come.
     """
 
-    def __init__(self, sources: Sequence[Rows], device: str = "cpu") -> None:
+    def __init__(self, sources: Sequence[Rows], device: str = "cpu", pack: Callable[..., Any] = pack) -> None:
         self.sources = tuple(sources)
-        self.device = device
+        self.device, self.pack = device, pack
 
-    def __iter__(self) -> Iterator[PackedBatch]:
+    def __iter__(self) -> Iterator[Any]:
         return self
 
-    def __next__(self) -> PackedBatch:
-        return pack([example for source in self.sources for example in source.next()], self.device)
+    def __next__(self) -> Any:
+        return self.pack([example for source in self.sources for example in source.next()], self.device)
 
     @property
     def mean_tokens(self) -> float:

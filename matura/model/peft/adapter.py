@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from matura.core.errors import ConfigError, FormatError
 from matura.core.peft_settings import LoraConfig, Tuning
+from matura.model import config as c
 from matura.model.checkpoint import same_names, same_shape
+from matura.model.classifying import set_head
 from matura.model.peft import layouts, leaves, tuning
 from matura.model.peft.lora import Update
 from matura.model.transformer import Transformer
@@ -24,6 +26,8 @@ class Adapter:
 
     settings: Tuning
     tensors: Mapping[str, Tensor]
+    head: c.Classifier | None = None
+    """A head that was trained as a whole beside it; its tensors are `head.*`."""
 
     @property
     def prefix_tokens(self) -> int:
@@ -32,17 +36,23 @@ class Adapter:
 
     def to(self, device: str | torch.device) -> Adapter:
         """The same with its tensors on a device."""
-        return Adapter(self.settings, {name: tensor.to(device) for name, tensor in self.tensors.items()})
+        return replace(self, tensors={name: tensor.to(device) for name, tensor in self.tensors.items()})
 
 
 def taken(model: Transformer, settings: Tuning) -> Adapter:
     """What was trained on a model."""
-    return Adapter(settings.tuning, leaves.trained(model))
+    tensors, head = leaves.trained(model), model.config.head
+    whole = isinstance(head, c.Classifier) and any(name.startswith("head.") for name in tensors)
+    return Adapter(settings.tuning, tensors, head if whole and isinstance(head, c.Classifier) else None)
 
 
 def attach(model: Transformer, adapter: Adapter, where: str | Path = "adapter") -> Transformer:
     """Set an adapter on a plain model. Raises FormatError, naming `where`, when its tensors do not fit."""
+    if adapter.head is not None:
+        set_head(model, adapter.head)
     tuning.apply(model, adapter.settings)
+    if adapter.head is not None and model.head is not None:
+        model.head.requires_grad_(True)
     state, where = leaves.trained(model), Path(where)
     same_names(set(state), set(adapter.tensors), where)
     with torch.no_grad():
@@ -115,4 +125,16 @@ def weighted_sum(parts: Sequence[tuple[Adapter, float]]) -> Adapter:
         )
         for name, each in found.items()
     ]
-    return from_updates(updates, like=parts[0][0].settings)
+    summed = from_updates(updates, like=parts[0][0].settings)
+    return _with_head(summed, [adapter for adapter, _ in parts])
+
+
+def _with_head(adapter: Adapter, parts: Sequence[Adapter]) -> Adapter:
+    """With the head that one of the parts has; two heads are no sum."""
+    heads = [one for one in parts if one.head is not None]
+    if len(heads) > 1:
+        raise ConfigError("several of the adapters have a head of their own; heads cannot be added up")
+    if not heads:
+        return adapter
+    own = {name: tensor for name, tensor in heads[0].tensors.items() if name.startswith("head.")}
+    return replace(adapter, tensors={**adapter.tensors, **own}, head=heads[0].head)

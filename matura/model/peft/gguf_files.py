@@ -31,6 +31,8 @@ def write(path: str | Path, adapter: Adapter, config: ModelConfig) -> None:
         raise FormatError(
             f"{path}: models of the family {family.name} have no layout in GGUF; write format=peft"
         )
+    if adapter.head is not None:
+        raise FormatError(f"{path}: the adapter has a head of its own, which GGUF has no place for")
     updates = lora_updates(adapter)
     if any(one.name == "embed" for one in updates):
         raise FormatError(

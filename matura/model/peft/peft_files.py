@@ -56,6 +56,10 @@ def write(
     whole file (vLLM). Raises FormatError for what PEFT has no form for.
     """
     folder = Path(folder)
+    if adapter.head is not None:
+        raise FormatError(
+            f"{folder}: the adapter has a head of its own; merge it (`matura merge`) and export the model"
+        )
     match adapter.settings.method:
         case "lora":
             settings, tensors = _lora(adapter, config, portable)
