@@ -42,6 +42,9 @@ class Config(peft_settings.Tuning):
     conversations: Annotated[str | None, Input("conversations")] = Field(
         None, description="Conversations to learn: the assistant's answers"
     )
+    labelled: Annotated[str | None, Input("raw")] = Field(
+        None, description='Texts to tell apart: a JSONL file of {"text": ..., "label": ...}'
+    )
     replay: Annotated[str | None, Input("conversations")] = Field(
         None, description="What `synthesize` wrote, mixed in against forgetting"
     )
@@ -63,8 +66,13 @@ class Config(peft_settings.Tuning):
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> "Config":
-        if (self.corpus is None) == (self.conversations is None):
-            raise ValueError("give either a corpus or conversations to learn from")
+        given = [one for one in (self.corpus, self.conversations, self.labelled) if one is not None]
+        if len(given) != 1:
+            raise ValueError("give either a corpus or conversations or labelled texts to learn from")
+        if self.labelled is not None and self.replay is not None:
+            raise ValueError(
+                "replay is for a model that writes; labelled texts train one that tells labels apart"
+            )
         return self
 
 
@@ -105,16 +113,20 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         )
     keep_freed_memory()
     format = conversation.load(parent.path)
-    batches, counts = _batches(config, inputs, format)
     with resume.deterministic(config.seed):
         model = _prepared(config, parent.path, format)
-        totals = _train(config, model, batches, _meters(config, inputs, format), draft)
+        if config.labelled is None:
+            batches, counts = _batches(config, inputs, format)
+            meters = _meters(config, inputs, format)
+        else:
+            batches, counts, meters = _labelled(config, inputs["labelled"], model, format)
+        totals = _train(config, model, batches, meters, draft)
     if config.method == "full":
         store.save(draft.path, model)
     else:
         store.save_adapter(draft.path, model, config)
     format.save(draft.path)
-    learned = "documents" if config.corpus else "conversations"
+    learned = "documents" if config.corpus else "conversations" if config.conversations else "labels"
     summary = {
         "line": f"{config.method} on {learned}, {totals['tokens']:,} tokens in {totals['steps']} steps, "
         f"loss {totals['loss']:.3f}",
@@ -138,6 +150,34 @@ def _prepared(config: Config, parent: Path, format: "Format") -> "Transformer":
         raise ConfigError(f"prefix.text: {text!r} holds no token; give some words, or leave it out")
     tuning.apply(model, config, config.seed, ids)
     return checkpoint_activations(model, config.recompute)
+
+
+def _labelled(
+    config: Config, source: Artifact | RawInput, model: "Transformer", format: "Format"
+) -> tuple["PackedBatches", dict[str, Any], dict[str, list[Any]]]:
+    """Labelled texts: batches, counts, and the held-out tenth; the model gets the head that tells them apart."""
+    from matura.core.labelled import read_labelled
+    from matura.infer.reading import clipped, longest
+    from matura.model.classifying import head_for, set_head
+    from matura.train.batches import PackedBatches
+    from matura.train.labels import Labelled, pack_labels
+
+    rows = read_labelled(source.path)
+    names = tuple(sorted({row.label for row in rows}))
+    set_head(model, head_for(model.config, names), config.seed)
+    assert model.head is not None
+    model.head.requires_grad_(True)
+    length = min(config.sequence, config.tokens_per_step, longest(model))
+    ids, cut = clipped(format.tokenizer, [row.text for row in rows], length)
+    parts: dict[bool, list[Any]] = {True: [], False: []}
+    for row, one in zip(rows, ids, strict=True):
+        parts[row.is_heldout].append(Labelled(tuple(one), names.index(row.label)))
+    source_rows = _rows("learn from", parts[False], config.tokens_per_step, config.seed)
+    counts = {"examples": len(parts[False]), "heldout": len(parts[True]), "cut": len(cut), "labels": names}
+    meters = (
+        {"heldout": _spread(parts[True], config.meter_tokens)} if config.meter_every and parts[True] else {}
+    )
+    return PackedBatches([source_rows], pack=pack_labels), counts, meters
 
 
 def _batches(
@@ -171,7 +211,7 @@ def _examples(source: Artifact | RawInput, format: "Format", length: int) -> tup
     return examples.from_conversations(read_conversations(source.file("train.jsonl")), format, length)
 
 
-def _rows(what: str, examples: "list[Example]", tokens: int, seed: int) -> "Rows":
+def _rows(what: str, examples: list[Any], tokens: int, seed: int) -> "Rows":
     from matura.train.batches import Rows
 
     if not any(example.trained for example in examples):
@@ -185,7 +225,7 @@ def _train(
     config: Config,
     model: "Transformer",
     batches: "PackedBatches",
-    meters: "dict[str, list[Example]]",
+    meters: dict[str, list[Any]],
     draft: Draft,
 ) -> dict[str, Any]:
     """The loop with its log, meters and checkpoints; returns the totals for the summary."""
@@ -208,7 +248,7 @@ def _train(
         updates = train(
             model,
             batches,
-            objectives.next_token,
+            objectives.loss,
             optimizer,
             schedule,
             steps=steps,
@@ -253,9 +293,9 @@ def _meters(
     return {name: _spread(made, config.meter_tokens) for name, made in meters.items() if made}
 
 
-def _spread(made: "list[Example]", tokens: int) -> "list[Example]":
+def _spread(made: list[Any], tokens: int) -> list[Any]:
     """Examples from all over the list, until `tokens` are reached."""
-    chosen: list[Example] = []
+    chosen: list[Any] = []
     used = 0
     stride = max(1, len(made) * 256 // max(tokens, 256))
     for example in made[::stride]:
@@ -266,11 +306,13 @@ def _spread(made: "list[Example]", tokens: int) -> "list[Example]":
     return chosen
 
 
-def _look(model: "Transformer", meters: "dict[str, list[Example]]") -> dict[str, float]:
-    """Mean loss in nats per trained token on each held-out set."""
+def _look(model: "Transformer", meters: dict[str, list[Any]]) -> dict[str, float]:
+    """Mean loss in nats per trained token on each held-out set; of labelled texts the loss per text, and the share of
+    labels that are right."""
     import torch
 
     from matura.train.batches import pack
+    from matura.train.labels import Labelled, label_loss, pack_labels, scores
     from matura.train.objectives import next_token
 
     found = {}
@@ -278,6 +320,12 @@ def _look(model: "Transformer", meters: "dict[str, list[Example]]") -> dict[str,
     model.eval()
     with torch.no_grad():
         for name, made in meters.items():
+            if isinstance(made[0], Labelled):
+                labelled = pack_labels(made)
+                found[f"{name}_loss"] = float(label_loss(model, labelled)) / labelled.weight
+                right = scores(model, labelled).argmax(-1) == labelled.targets_N
+                found[f"{name}_accuracy"] = float(right.float().mean())
+                continue
             batch = pack(made)
             found[name] = float(next_token(model, batch)) / batch.weight
     model.train(training)
