@@ -96,7 +96,7 @@ class BaseConfig(Config):
         "float32",
         description="int4: matrices inside the blocks at 4 bits, made float when used (QLoRA, arXiv:2305.14314)",
     )
-    group: Literal[32, 64] = Field(64, description="Weights that share a scale and a minimum (format int4)")
+    group: Literal[32, 64] = Field(32, description="Weights that share a scale and a minimum (format int4)")
 
 
 class FreezeConfig(Config):

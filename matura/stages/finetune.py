@@ -83,9 +83,10 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
         sum(f["bytes"] for f in model.record["files"].values()) if isinstance(model, Artifact) else 540 << 20
     )
     full = config.method == "full"
+    held = 4 if full else 0.4 if config.base.format == "int4" else 1  # times the weights in float32
     return Estimate(
         seconds=config.tokens / TOKENS_PER_SECOND[config.method],
-        memory_bytes=size * (4 if full else 1) + config.tokens_per_step * (2 << 20),
+        memory_bytes=int(size * held) + config.tokens_per_step * (2 << 20),
         disk_bytes=size * 4 if full else size // 8,
         note=f"{config.tokens:,} tokens, {config.method}",
     )
@@ -97,7 +98,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     Raises MaturaError when there is nothing to train on, Diverged when the loss is no longer finite.
     """
     from matura.model import store
-    from matura.model.allocator import keep_freed_memory
+    from matura.model.allocator import keep_freed_memory, return_freed_memory
     from matura.tokenizer import conversation
     from matura.train import resume
 
@@ -111,7 +112,10 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         raise ConfigError(
             f"{parent.path} has LoRA updates already: merge it first (`matura merge model={parent.path}`)"
         )
-    keep_freed_memory()
+    if config.base.format == "int4":  # who holds weights in 4 bits has little memory
+        return_freed_memory()
+    else:
+        keep_freed_memory()
     format = conversation.load(parent.path)
     with resume.deterministic(config.seed):
         model = _prepared(config, parent.path, format)
