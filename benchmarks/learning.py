@@ -60,9 +60,7 @@ def run(options: Options) -> bool:
     return options.quick or all(checks.values())
 
 
-def _kept(
-    module: str, case: str, name: str, settings: dict[str, Any], options: Options
-) -> dict[str, Any]:
+def _kept(module: str, case: str, name: str, settings: dict[str, Any], options: Options) -> dict[str, Any]:
     """One run: read when it was made before with the same budget, else made and written."""
     folder = options.results / "learning"
     place = folder / f"{Path(settings['text']).stem}-{name}-{settings['seed']}.json"

@@ -54,7 +54,9 @@ class Case:
     decay: float = 0.5
 
 
-SMALL = Case(layers=4, width=192, vocabulary=512, context=128, rows=32, lr=0.01, weight_decay=0.1, dropout=0.1)
+SMALL = Case(
+    layers=4, width=192, vocabulary=512, context=128, rows=32, lr=0.01, weight_decay=0.1, dropout=0.1
+)
 CORPUS = Case(layers=4, width=192, vocabulary=4096, context=128, rows=32, lr=0.02)
 
 

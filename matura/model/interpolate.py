@@ -6,22 +6,24 @@ child's go (WiSE-FT, arXiv:2109.01903; language models: arXiv:2309.06256).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from matura.core.errors import FormatError
-from matura.model.peft.updates import updated
+from matura.model.peft.adapter import Adapter, attach, weighted_sum
+from matura.model.peft.tuning import twin
 from matura.model.transformer import Transformer
 
 Line = Callable[[float], Transformer]
-"""alpha in 0..1 -> the model there. It is the same object every time, with other weights."""
+"""alpha in 0..1 -> the model there, in evaluation mode, until the next one is asked for."""
 
 
 def between(parent: Transformer, child: Transformer) -> Line:
     """The line between two whole models of one shape. 0 is the parent, 1 the child, bit for bit.
 
-    The model it gives takes the memory of a third. Raises FormatError when the two have different weights.
+    The model it gives takes the memory of a third, and is the same object every time. Raises FormatError when the two
+    have different weights.
     """
     start, end = dict(parent.named_parameters()), dict(child.named_parameters())
     shapes = [{name: tuple(p.shape) for name, p in one.items()} for one in (start, end)]
@@ -46,13 +48,16 @@ def between(parent: Transformer, child: Transformer) -> Line:
     return at
 
 
-def along_updates(child: Transformer) -> Line:
-    """The same line for a model with updates (LoRA), by scaling them; its weights are not touched."""
-    full = [(module, module.scale) for module in updated(child)]
+def along_updates(
+    parent: Transformer, adapter: Adapter, others: Sequence[tuple[Adapter, float]] = ()
+) -> Line:
+    """The same line for an adapter of updates (LoRA), by their factor; `others` are added with factors of their own,
+    wherever on the line. The parent's weights, packed ones too, are shared and not touched.
+
+    What it gives raises ConfigError for adapters that are no sums, or no sum together.
+    """
 
     def at(alpha: float) -> Transformer:
-        for module, scale in full:
-            module.scale = scale * alpha
-        return child
+        return attach(twin(parent), weighted_sum([(adapter, alpha), *others])).eval()
 
     return at

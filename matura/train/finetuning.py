@@ -12,11 +12,22 @@ from typing import Any
 from matura.core.artifact import Draft
 from matura.core.metrics import progress
 from matura.model.transformer import Transformer
-from matura.train import anchors, optim, resume
+from matura.train import optim, resume
 from matura.train.batches import PackedBatches
 from matura.train.limit import Limit
-from matura.train.loop import Step, train
+from matura.train.loop import Objective, Step, train
 from matura.train.meter import Looks
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a model is to learn: batches with their objective, what is looked at between updates, and what all of it is
+    made of, for the summary."""
+
+    batches: PackedBatches
+    objective: Objective
+    looks: Looks
+    counts: dict[str, Any]
 
 
 @dataclass
@@ -39,13 +50,11 @@ class Position:
 
 @dataclass
 class Run:
-    """A model in fine-tuning. `parent` is the model it came from, which anchors and meter compare with."""
+    """A model in fine-tuning."""
 
     config: Any
     model: Transformer
-    parent: Transformer
-    batches: PackedBatches
-    looks: Looks
+    lesson: Lesson
     at: Position = field(default_factory=Position)
     stopped: bool = False
     seen: dict[str, float] = field(default_factory=dict)
@@ -56,20 +65,21 @@ class Run:
 
         Raises Diverged, and MaturaError when nothing within the limit of forgetting could be kept.
         """
-        config, batches = self.config, self.batches
+        config, batches = self.config, self.lesson.batches
         steps = max(1, round(config.tokens / batches.mean_tokens))
-        optimizer = optim.build_optimizer(self.model, config.optimizer)
+        settings = config.optimizer.of(config.method)
+        optimizer = optim.build_optimizer(self.model, settings)
         limit = Limit(config.forgetting, draft.resume)
         self._restore(draft, optimizer, limit)
         with progress("finetune", config.tokens, start=self.at.tokens) as bar:
             updates = train(
                 self.model,
                 batches,
-                anchors.objective(config.forgetting, self.model, self.parent),
+                self.lesson.objective,
                 optimizer,
-                optim.build_schedule(config.optimizer, steps),
+                optim.build_schedule(settings, steps),
                 steps=steps,
-                clip=config.optimizer.clip,
+                clip=settings.clip,
                 start=self.at.step,
             )
             for step in updates:
@@ -88,32 +98,32 @@ class Run:
     def _restore(self, draft: Draft, optimizer: Any, limit: Limit) -> None:
         if (found := resume.restore(draft.resume, self.model, optimizer)) is not None:
             _, position = found
-            self.batches.restore(position["batches"])
+            self.lesson.batches.restore(position["batches"])
             limit.restore(position["limit"])
             self.at = Position.of(position)
         draft.metrics.rewind(self.at.step)
         if self.at.step == 0:
-            draft.metrics.log(0, tokens=0, **self.looks(self.model))
+            draft.metrics.log(0, tokens=0, **self.lesson.looks(self.model))
 
     def _look(self, draft: Draft, limit: Limit, step: Step, last: bool) -> None:
         every = self.config.meter_every
-        seen = self.looks(self.model) if last or (every and step.step % every == 0) else {}
+        seen = self.lesson.looks(self.model) if last or (every and step.step % every == 0) else {}
         if seen:
             self.seen = seen
             heldout = seen.get("heldout_loss")
-            self.stopped = limit.look(step.step, self.looks.change(seen), heldout, self.model)
+            self.stopped = limit.look(step.step, self.lesson.looks.change(seen), heldout, self.model)
         draft.metrics.log(
             step.step, tokens=self.at.tokens, loss=step.loss, lr=step.lr, grad_norm=step.grad_norm, **seen
         )
 
     def _totals(self, kept: int | None) -> dict[str, Any]:
         """`kept` is the step whose weights the model has, None for the last one's."""
-        meter = self.looks.meter
-        seen = self.seen if kept in (None, self.at.step) else self.looks(self.model)
+        looks, meter = self.lesson.looks, self.lesson.looks.meter
+        seen = self.seen if kept in (None, self.at.step) else looks(self.model)
         forgetting = meter and {
             "parent_bpb": meter.parent.bpb,
             "bpb": seen["general_bpb"],
-            "change": self.looks.change(seen),
+            "change": looks.change(seen),
             "kl": seen["general_kl"],
             "tokens": meter.text.tokens,
             "stopped": self.stopped,
@@ -123,7 +133,7 @@ class Run:
             "steps": self.at.step,
             "tokens": self.at.tokens,
             "loss": self.at.loss,
-            "heldout_loss": seen.get("heldout_loss"),
-            "epochs": [round(source.epochs, 3) for source in self.batches.sources],
+            **{name: value for name, value in seen.items() if name.startswith("heldout_")},
+            "epochs": [round(source.epochs, 3) for source in self.lesson.batches.sources],
             "forgetting": forgetting,
         }

@@ -19,7 +19,8 @@ from matura.model.logprobs import cross_entropy
 from matura.model.transformer import Transformer
 from matura.train.anchors import features
 from matura.train.batches import Example, PackedBatch, pack
-from matura.train.objectives import next_token
+from matura.train.labels import LabelBatch, accuracy
+from matura.train.objectives import loss
 from matura.train.watch import looking
 
 ROW = 2048
@@ -39,7 +40,7 @@ class Text:
         rows: list[list[Example]] = []
         room = 0
         for example in examples:
-            size = len(example.ids) - 1
+            size = example.size
             if size > room or not rows:
                 rows.append([])
                 room = max(ROW, size)
@@ -109,15 +110,18 @@ class Meter:
 class Looks:
     """What is looked at between updates: held-out examples of what is learned, and the forgetting meter."""
 
-    heldout: PackedBatch | None = None
+    heldout: PackedBatch | LabelBatch | None = None
     meter: Meter | None = None
 
     def __call__(self, model: Transformer) -> dict[str, float]:
-        """`heldout_loss` (nats a trained token), `general_bpb` and `general_kl`, as far as there is text for them."""
+        """`heldout_loss` (nats a trained token, or a text with a label), `heldout_accuracy` of labels, `general_bpb`
+        and `general_kl`, as far as there is text for them."""
         found: dict[str, float] = {}
         if self.heldout is not None:
             with looking(model):
-                found["heldout_loss"] = float(next_token(model, self.heldout)) / self.heldout.weight
+                found["heldout_loss"] = float(loss(model, self.heldout)) / self.heldout.weight
+                if isinstance(self.heldout, LabelBatch):
+                    found["heldout_accuracy"] = accuracy(model, self.heldout)
         if self.meter is not None:
             reading = self.meter.read(model)
             found |= {"general_bpb": reading.bpb, "general_kl": reading.kl}

@@ -10,6 +10,7 @@ from matura.core.artifact import Artifact
 from matura.core.config import check, parse
 from matura.core.errors import MaturaError
 from matura.core.metrics import MetricsLog
+from matura.core.peft_settings import BaseConfig
 from matura.core.raw import raw_input
 from matura.core.records import Conversation
 from matura.core.settings import OptimizerConfig
@@ -20,6 +21,7 @@ from matura.stages import finetune
 from matura.train import examples, resume
 from matura.train.batches import PackedBatches, Rows
 from matura.train.loop import train
+from matura.train.meter import Meter, Text
 from matura.train.objectives import next_token
 from matura.train.optim import build_optimizer, build_schedule
 from tests.evaluate.exam_wheel import write_wheel
@@ -90,6 +92,41 @@ def test_the_meter_is_on_and_starts_at_the_parent(world: dict[str, Artifact], tm
     assert "Divergence from the parent" in page
 
 
+@pytest.mark.parametrize("method", ["lora", "bottleneck", "prefix"])
+def test_an_adapter_on_4_bits_is_measured_against_what_they_stand_for(
+    method: str, world: dict[str, Artifact], tmp_path: Path
+) -> None:
+    """Not against the float weights: what the 4 bits cost is no forgetting."""
+    base = {"format": "int4", "group": 32}
+    settings = QUICK | {"tokens": 600, "method": method, "base": base, "bottleneck": {"reduction": 4}}
+    made = run(finetune, tmp_path / "made", **world, **settings)
+    told = made.summary["forgetting"]
+    texts = examples.from_conversations(map(general, range(8, 12)), chatml(), 64).examples
+    text = Text.of(texts, chatml().tokenizer)
+    held = [store.load(world["model"].path, base=BaseConfig(**base)), store.load(world["model"].path)]
+    packed, floating = (Meter(text, one).parent.bpb for one in held)
+    assert told["tokens"] == text.tokens
+    assert told["parent_bpb"] == pytest.approx(packed, rel=1e-5)
+    assert told["parent_bpb"] != pytest.approx(floating, rel=1e-4)
+    if method != "prefix":  # which starts elsewhere
+        assert looks(made, "general_kl")[0] == pytest.approx(0, abs=1e-6)
+    there = Meter(text, held[0]).read(store.load(made.path))
+    assert there.kl == pytest.approx(told["kl"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "method", [{"method": "prefix"}, {"method": "bottleneck"}, {"base": {"format": "int4", "group": 32}}]
+)
+def test_an_anchor_holds_every_method(
+    method: dict[str, Any], world: dict[str, Artifact], tmp_path: Path
+) -> None:
+    more = {"optimizer": {"lr": 3e-2}, "prefix": {"text": "Once the"}, "bottleneck": {"reduction": 4}}
+    settings = QUICK | more | method
+    free = run(finetune, tmp_path / "free", **world, **settings)
+    held = run(finetune, tmp_path / "held", **world, **settings, forgetting={"kl": 5, "kl_on": "both"})
+    assert held.summary["forgetting"]["kl"] < 0.7 * free.summary["forgetting"]["kl"]
+
+
 def test_without_replay_the_meter_reads_the_exams_control_texts(
     world: dict[str, Artifact], tmp_path: Path
 ) -> None:
@@ -127,6 +164,10 @@ def test_the_default_text_is_named_only_where_it_is_read() -> None:
     [
         ({"forgetting": {"kl": 0.1}}, "kl_on=replay needs replay; without it, take kl_on=new"),
         ({"forgetting": {"kl": 0.1}, "replay": "r", "replay_share": 0}, "kl_on=replay needs replay"),
+        (
+            {"forgetting": {"l2": 0.1}, "method": "prefix"},
+            "method=prefix trains weights that it does not have",
+        ),
         ({"forgetting": {"limit": 2}, "meter_every": 0}, "limit needs the meter"),
         ({"forgetting": {"limit": 2, "text": None}}, "limit needs the meter"),
         ({"forgetting": {"limit": -1}}, "greater than 0"),

@@ -1,4 +1,4 @@
-"""Merging: one plain model that says what its parent with updates said."""
+"""Merging: one plain model that says what its parent with updates said. Trap: T31 (what the updates are added to)."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,15 @@ from matura.core import artifact
 from matura.core.artifact import Artifact
 from matura.core.config import check, parse
 from matura.core.errors import ConfigError, FormatError, MaturaError
+from matura.core.peft_settings import BaseConfig, LoraConfig, Tuning
 from matura.core.records import Conversation
-from matura.core.settings import LoraConfig
 from matura.core.wheels import EXAMS
 from matura.model import store
-from matura.model.peft.lora import apply_lora, lora_state
+from matura.model.peft import tuning
+from matura.model.peft.adapter import attach, lora_updates
+from matura.model.peft.leaves import trained
+from matura.model.peft.lora import merge_lora
+from matura.model.transformer import Transformer
 from matura.stages import merge
 from matura.tokenizer import conversation
 from matura.train import examples
@@ -23,20 +27,32 @@ from matura.train.meter import Meter, Text
 from tests.tiny_models import chatml, conversations, corpus, network, pulled, run, talk
 
 
+def adapted(
+    folder: Path, parent: Artifact, settings: Tuning, seed: int = 1, model: Transformer | None = None
+) -> Artifact:
+    """An adapter with large tensors."""
+    model = tuning.apply(tuning.quantize_base(model or network(), settings.base), settings)
+    with torch.no_grad():
+        for tensor in trained(model).values():
+            tensor.normal_(0, 0.2, generator=torch.Generator().manual_seed(seed))
+    draft = artifact.begin(
+        folder, kind="model", stage="finetune", version=1, config={}, inputs={"model": parent}
+    )
+    store.save_adapter(draft.path, model, settings)
+    chatml().save(draft.path)
+    return draft.commit({"source_quantization": "Q4_1"})
+
+
 @pytest.fixture
 def tuned(tmp_path: Path) -> Artifact:
     """A model with large updates."""
-    parent, config, model = pulled(tmp_path), LoraConfig(rank=2), network()
-    apply_lora(model, config)
+    return adapted(tmp_path / "tuned", pulled(tmp_path), Tuning(lora=LoraConfig(rank=2)))
+
+
+def logits(model: Transformer) -> torch.Tensor:
+    ids = torch.tensor([chatml().prompt(talk(1).messages)])
     with torch.no_grad():
-        for tensor in lora_state(model).values():
-            tensor.normal_(0, 0.2, generator=torch.Generator().manual_seed(1))
-    draft = artifact.begin(
-        tmp_path / "tuned", kind="model", stage="finetune", version=1, config={}, inputs={"model": parent}
-    )
-    store.save_adapter(draft.path, model, config)
-    chatml().save(draft.path)
-    return draft.commit({"source_quantization": "Q4_1"})
+        return model.logits(model.decode(ids))
 
 
 def test_the_merged_model_stands_alone_and_says_the_same(tuned: Artifact, tmp_path: Path) -> None:
@@ -55,6 +71,10 @@ def test_the_merged_model_stands_alone_and_says_the_same(tuned: Artifact, tmp_pa
     assert store.adapter_settings(made.path) is None
     assert set(model.state_dict()) == set(network().state_dict())
     assert made.summary["largest_logit_change"] < 1e-3
+    assert made.summary["relative_logit_change"] < 1e-5
+    assert made.summary["mean_logit_change"] <= made.summary["largest_logit_change"]
+    assert made.summary["same_choice"] == 1
+    assert made.summary["positions"] == len(chatml().tokenizer.encode(merge.PROBE)) + 64
     assert made.summary["source_quantization"] == "Q4_1"
     assert conversation.load(made.path).prompt(talk(1).messages) == ids[0].tolist()
 
@@ -67,10 +87,13 @@ def test_a_plain_model_has_nothing_to_merge(tmp_path: Path) -> None:
 def test_logits_that_move_are_refused(
     tuned: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from matura.model.peft import lora
+    def broken(model: Transformer) -> Transformer:
+        with torch.no_grad():
+            model.embed.weight.mul_(1.01)
+        return merge_lora(model)
 
-    monkeypatch.setattr(lora, "merge_lora", lambda model: model.embed.weight.data.mul_(1.01))
-    with pytest.raises(MaturaError, match=r"merging moved a logit by .*, more than tolerance=0\.001"):
+    monkeypatch.setattr(tuning, "merge", broken)
+    with pytest.raises(MaturaError, match=r"merging moved a logit by .*, more than tolerance=0\.0001"):
         run(merge, tmp_path / "merged", model=tuned)
     assert not (tmp_path / "merged" / "artifact.json").exists()
 
@@ -130,9 +153,21 @@ def test_a_parent_that_does_not_fit_is_told(tuned: Artifact, tmp_path: Path) -> 
         run(merge, tmp_path / "c", model=tuned, parent=alone, alpha=0.5)
 
 
-@pytest.mark.parametrize("kind", ["updates", "whole"])
+def test_settings_of_updates_are_refused_for_whole_models(tmp_path: Path) -> None:
+    child = whole_child(tmp_path / "child", pulled(tmp_path))
+    for name, value in {"base": "float32", "text": "hello", "new_tokens": 3, "tolerance": 1.0}.items():
+        with pytest.raises(ConfigError, match=f"{name} is for LoRA updates, and .*child has none"):
+            run(merge, tmp_path / "a", model=child, alpha=0.5, **{name: value})
+
+
+@pytest.mark.parametrize("kind", ["updates", "updates of 4 bits", "whole"])
 def test_the_front_shows_what_each_alpha_costs(kind: str, tuned: Artifact, tmp_path: Path) -> None:
-    child = tuned if kind == "updates" else whole_child(tmp_path / "child", artifact.load(tmp_path / "tiny"))
+    parent, child, base = artifact.load(tmp_path / "tiny"), tuned, BaseConfig()
+    if kind == "whole":
+        child = whole_child(tmp_path / "child", parent)
+    elif kind != "updates":
+        base = BaseConfig(format="int4", group=32)
+        child = adapted(tmp_path / "child", parent, Tuning(lora=LoraConfig(rank=2), base=base))
     texts = [Conversation(f"t{n}", (), f"some general text number {n} that is held out") for n in range(6)]
     replay = conversations(tmp_path / "replay", texts, texts)
     front = {"alphas": [1, 0, 0.5], "replay": str(replay.path), "corpus": str(tmp_path / "corpus")}
@@ -147,7 +182,7 @@ def test_the_front_shows_what_each_alpha_costs(kind: str, tuned: Artifact, tmp_p
     assert rows[0]["task_change"] == rows[0]["general_change"] == rows[0]["general_kl"] == 0
     assert rows[1]["general_kl"] < rows[2]["general_kl"]
     made_of = examples.from_conversations(texts, chatml(), 512).examples
-    meter = Meter(Text.of(made_of, chatml().tokenizer), store.load(tmp_path / "tiny"))
+    meter = Meter(Text.of(made_of, chatml().tokenizer), store.load(tmp_path / "tiny", base=base))
     there = meter.read(store.load(made.path))
     assert there.bpb == pytest.approx(rows[1]["general_bpb"], rel=1e-5)
     assert there.kl == pytest.approx(rows[1]["general_kl"], rel=1e-3)
@@ -181,3 +216,62 @@ def test_general_text_is_fetched_only_for_a_front_without_replay() -> None:
     assert text() is None
     assert text(alphas=[0.5], corpus="c", replay="r") is None
     assert text(alphas=[0.5], corpus="c") == EXAMS
+
+
+def test_t31_updates_of_a_packed_base_are_added_to_what_it_stands_for(tmp_path: Path) -> None:
+    """T31: merged into the parent's float weights instead, the model is another, and the report says by how much."""
+    settings = Tuning(lora=LoraConfig(rank=2, targets=("q", "up")), base=BaseConfig(format="int4", group=32))
+    child = adapted(tmp_path / "child", pulled(tmp_path), settings)
+    before = logits(store.load(child.path))
+    made = run(merge, tmp_path / "merged", model=child)
+    after = logits(store.load(made.path))
+    assert (after - before).abs().max() < 1e-4 * before.abs().max()
+    assert made.summary["base"] == "seen"
+    with pytest.raises(MaturaError, match="merging moved a logit"):
+        run(merge, tmp_path / "refused", model=child, base="float32")
+    other = run(merge, tmp_path / "other", model=child, base="float32", tolerance=10)
+    assert other.summary["relative_logit_change"] > 0.01
+    plain = merge_lora(attach(network(), store.read_adapter(child.path)))
+    torch.testing.assert_close(logits(store.load(other.path)), logits(plain), rtol=1e-5, atol=1e-4)
+
+
+def test_several_updates_are_added_with_their_factors(tmp_path: Path) -> None:
+    parent = pulled(tmp_path)
+    first = adapted(tmp_path / "first", parent, Tuning(lora=LoraConfig(rank=2)), seed=1)
+    narrow = LoraConfig(rank=3, targets=("q", "down"), alpha=5, rank_stabilized=True)
+    second = adapted(tmp_path / "second", parent, Tuning(lora=narrow), seed=2)
+    config = parse(
+        merge.Config,
+        {"model": str(first.path), "alpha": 0.5, "more": {"b": {"model": str(second.path), "alpha": -2}}},
+        "test",
+    )
+    inputs = {"model": first, "more.b.model": second}
+    draft = artifact.begin(
+        tmp_path / "made", kind="model", stage="merge", version=1, config=config, inputs=inputs
+    )
+    made = merge.run(config, dict(inputs), draft)
+    expected = network().state_dict()
+    for weight, one in ((0.5, first), (-2, second)):
+        for update in lora_updates(store.read_adapter(one.path)):
+            expected[f"{update.name}.weight"] += weight * update.scale * update.b_OR @ update.a_RI
+    found = store.load(made.path).state_dict()
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-5)
+
+
+def test_only_updates_of_one_parent_can_be_added(tmp_path: Path) -> None:
+    first = adapted(tmp_path / "first", pulled(tmp_path, name="a"), Tuning())
+    second = adapted(tmp_path / "second", pulled(tmp_path, name="b", model=network(seed=5)), Tuning())
+    values = {"model": str(first.path), "more": {"b": {"model": str(second.path)}}}
+    config = parse(merge.Config, values, "test")
+    with pytest.raises(ConfigError, match="the adapters have different parents"):
+        merge._adapters(config, {"model": first, "more.b.model": second})
+
+
+@pytest.mark.parametrize("method", ["prefix", "bottleneck"])
+def test_what_is_no_sum_is_not_merged(method: str, tmp_path: Path) -> None:
+    settings = parse(Tuning, {"method": method, "bottleneck": {"reduction": 4}}, "test")
+    child = adapted(tmp_path / "child", pulled(tmp_path), settings)
+    with pytest.raises(ConfigError, match=f"method={method} is no sum with weights"):
+        run(merge, tmp_path / "merged", model=child)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from matura.core.errors import ConfigError
 from matura.core.forgetting_settings import Forgetting, Part
-from matura.core.settings import LoraConfig, OptimizerConfig
+from matura.core.peft_settings import BottleneckConfig, LoraConfig, PrefixConfig, Tuning
+from matura.core.settings import OptimizerConfig
 from matura.model.divergence import kl_divergence_reference
-from matura.model.peft import updates
+from matura.model.peft import tuning, updates
 from matura.model.peft.lora import apply_lora, merge_lora
 from matura.model.transformer import Transformer
 from matura.train import anchors
@@ -22,6 +23,13 @@ from matura.train.objectives import next_token
 from matura.train.optim import build_optimizer, build_schedule
 from tests.model.tiny import build, llama_config
 from tests.train.test_batches import examples
+
+METHODS = {
+    "lora": Tuning(lora=LoraConfig(rank=2)),
+    "embed": Tuning(lora=LoraConfig(rank=2, targets=("all-linear", "embed"))),
+    "prefix": Tuning(method="prefix", prefix=PrefixConfig(tokens=3)),
+    "bottleneck": Tuning(method="bottleneck", bottleneck=BottleneckConfig(reduction=4)),
+}
 
 
 def batch() -> PackedBatch:
@@ -33,8 +41,8 @@ def tuned(method: str, parent: Transformer) -> Transformer:
     """A child that has moved away."""
     child = copy.deepcopy(parent)
     moved = torch.Generator().manual_seed(3)
-    if method == "lora":
-        apply_lora(child, LoraConfig(rank=2), seed=1)
+    if method != "full":
+        tuning.apply(child, METHODS[method], seed=1)
     with torch.no_grad():
         for parameter in child.parameters():
             if parameter.requires_grad:
@@ -51,7 +59,7 @@ def all_logits(model: Transformer, one: PackedBatch) -> Tensor:
     return model.logits(model.decode(one.ids_1T, mask=one.mask)[0, one.where_N])
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", *METHODS])
 @pytest.mark.parametrize("part", ["replay", "new", "both"])
 def test_kl_to_the_parent_is_the_plain_formula(method: str, part: Part) -> None:
     parent, one = build(llama_config()), batch()
@@ -70,7 +78,7 @@ def test_kl_to_the_parent_is_the_plain_formula(method: str, part: Part) -> None:
     assert abs(float((total - next_token(child, one)).detach())) > 0.1
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "embed"])
 def test_l2_to_the_parent_is_the_squared_distance_of_the_weights(method: str) -> None:
     parent, one = build(llama_config()), batch()
     child = tuned(method, parent)
@@ -86,9 +94,10 @@ def test_l2_to_the_parent_is_the_squared_distance_of_the_weights(method: str) ->
         torch.testing.assert_close(mine, plain, rtol=1e-8, atol=1e-10)
 
 
-def test_an_update_is_as_far_from_the_parent_as_its_merged_weights() -> None:
+@pytest.mark.parametrize("method", ["lora", "embed"])
+def test_an_update_is_as_far_from_the_parent_as_its_merged_weights(method: str) -> None:
     parent = build(llama_config())
-    child = tuned("lora", parent)
+    child = tuned(method, parent)
     size = float(anchors.squared_distance(child, {}).detach())
     merged = merge_lora(child).requires_grad_(True)
     distance = float(anchors.squared_distance(merged, dict(parent.named_parameters())).detach())

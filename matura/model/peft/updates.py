@@ -10,15 +10,15 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from matura.model.peft.lora import LoraLinear
+from matura.model.peft.lora import LoraLinear, LoraTable
 
-UPDATED = (LoraLinear,)
+Updated = LoraLinear | LoraTable
 """Modules whose weight is W + scale * b @ a."""
 
 
-def updated(model: nn.Module) -> list[LoraLinear]:
+def updated(model: nn.Module) -> list[Updated]:
     """The modules with an update."""
-    return [module for module in model.modules() if isinstance(module, UPDATED)]
+    return [module for module in model.modules() if isinstance(module, Updated)]
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def off(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def squared_size(module: LoraLinear) -> Tensor:
+def squared_size(module: Updated) -> Tensor:
     """|scale * b @ a|^2 (Frobenius), by two products of the size of the rank: tr((b^T b)(a a^T))."""
     return module.scale**2 * ((module.b.T @ module.b) * (module.a @ module.a.T)).sum()
 
