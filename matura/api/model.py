@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from matura.api import checks
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matura.infer.engine import Request
     from matura.infer.fill import Fill
     from matura.infer.text import Answer
+    from matura.model.peft.adapter import Adapter
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format, Message
     from matura.tokenizer.tokenizer import Tokenizer
@@ -33,11 +35,17 @@ class LanguageModel:
     """A model with its tokenizer and conversation format.
 
     What writes takes sampling settings as keyword arguments (`matura.core.settings.Sampling`) on top of the model's own
-    generation defaults; unknown ones are refused by name. A prompt is a text or the ids of one. With an encoder (T5)
+    generation defaults; unknown ones are refused by name. `adapter` names one of the `adapters` that were loaded with
+    the model, for this call alone; none is the model itself. A prompt is a text or the ids of one. With an encoder (T5)
     the prompt is what the encoder reads, and the default is the likeliest token each time.
     """
 
-    def __init__(self, made: Artifact, device: str | int = "cpu") -> None:
+    def __init__(
+        self,
+        made: Artifact,
+        device: str | int = "cpu",
+        adapters: Mapping[str, Artifact | Path] | None = None,
+    ) -> None:
         from matura.model import store
         from matura.model.allocator import keep_freed_memory
         from matura.tokenizer import conversation
@@ -47,6 +55,9 @@ class LanguageModel:
         self.device = device_name(device)
         self.format: Format = conversation.load(made.path)
         self.model: Transformer = store.load_for_inference(made.path, device=self.device)
+        self.adapters: dict[str, Adapter] = {
+            name: _adapter(self.model, made, name, one, self.device) for name, one in (adapters or {}).items()
+        }
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -57,7 +68,7 @@ class LanguageModel:
     def generate(self, prompt: str, **settings: Any) -> str: ...
     @overload
     def generate(self, prompt: Ids, **settings: Any) -> list[int]: ...
-    def generate(self, prompt: str | Ids, **settings: Any) -> str | list[int]:
+    def generate(self, prompt: str | Ids, *, adapter: str | None = None, **settings: Any) -> str | list[int]:
         """What follows a prompt: a text after a text, new ids after ids (without the prompt and the stop token).
 
         With `beams=N`, or where the model's own defaults say so and nothing is set that only sampling knows, it is the
@@ -66,41 +77,63 @@ class LanguageModel:
         if settings.get("n", 1) != 1:
             raise ConfigError("n: generate gives one answer; several come from `answers` or `beam_search`")
         if self.searches(settings):
-            ids = self.beam_search(prompt, **settings)[0].ids
+            ids = self.beam_search(prompt, adapter=adapter, **settings)[0].ids
         elif isinstance(prompt, str):
-            return "".join(self.stream(prompt, **settings))
+            return "".join(self.stream(prompt, adapter=adapter, **settings))
         else:
-            ids = self.answers([prompt], **settings)[0].ids
+            ids = self.answers([prompt], adapters=[adapter], **settings)[0].ids
         return self.tokenizer.decode(ids, skip_special=True) if isinstance(prompt, str) else list(ids)
 
-    def stream(self, prompt: str | Ids, **sampling: Any) -> Iterator[str]:
+    def stream(self, prompt: str | Ids, *, adapter: str | None = None, **sampling: Any) -> Iterator[str]:
         """The text that follows a prompt, piece by piece. The prompt begins as the tokenizer says a text begins; an
         empty one begins as documents do."""
         from matura.infer.text import stream_text
 
-        asked = self.request(prompt, self.sampling(**sampling))
+        asked = self.request(prompt, self.sampling(**sampling), adapter)
         return stream_text(
-            self.model, self.tokenizer, asked.ids, asked.sampling, asked.stop_ids, asked.source
+            self.model,
+            self.tokenizer,
+            asked.ids,
+            asked.sampling,
+            asked.stop_ids,
+            asked.source,
+            asked.adapter,
         )
 
-    def answers(self, prompts: Sequence[str | Ids], *, batch: int = 16, **sampling: Any) -> list[Answer]:
+    def answers(
+        self,
+        prompts: Sequence[str | Ids],
+        *,
+        batch: int = 16,
+        adapters: Sequence[str | None] | None = None,
+        **sampling: Any,
+    ) -> list[Answer]:
         """Answers to many prompts, `batch` at a time, each with text, ids, reason to end and, with `logprobs`,
-        log-probabilities. With `n` above 1 the answers to one prompt stand side by side."""
+        log-probabilities. With `n` above 1 the answers to one prompt stand side by side. `adapters` has one name (or
+        None) for each prompt; prompts with different ones are answered in one batch."""
         from matura.infer import text
 
         checks.whole(batch, "batch")
         many = checks.several(prompts, "prompts", "a list of prompts (`generate` takes a single one)")
         settings = self.sampling(**sampling)
-        requests = [self.request(prompt, settings) for prompt in many]
+        each = [None] * len(many) if adapters is None else list(adapters)
+        if len(each) != len(many):
+            raise ConfigError(
+                f"adapters: {len(each)} names for {len(many)} prompts; give one, or None, for each"
+            )
+        requests = [
+            self.request(prompt, settings, adapter) for prompt, adapter in zip(many, each, strict=True)
+        ]
         return text.answers(self.model, self.tokenizer, requests, batch=batch)
 
-    def beam_search(self, prompt: str | Ids, **settings: Any) -> list[Answer]:
+    def beam_search(self, prompt: str | Ids, *, adapter: str | None = None, **settings: Any) -> list[Answer]:
         """The best `n` answers of a beam search, best first."""
         from matura.infer import beam
         from matura.infer.text import Answer
 
-        asked = self.request(prompt, Sampling())
-        found = beam.search(self.model, asked.ids, self.beams(**settings), asked.stop_ids, asked.source)
+        asked = self.request(prompt, Sampling(), adapter)
+        beams = self.beams(**settings)
+        found = beam.search(self.model, asked.ids, beams, asked.stop_ids, asked.source, asked.adapter)
         return [
             Answer(self.tokenizer.decode(one.ids, skip_special=True), one.ids, one.finish) for one in found
         ]
@@ -207,8 +240,8 @@ class LanguageModel:
         own = {name: value for name, value in self.format.generation.items() if name in Beams.model_fields}
         return config.parse(Beams, {**own, **given}, "beam search")
 
-    def request(self, prompt: str | Ids, sampling: Sampling) -> Request:
-        """A prompt as the engine takes it."""
+    def request(self, prompt: str | Ids, sampling: Sampling, adapter: str | None = None) -> Request:
+        """A prompt as the engine takes it. Raises ConfigError for an adapter that was not loaded."""
         from matura.infer.engine import Request
 
         source: list[int] = []
@@ -219,7 +252,11 @@ class LanguageModel:
         ends = (*self.format.stop_ids, self.tokenizer.eos_id, self.format.begin_id)
         # A tokenizer may know more tokens than the model has rows for; such a token never comes.
         known = [id for id in dict.fromkeys(ends) if id is not None and id < self.model.config.vocabulary]
-        return Request(ids, sampling, known, source)
+        if adapter is not None and adapter not in self.adapters:
+            known_names = config.did_you_mean(adapter, self.adapters) or "; this model was loaded without any"
+            raise ConfigError(f"there is no adapter {adapter!r}{known_names}")
+        chosen = None if adapter is None else self.adapters[adapter]
+        return Request(ids, sampling, known, source, adapter=chosen)
 
     def _ids(self, prompt: str | Ids) -> list[int]:
         if not isinstance(prompt, str):
@@ -229,6 +266,26 @@ class LanguageModel:
         begin = self.format.begin_id
         ids = [*self.tokenizer.prefix_ids, *self.tokenizer.encode(prompt)]
         return ids or ([] if begin is None else [begin])
+
+
+def _adapter(model: Transformer, base: Artifact, name: str, source: Artifact | Path, device: str) -> Adapter:
+    """One of several adapters on a model: an artifact's, or a folder of PEFT. Raises MaturaError when it was trained on
+    another model, or cannot be one of several."""
+    from matura.model import store
+    from matura.model.peft import peft_files, routing
+
+    if isinstance(source, Path):
+        found = peft_files.read(source, model.config)
+    elif store.adapter_settings(source.path) is None:
+        raise ConfigError(f"adapter {name!r}: {source.path} is a whole model; load it by itself")
+    elif (parent := source.input("model")).id != base.id:
+        raise ConfigError(
+            f"adapter {name!r} was trained on {parent.path}, not on {base.path}: it means nothing there"
+        )
+    else:
+        found = store.read_adapter(source.path)
+    routing.check(model, found, name)
+    return found.to(device)
 
 
 def device_name(device: str | int) -> str:

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from matura.core.config import Config
-
-ALL_LINEAR = ("q", "k", "v", "o", "gate", "up", "down")
-
-
-class LoraConfig(Config):
-    """Which layers get a low-rank update (arXiv:2106.09685), and how large it may be."""
-
-    rank: int = Field(8, ge=1, description="Rank of the update")
-    alpha: float = Field(16.0, gt=0, description="Scale of the update: alpha / rank")
-    targets: tuple[str, ...] = Field(ALL_LINEAR, description="Last names of the linear layers that get one")
-    rank_stabilized: bool = Field(False, description="Scale by alpha / sqrt(rank) instead (rsLoRA)")
-
-    @property
-    def scale(self) -> float:
-        """The factor before the update."""
-        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
 
 
 class OptimizerConfig(Config):

@@ -15,6 +15,8 @@ from torch import Tensor
 from matura.core.errors import MaturaError
 from matura.model import config as c
 from matura.model.cache import Cache
+from matura.model.peft.adapter import Adapter
+from matura.model.peft.routing import Routing, route
 from matura.model.transformer import Transformer
 
 UNBOUNDED = 4096
@@ -23,9 +25,10 @@ UNBOUNDED = 4096
 
 @dataclass
 class Batch:
-    """The cache of the rows, which keys are real (None: all), and their encoder's memory (None: no encoder)."""
+    """The rows' adapters with the model that serves them, the cache, which keys are real (None: all), and the rows'
+    encoder's memory (None: no encoder)."""
 
-    model: Transformer
+    routing: Routing
     cache: Cache
     real_BS: Tensor | None
     memory_BMD: Tensor | None
@@ -33,12 +36,13 @@ class Batch:
 
     def step(self, ids: Sequence[int], positions: Sequence[int]) -> Tensor:
         """Feed one token to every row; logits [B, V] of what comes next."""
-        device = self.model.embed.weight.device
+        model = self.routing.model
+        device = model.embed.weight.device
         ids_B1 = torch.tensor([[id] for id in ids], device=device)
         positions_B1 = torch.tensor([[position] for position in positions], device=device)
         if self.real_BS is not None:
             self.real_BS = torch.cat([self.real_BS, self.real_BS.new_ones(len(ids), 1)], dim=1)
-        hidden_B1D = self.model.decode(
+        hidden_B1D = model.decode(
             ids_B1,
             mask=self.real_BS,
             positions_BT=positions_B1,
@@ -46,26 +50,33 @@ class Batch:
             memory_mask_BS=self.memory_real_BM,
             cache=self.cache,
         )
-        return self.model.logits(hidden_B1D[:, -1])
+        return model.logits(hidden_B1D[:, -1])
 
     def keep(self, rows: Sequence[int]) -> None:
         """Only these rows from now on, in this order; a row named twice is forked. Positions do not move, so columns
         that are padding for all that are left stay."""
         index = torch.tensor(rows, device=self.cache.layers[0].k_BGSK.device)
         self.cache.keep(index)
+        self.routing = self.routing.keep(rows)
         self.real_BS = None if self.real_BS is None else self.real_BS[index]
         self.memory_BMD = None if self.memory_BMD is None else self.memory_BMD[index]
         self.memory_real_BM = None if self.memory_real_BM is None else self.memory_real_BM[index]
 
 
 def read(
-    model: Transformer, prompts: Sequence[Sequence[int]], sources: Sequence[Sequence[int]], new: int
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    sources: Sequence[Sequence[int]],
+    new: int,
+    adapters: Sequence[Adapter | None] = (),
 ) -> tuple[Batch, Tensor]:
     """The prompts, read, with the logits [B, V] of their first new tokens. `new`: how many will follow at most.
 
-    Shorter prompts are padded on the left, shorter sources on the right; padding is masked. `sources` are empty for a
-    model without an encoder.
+    `adapters` has one for each prompt (None: the model alone); none given: nobody has one. Shorter prompts are padded
+    on the left, shorter sources on the right; padding is masked. `sources` are empty for a model without an encoder.
     """
+    routing = route(model, adapters or [None] * len(prompts))
+    model = routing.model
     device = model.embed.weight.device
     ids_BT, real_BT = padded(prompts, device, left=True)
     memory_BMD = memory_real_BM = None
@@ -77,8 +88,8 @@ def read(
     room = min(
         ids_BT.shape[1] + new, longest if longest <= model.config.context else ids_BT.shape[1] + UNBOUNDED
     )
-    cache = model.new_cache(len(prompts), room)
-    batch = Batch(model, cache, real_BT, memory_BMD, memory_real_BM)
+    cache = model.new_cache(len(prompts), room + routing.columns)
+    batch = Batch(routing, cache, real_BT, memory_BMD, memory_real_BM)
     hidden_BTD = model.decode(
         ids_BT, mask=real_BT, memory_BSD=memory_BMD, memory_mask_BS=memory_real_BM, cache=cache
     )

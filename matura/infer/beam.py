@@ -24,6 +24,7 @@ from torch import Tensor
 from matura.core.settings import Beams
 from matura.infer import penalties
 from matura.infer.batch import known, limit, opening, read
+from matura.model.peft.adapter import Adapter
 from matura.model.transformer import Transformer
 
 
@@ -49,17 +50,20 @@ def search(
     beams: Beams,
     stop_ids: Sequence[int] = (),
     source: Sequence[int] = (),
+    adapter: Adapter | None = None,
 ) -> list[Hypothesis]:
     """The `beams.n` best answers to a prompt, best first.
 
-    With an encoder, `source` is what it reads and `ids` may be empty (the model's start token). Raises MaturaError as
+    With an encoder, `source` is what it reads and `ids` may be empty (the model's start token). `adapter` is as in a
+    request. Raises MaturaError as
     the engine does.
     """
     ids = opening(model, ids, source, "beam search")
     known(model, (("stop_ids", id) for id in stop_ids))
     assert model.decoder is not None
-    longest = min(beams.max_new_tokens, limit(model, model.decoder.config) - len(ids))
-    batch, logits_BV = read(model, [ids], [source], longest)
+    room = limit(model, model.decoder.config) - (adapter.prefix_tokens if adapter else 0) - len(ids)
+    longest = min(beams.max_new_tokens, room)
+    batch, logits_BV = read(model, [ids], [source], longest, [adapter])
     running, done = [_Beam(0, (), 0.0)], list[Hypothesis]()
     for length in range(1, longest + 1):
         wide_BV = logits_BV if logits_BV.dtype == torch.float64 else logits_BV.float()

@@ -19,6 +19,7 @@ from torch import Tensor
 from matura.core.errors import MaturaError
 from matura.infer.batch import known, limit, named, opening, read
 from matura.infer.sampling import Allowed, Chain, Sampling, chain, draw, sample_seed
+from matura.model.peft.adapter import Adapter
 from matura.model.transformer import Transformer
 
 
@@ -28,7 +29,8 @@ class Request:
 
     For a model with an encoder `source` is what it reads, and `ids` open the answer (none: the model's start token).
     `bad_words` are id sequences that never come, `allowed` maps the ids of the answer so far to those that may come
-    next (None: all). `sampling.stop` and `sampling.bad_words` are texts: `infer.text` takes care of them.
+    next (None: all). `sampling.stop` and `sampling.bad_words` are texts: `infer.text` takes care of them. `adapter`
+    is one that is set on the model for this request alone (checked by `peft.routing.check`).
     """
 
     ids: Sequence[int] = ()
@@ -37,6 +39,7 @@ class Request:
     source: Sequence[int] = ()
     bad_words: Sequence[Sequence[int]] = ()
     allowed: Allowed | None = None
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,11 @@ class _Row:
     def position(self) -> int:
         """Position of the token that is fed next."""
         return len(self.request.ids) + len(self.new) - 1
+
+    @property
+    def before(self) -> int:
+        """Positions that its adapter takes from the context."""
+        return self.request.adapter.prefix_tokens if self.request.adapter else 0
 
 
 Ended = Callable[[int, int, list[int]], bool]
@@ -125,6 +133,11 @@ def _rows(model: Transformer, index: int, request: Request, where: str) -> Itera
     """One row for each answer to a request, after all that could be wrong with it."""
     try:
         _check(model, request)
+        if (adapter := request.adapter) and len(request.ids) + adapter.prefix_tokens >= _end(model):
+            raise MaturaError(
+                f"the prompt has {len(request.ids)} tokens, and the adapter's prefix takes {adapter.prefix_tokens} of "
+                f"a context of {_end(model)}; shorten it"
+            )
     except MaturaError as error:
         raise MaturaError(named(where, str(error))) from None
     sampling = request.sampling
@@ -154,14 +167,14 @@ def _check(model: Transformer, request: Request) -> None:
 
 def _run(model: Transformer, rows: list[_Row], ended: Ended | None) -> Iterator[Token]:
     """One batch from prefill to the last row's last token."""
-    assert model.decoder is not None
-    end = limit(model, model.decoder.config)
+    end = _end(model)
     first = {row.index: row.request for row in rows}
     batch, logits_BV = read(
         model,
         [request.ids for request in first.values()],
         [request.source for request in first.values()],
         max(row.request.sampling.max_new_tokens for row in rows),
+        [request.adapter for request in first.values()],
     )
     if len(first) < len(rows):
         at = {index: i for i, index in enumerate(first)}
@@ -173,7 +186,7 @@ def _run(model: Transformer, rows: list[_Row], ended: Ended | None) -> Iterator[
         best_B = logits_BV.argmax(-1).tolist() if greedy else [-1] * len(rows)
         going = []
         for b, row in enumerate(rows):
-            token = _next(row, logits_BV[b], best_B[b], end, ended)
+            token = _next(row, logits_BV[b], best_B[b], end - row.before, ended)
             yield token
             if token.finish is None:
                 going.append(b)
@@ -183,6 +196,11 @@ def _run(model: Transformer, rows: list[_Row], ended: Ended | None) -> Iterator[
             rows = [rows[b] for b in going]
             batch.keep(going)
         logits_BV = batch.step([row.new[-1] for row in rows], [row.position for row in rows])
+
+
+def _end(model: Transformer) -> int:
+    """Longest sequence of the decoder."""
+    return limit(model, model.config.decoder)
 
 
 def _next(row: _Row, logits_V: Tensor, best: int, end: int, ended: Ended | None) -> Token:

@@ -9,6 +9,7 @@ from typing import Literal
 from matura.core.errors import MaturaError
 from matura.core.settings import Sampling
 from matura.infer.engine import Request, Token, stream
+from matura.model.peft.adapter import Adapter
 from matura.model.transformer import Transformer
 from matura.tokenizer.tokenizer import Tokenizer
 
@@ -60,6 +61,7 @@ def stream_text(
     sampling: Sampling,
     stop_ids: Sequence[int],
     source: Sequence[int] = (),
+    adapter: Adapter | None = None,
 ) -> Iterator[str]:
     """The answer to one prompt, in pieces that are whole characters. Stop tokens and stop strings are left out.
 
@@ -68,7 +70,7 @@ def stream_text(
     if sampling.n > 1 or sampling.logprobs is not None:
         name = "n above 1" if sampling.n > 1 else "logprobs"
         raise MaturaError(f"a stream of text has no place for {name}; use matura.infer.text.answers")
-    return _pieces(model, tokenizer, Request(ids, sampling, stop_ids, source))
+    return _pieces(model, tokenizer, Request(ids, sampling, stop_ids, source, adapter=adapter))
 
 
 def _pieces(model: Transformer, tokenizer: Tokenizer, request: Request) -> Iterator[str]:

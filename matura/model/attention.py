@@ -84,16 +84,18 @@ def allowed(
 ) -> Tensor | None:
     """Boolean [B or 1, 1, T, S], True where a query may look; None when it may look everywhere.
 
-    The queries are the last T of the S positions, so a causal query t sees keys up to S - T + t.
+    The queries are the last T of the S positions, so a causal query t sees keys up to S - T + t. What stands before a
+    packed row, every sequence of it sees as its own past.
     """
     parts: list[Tensor] = []
     if rule.causal and T > 1:
         parts.append(torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)[None, None])
     if isinstance(mask, Packed):
-        parts.append(mask.visible(device)[None, None])
+        past = S - T
+        parts.append(F.pad(mask.visible(device), (past, 0), value=True)[None, None])
         if rule.window:
-            near = _near(mask.positions(device)[0], mask.positions(device)[0], rule.window)
-            parts.append(near[None, None])
+            keys_S = _after(mask, past, device)
+            parts.append(_near(keys_S[past:], keys_S, rule.window)[None, None])
     else:
         if mask is not None:
             parts.append(mask[:, None, None, :])
@@ -101,6 +103,11 @@ def allowed(
             keys = torch.arange(S, device=device)
             parts.append(_near(keys[S - T :], keys, rule.window)[None, None])
     return reduce(torch.logical_and, parts) if parts else None
+
+
+def _after(mask: Packed, past: int, device: torch.device | None) -> Tensor:
+    """Positions of `past` keys and of the packed sequences, each of which follows them."""
+    return torch.cat([torch.arange(past, device=device), past + mask.positions(device)[0]])
 
 
 def _near(queries_T: Tensor, keys_S: Tensor, window: int) -> Tensor:
@@ -133,7 +140,7 @@ def attend_reference(
 def _bias(bias: Bias, T: int, S: int, mask: Mask, like: Tensor) -> Tensor:
     """[1, H, T, S]; a packed row takes its distances from the positions inside the sequences."""
     if isinstance(mask, Packed):
-        at_S = mask.positions(like.device)[0]
+        at_S = _after(mask, S - T, like.device)
         longest = int(at_S.max()) + 1
         all_1HLL = bias(longest, longest).to(like.device, like.dtype)
         return all_1HLL[:, :, at_S[-T:, None], at_S[None]]
@@ -191,9 +198,14 @@ def _attend_causal(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, rule: Rule) -
 def _attend_packed(
     q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, rule: Rule, mask: Packed, bias: Bias | None
 ) -> Tensor:
-    """One kernel per run of neighbours of equal length, which become rows of one batch; one per continuation."""
+    """One kernel per run of neighbours of equal length, which become rows of one batch; one per continuation.
+
+    Keys before the row's own (a prefix) are every sequence's past.
+    """
+    past = k_BGSK.shape[2] - q_BHTK.shape[2]
+    before, (k_BGSK, v_BGSK) = _split_past(past, k_BGSK, v_BGSK)
     if any(parent is not None for parent in mask.parents):
-        return _attend_branches(q_BHTK, k_BGSK, v_BGSK, rule, mask, bias)
+        return _attend_branches(q_BHTK, k_BGSK, v_BGSK, rule, mask, bias, before)
     runs: list[list[int]] = []
     for length in mask.lengths:
         if runs and runs[-1][0] == length:
@@ -206,13 +218,34 @@ def _attend_packed(
         zip(*(x.split(sizes, dim=2) for x in (q_BHTK, k_BGSK, v_BGSK)), strict=True)
     ):
         q, k, v = (x.unflatten(2, (-1, runs[i][0])).squeeze(0).transpose(0, 1) for x in (q, k, v))
+        k, v = (_continued(old, new) for old, new in zip(before, (k, v), strict=True))
         out = attend(q, k, v, rule, bias=bias)  # [count, H, length, K]
         outs.append(out.transpose(0, 1).flatten(1, 2)[None])
     return torch.cat(outs, dim=2)
 
 
+Before = tuple[Tensor | None, Tensor | None]
+"""Keys and values that stand before a packed row."""
+
+
+def _split_past(past: int, k_BGSK: Tensor, v_BGSK: Tensor) -> tuple[Before, tuple[Tensor, Tensor]]:
+    if not past:
+        return (None, None), (k_BGSK, v_BGSK)
+    return (k_BGSK[:, :, :past], v_BGSK[:, :, :past]), (k_BGSK[:, :, past:], v_BGSK[:, :, past:])
+
+
+def _continued(before: Tensor | None, new: Tensor) -> Tensor:
+    return new if before is None else torch.cat([before.expand(len(new), -1, -1, -1), new], 2)
+
+
 def _attend_branches(
-    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, rule: Rule, mask: Packed, bias: Bias | None
+    q_BHTK: Tensor,
+    k_BGSK: Tensor,
+    v_BGSK: Tensor,
+    rule: Rule,
+    mask: Packed,
+    bias: Bias | None,
+    before: Before,
 ) -> Tensor:
     """One kernel per sequence; the keys of a continuation are its parent's and its own."""
     qs, ks, vs = (x.split(list(mask.lengths), dim=2) for x in (q_BHTK, k_BGSK, v_BGSK))
@@ -220,6 +253,7 @@ def _attend_branches(
     for i, (q, k, v) in enumerate(zip(qs, ks, vs, strict=True)):
         if (parent := mask.parent(i)) is not None:
             k, v = torch.cat([ks[parent], k], 2), torch.cat([vs[parent], v], 2)
+        k, v = (_continued(old, new) for old, new in zip(before, (k, v), strict=True))
         outs.append(attend(q, k, v, rule, bias=bias))
     return torch.cat(outs, dim=2)
 

@@ -30,6 +30,11 @@ class Unembedding(NamedTuple):
         logits_NV = linear(features_ND, self.weight_VD, self.bias_V)
         return logits_NV if self.softcap is None else torch.tanh(logits_NV / self.softcap) * self.softcap
 
+    def detach(self) -> Unembedding:
+        """The same numbers, through which no gradient flows."""
+        bias_V = None if self.bias_V is None else self.bias_V.detach()
+        return Unembedding(self.weight_VD.detach(), bias_V, self.softcap)
+
 
 class LanguageHead(nn.Module):
     """Scores for every token; without a `weight` of its own when tied to the embedding."""
@@ -68,11 +73,14 @@ class Classifier(nn.Module):
 
     def forward(self, hidden_BTD: Tensor, real_BT: Tensor | None = None) -> Tensor:
         """Scores [B, L]; `real_BT` is True at tokens that are no padding."""
-        x_BD = pick(hidden_BTD, real_BT, self.pool)
+        return self.scores(pick(hidden_BTD, real_BT, self.pool))
+
+    def scores(self, x_ND: Tensor) -> Tensor:
+        """Scores [N, L] of the tokens that are read."""
         if self.dense is not None:
-            x_BD = self.dense(x_BD)
-            x_BD = torch.tanh(x_BD) if self.hidden == "tanh" else F.relu(x_BD)
-        return self.out(x_BD)
+            x_ND = self.dense(x_ND)
+            x_ND = torch.tanh(x_ND) if self.hidden == "tanh" else F.relu(x_ND)
+        return self.out(x_ND)
 
 
 class Pooler(nn.Module):

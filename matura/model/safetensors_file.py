@@ -168,6 +168,15 @@ class TensorFiles(Mapping[str, Tensor]):
             return tensor
         return self._maps[path][entry.begin : entry.end].view(dtype).view(entry.shape)
 
+    def read(self, name: str) -> Tensor:
+        """The same tensor in memory of its own; the map is not touched, so its pages are not loaded."""
+        entry = self.entries[name]
+        values = torch.empty(entry.end - entry.begin, dtype=torch.uint8)
+        with open(self._paths[name], "rb") as file:
+            file.seek(entry.begin)
+            file.readinto(values.numpy().data)
+        return values.view(DTYPES[entry.dtype]).view(entry.shape)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 

@@ -1,8 +1,9 @@
 """Models on disk: our own artifacts in and out. (Other projects' files are in `checkpoint.py`.)
 
 A model artifact holds `model.json` (ModelConfig), `model.safetensors` (our tensor names) and the files of
-`tokenizer/conversation.py`. The artifact of a LoRA run holds `adapter.json` and `adapter.safetensors` instead of
-weights, and its parent as the input `model`.
+`tokenizer/conversation.py`. An adapter's artifact (LoRA, prefix, bottlenecks) holds `adapter.json` and
+`adapter.safetensors` instead of weights, and its parent as the input `model`. `adapter.json` says how the parent's
+weights were held while it was trained: they are held so again, and merged from there.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from matura.core import artifact as artifacts
 from matura.core.config import parse
 from matura.core.errors import FormatError
 from matura.core.files import atomic_write, read_json, write_json
-from matura.core.settings import LoraConfig
+from matura.core.peft_settings import BaseConfig, Tuning
 from matura.model.checkpoint import Checkpoint, plausible, same_names, same_shape
-from matura.model.config import ModelConfig
-from matura.model.peft.lora import apply_lora, lora_state, merge_lora
+from matura.model.config import Classifier, ModelConfig
+from matura.model.peft import tuning
+from matura.model.peft.adapter import Adapter, attach, taken
 from matura.model.safetensors_file import open_tensors
 from matura.model.transformer import Transformer, fuse_projections
 
@@ -30,27 +32,38 @@ CONFIG, WEIGHTS = "model.json", "model.safetensors"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter.json", "adapter.safetensors"
 
 
-def load(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Transformer:
-    """The model of an artifact, in evaluation mode. LoRA updates sit on the parent they were trained on.
+def load(
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    base: BaseConfig | None = None,
+) -> Transformer:
+    """The model of an artifact, in evaluation mode. What an adapter adds sits on the parent it was trained on.
 
-    Weights are memory-mapped where device and dtype allow it. Raises ArtifactError or FormatError.
+    Weights are memory-mapped where device and dtype allow it. `base` says how the weights are held; an adapter says
+    that itself. Raises ArtifactError or FormatError.
     """
     made = artifacts.load(path)
     if made.kind != "model":
         raise FormatError(f"{made.path} is a {made.kind}, not a model")
     if ADAPTER_CONFIG in made.record["files"]:
-        model = load(made.input("model").path, device=device, dtype=dtype)
+        held = base or read_tuning(made.path).base
+        model = load(made.input("model").path, device=device, dtype=dtype, base=held)
         return load_adapter(model, made.path).eval()
-    return _assemble(
-        read_config(made.path), open_tensors(made.file(WEIGHTS)), made.path, device, dtype
-    ).eval()
+    stored = open_tensors(made.file(WEIGHTS))
+    model = _assemble(read_config(made.path), stored, made.path, device, dtype)
+    if base is not None:
+        tuning.quantize_base(model, base, lambda name: stored.read(name).to(device, dtype))
+    return model.eval()
 
 
 def load_for_inference(
     path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Transformer:
     """`load`, with updates merged into the weights and projections fused: the same results, made faster."""
-    return fuse_projections(merge_lora(load(path, device=device, dtype=dtype)))
+    model = tuning.merge(load(path, device=device, dtype=dtype))
+    return fuse_projections(tuning.float_base(model))
 
 
 def read_config(folder: str | Path) -> ModelConfig:
@@ -67,18 +80,20 @@ def _read(path: Path, what: str) -> dict[str, Any]:
 
 
 def load_adapter(model: Transformer, folder: str | Path) -> Transformer:
-    """Put the LoRA updates of `folder` beside the layers of `model`."""
-    folder = Path(folder)
-    where = folder / ADAPTER_CONFIG
-    config = parse(LoraConfig, _read(where, "LoRA settings"), str(where))
-    apply_lora(model, config)
-    state, stored = lora_state(model), open_tensors(folder / ADAPTER_WEIGHTS)
-    same_names(set(state), set(stored), folder / ADAPTER_WEIGHTS)
-    with torch.no_grad():
-        for name, tensor in state.items():
-            same_shape(name, tensor.shape, stored[name].shape, folder / ADAPTER_WEIGHTS)
-            tensor.copy_(stored[name])
-    return model
+    """Put what an adapter's `folder` holds on the model."""
+    return attach(model, read_adapter(folder), Path(folder) / ADAPTER_WEIGHTS)
+
+
+def read_adapter(folder: str | Path) -> Adapter:
+    """The adapter of a folder, apart from its model. Raises FormatError."""
+    stored = open_tensors(Path(folder) / ADAPTER_WEIGHTS)
+    head = read_config(folder).head
+    whole = isinstance(head, Classifier) and any(name.startswith("head.") for name in stored)
+    return Adapter(
+        read_tuning(folder),
+        {name: stored.read(name) for name in stored},
+        head if whole and isinstance(head, Classifier) else None,
+    )
 
 
 def save(folder: str | Path, model: Transformer) -> None:
@@ -93,12 +108,13 @@ def save_tensors(folder: str | Path, config: ModelConfig, tensors: Mapping[str, 
     _save_tensors(folder / WEIGHTS, tensors)
 
 
-def save_adapter(folder: str | Path, model: Transformer, config: LoraConfig) -> None:
-    """Write `model.json`, `adapter.json` and `adapter.safetensors`."""
+def save_adapter(folder: str | Path, model: Transformer, settings: Tuning) -> None:
+    """Write `model.json`, `adapter.json` and `adapter.safetensors`: the settings, and all that is trained."""
     folder = Path(folder)
+    adapter = taken(model, settings)
     write_json(folder / CONFIG, model.config.model_dump(mode="json"))
-    write_json(folder / ADAPTER_CONFIG, config.model_dump(mode="json"))
-    _save_tensors(folder / ADAPTER_WEIGHTS, lora_state(model))
+    write_json(folder / ADAPTER_CONFIG, adapter.settings.model_dump(mode="json"))
+    _save_tensors(folder / ADAPTER_WEIGHTS, adapter.tensors)
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -132,7 +148,15 @@ def _assemble(
     return model
 
 
-def adapter_settings(folder: str | Path) -> LoraConfig | None:
-    """The LoRA settings of a model's folder, or None when it holds a whole model."""
+def adapter_settings(folder: str | Path) -> Tuning | None:
+    """The settings of an adapter's folder, or None when it holds a whole model."""
+    return read_tuning(folder) if (Path(folder) / ADAPTER_CONFIG).is_file() else None
+
+
+def read_tuning(folder: str | Path) -> Tuning:
+    """`adapter.json`. Raises FormatError."""
     path = Path(folder) / ADAPTER_CONFIG
-    return parse(LoraConfig, _read(path, "LoRA settings"), str(path)) if path.is_file() else None
+    found = _read(path, "an adapter's settings")
+    if "rank" in found:  # written before there were other methods than LoRA
+        found = {"method": "lora", "lora": found}
+    return parse(Tuning, found, str(path))

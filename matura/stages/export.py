@@ -1,4 +1,4 @@
-"""Write a model for other programs: a Hugging Face folder, or one GGUF file."""
+"""Write a model or an adapter for other programs: a Hugging Face or PEFT folder, or one GGUF file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from matura.core import config
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
-from matura.core.errors import MaturaError
+from matura.core.errors import ConfigError, MaturaError
 from matura.core.files import atomic_write, hash_file, size_text, tree_bytes
 from matura.core.plan import Estimate
 
@@ -20,9 +20,20 @@ if TYPE_CHECKING:
     from matura.tokenizer.conversation import Format
 
 KIND = "export"
-VERSION = 1
+VERSION = 2
 HF_FOLDER, GGUF_FILE = "hf", "model.gguf"
-WEIGHTS = {"hf": ("F32", "F16", "BF16"), "gguf": ("F16", "F32", "Q8_0", "Q4_0", "Q4_1")}
+PLACES = {"peft": "peft", "peft-portable": "peft", "gguf-adapter": "adapter.gguf"} | {
+    "hf": HF_FOLDER,
+    "gguf": GGUF_FILE,
+}
+"""The folder or file that each format is."""
+WEIGHTS = {
+    "hf": ("F32", "F16", "BF16"),
+    "gguf": ("F16", "F32", "Q8_0", "Q4_0", "Q4_1"),
+    "peft": ("F32",),
+    "peft-portable": ("F32",),
+    "gguf-adapter": ("F32",),
+}
 """What each format can hold; the first is the default."""
 
 
@@ -30,11 +41,16 @@ class Config(config.Config):
     """Which model, and how it is written."""
 
     model: Annotated[str, Input("model")] = Field(
-        description="A model; LoRA updates are added into the weights"
+        description="A model; in hf and gguf, LoRA updates are added into the weights"
     )
-    format: Literal["hf", "gguf"] = Field("hf", description="A Hugging Face folder, or one GGUF file")
+    format: Literal["hf", "gguf", "peft", "peft-portable", "gguf-adapter"] = Field(
+        "hf",
+        description="hf: a Hugging Face folder; gguf: one GGUF file; peft: the adapter alone, as PEFT has it; "
+        "peft-portable: with one scale and one rank (vLLM); gguf-adapter: the adapter alone (llama.cpp)",
+    )
     weights: Literal["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"] | None = Field(
-        None, description="Type of the matrices; none: F32 in hf (the same bits), F16 in gguf"
+        None,
+        description="Type of the matrices; none: F32 in hf (the same bits), F16 in gguf; adapters have F32",
     )
 
     @model_validator(mode="after")
@@ -58,36 +74,65 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
 
 
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
-    """Write the files into `hf/`, or `model.gguf`. Raises FormatError when the format has no place for the model."""
+    """Write the files of the format. Raises FormatError when it has no place for the model, ConfigError when the model
+    has no adapter that could be written alone, or one that cannot be merged."""
     from matura.model import store
-    from matura.model.peft.lora import merge_lora
-    from matura.tokenizer import conversation
 
     source = inputs["model"]
     assert isinstance(source, Artifact)
-    format = conversation.load(source.path)
-    model = merge_lora(store.load(source.path))
-    weights = _weights(config)
-    if config.format == "hf":
-        files = HF_FOLDER
-        write_hf(draft.path / files, model, format, weights)
+    files, weights = PLACES[config.format], _weights(config)
+    family = store.read_config(source.path).family
+    if config.format in ("hf", "gguf"):
+        _write_model(draft.path / files, source, config.format, weights)
+    else:
+        _write_adapter(draft.path / files, source, config.format)
+    size = tree_bytes(draft.path / files)
+    what = {"hf": "Hugging Face folder", "gguf": "GGUF file"}.get(config.format, f"adapter, {config.format}")
+    base = store.adapter_settings(source.path)
+    summary = {
+        "line": f"{what}, {family}, {weights}, {size_text(size)}",
+        "files": files,
+        "weights": weights,
+        "family": family,
+        "trained_on": base.base.format if base else None,
+        "source_quantization": source.summary.get("source_quantization"),
+    }
+    return draft.commit(summary)
+
+
+def _write_model(place: Path, source: Artifact, format: str, weights: str) -> None:
+    from matura.model import store
+    from matura.model.peft import tuning
+    from matura.tokenizer import conversation
+
+    talk = conversation.load(source.path)
+    model = tuning.float_base(tuning.merge(store.load(source.path)))
+    if what := tuning.added(model):
+        raise ConfigError(
+            f"{source.path} has {what}, which no other program's model has a place for; format=peft writes a prefix"
+        )
+    if format == "hf":
+        write_hf(place, model, talk, weights)
     else:
         from matura.model import gguf_writer
         from matura.tokenizer import to_gguf
 
-        files = GGUF_FILE
-        metadata = to_gguf.metadata(format, model.config.vocabulary)
-        gguf_writer.write(draft.path / files, model, metadata, weights=weights)
-    size = tree_bytes(draft.path / files)
-    what = "Hugging Face folder" if config.format == "hf" else "GGUF file"
-    summary = {
-        "line": f"{what}, {model.config.family}, {weights}, {size_text(size)}",
-        "files": files,
-        "weights": weights,
-        "family": model.config.family,
-        "source_quantization": source.summary.get("source_quantization"),
-    }
-    return draft.commit(summary)
+        gguf_writer.write(place, model, to_gguf.metadata(talk, model.config.vocabulary), weights=weights)
+
+
+def _write_adapter(place: Path, source: Artifact, format: str) -> None:
+    from matura.model import store
+    from matura.model.peft import gguf_files, peft_files
+
+    if store.adapter_settings(source.path) is None:
+        raise ConfigError(f"{source.path} is a whole model, so there is no adapter to write; use hf or gguf")
+    parent = source.input("model")
+    adapter, config = store.read_adapter(source.path), store.read_config(parent.path)
+    if format == "gguf-adapter":
+        gguf_files.write(place, adapter, config)
+    else:
+        base = str(parent.summary.get("reference") or parent.path.name).removeprefix("hf:")
+        peft_files.write(place, adapter, config, base=base, portable=format == "peft-portable")
 
 
 def write_hf(folder: Path, model: Transformer, format: Format, weights: str) -> None:
@@ -129,11 +174,10 @@ def copy_to(made: Artifact, place: str | Path) -> list[Path]:
 
 def _goals(made: Artifact, place: Path) -> dict[Path, Path]:
     """Every file of the export, and where it goes."""
-    names = [name for name in made.record["files"] if name == GGUF_FILE or name.startswith(f"{HF_FOLDER}/")]
-    single = names == [GGUF_FILE] and place.suffix == ".gguf"
-    return {
-        made.file(name): place if single else place / name.removeprefix(f"{HF_FOLDER}/") for name in names
-    }
+    files = made.summary["files"]
+    names = [name for name in made.record["files"] if name == files or name.startswith(f"{files}/")]
+    single = names == [files] and place.suffix == ".gguf"
+    return {made.file(name): place if single else place / name.removeprefix(f"{files}/") for name in names}
 
 
 def _same(one: Path, other: Path) -> bool:

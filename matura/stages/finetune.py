@@ -1,40 +1,46 @@
-"""Teach a model documents or conversations, with replay of what it knew.
+"""Teach a model documents, conversations or labels, with replay of what it knew.
 
 `corpus` is domain-adaptive training (every token of the documents), `conversations` is supervised fine-tuning (the
-answers only): files of one's own, or what another stage wrote. Each update mixes a fixed share of replay. `--audit`
-shows what would be trained, and trains nothing.
+answers only), `labelled` trains a head that tells labels apart: files of one's own, or what another stage wrote. Each
+update mixes a fixed share of replay. `--audit` shows what would be trained, and trains nothing.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
-from matura.core import config
+from matura.core import peft_settings, wheels
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.conversation_settings import ConversationData
 from matura.core.errors import ConfigError, MaturaError
-from matura.core.metrics import progress
+from matura.core.forgetting_settings import Forgetting, without_unread_text
 from matura.core.plan import Estimate
-from matura.core.settings import LoraConfig, OptimizerConfig
+from matura.core.settings import Recompute
 
 if TYPE_CHECKING:
     from matura.core.workspace import Workspace
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format
     from matura.train.audit import Audit
-    from matura.train.batches import Example, PackedBatches, Rows
-    from matura.train.examples import Made
+    from matura.train.finetuning import Lesson
     from matura.train.material import Material
+    from matura.train.meter import Looks
 
 KIND = "model"
-VERSION = 4
+VERSION = 6
 MAX_REMOTE = 64 << 30  # bytes of a dataset
-TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0}  # a 135M model on 2 cores
+# A 135M model on 2 cores: trained, and read without training on it.
+TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0, "prefix": 170.0, "bottleneck": 180.0}
+READ_PER_SECOND = 450.0
+LEARNED = {"corpus": "documents", "conversations": "conversations", "labelled": "labels"}
+"""Setting -> what is learned from it."""
+WRITERS_ONLY = {"replay": None, "data": ConversationData(), "forgetting": Forgetting(text=None)}
+"""Settings that mean nothing to labelled texts -> what they are when not given."""
 
 
-class Config(config.Config):
+class Config(peft_settings.Tuning):
     """What to learn from, how much, and how."""
 
     model: Annotated[str, Input("model")] = Field(description="The model that learns")
@@ -47,93 +53,187 @@ class Config(config.Config):
         "what another stage wrote",
     )
     data: ConversationData = Field(ConversationData(), description="How conversations are read and cut")
+    labelled: Annotated[str | None, Input("raw")] = Field(
+        None, description='Texts to tell apart: a JSONL file of {"text": ..., "label": ...}'
+    )
     replay: Annotated[str | None, Input("conversations")] = Field(
         None, description="What `synthesize` wrote, mixed in against forgetting"
     )
     replay_share: float = Field(0.25, ge=0, lt=1, description="Share of replay in the tokens of every update")
-    method: Literal["lora", "full"] = Field("lora", description="Train low-rank updates, or all weights")
-    lora: LoraConfig = Field(LoraConfig(), description="For method=lora")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW and its schedule")
+    optimizer: peft_settings.TuningOptimizer = Field(
+        peft_settings.TuningOptimizer(), description="AdamW and its schedule"
+    )
     tokens: int = Field(30_000, ge=1, description="Training tokens in all, replay included")
     tokens_per_step: int = Field(1024, ge=16, description="Tokens in one update")
     sequence: int = Field(512, ge=8, description="Longest example in tokens")
-    meter_every: int = Field(20, ge=0, description="Steps between looks at held-out text; 0 for none")
+    forgetting: Forgetting = Forgetting()
+    meter_every: int = Field(
+        20, ge=0, description="Steps between looks at held-out and general text; 0 for none"
+    )
     meter_tokens: int = Field(1024, ge=64, description="Held-out tokens of each kind in one look")
     save_every: int = Field(5, ge=1, description="Steps between checkpoints")
+    recompute: Recompute = Field(
+        "none",
+        description="Blocks whose activations are computed again instead of kept: none, full, every n-th",
+    )
     seed: int = Field(0, description="Order of the data, and the start of the updates")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _general_text(cls, values: Any) -> Any:
+        given = values if isinstance(values, dict) else {}
+        unread = given.get("replay") or given.get("labelled") or given.get("meter_every") == 0
+        return without_unread_text(values, "forgetting", bool(unread))
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> "Config":
-        if (self.corpus is None) == (self.conversations is None):
-            raise ValueError("give either a corpus or conversations to learn from")
+        if sum(getattr(self, name) is not None for name in LEARNED) != 1:
+            raise ValueError("give either a corpus or conversations or labelled texts to learn from")
+        given = [name for name, unused in WRITERS_ONLY.items() if getattr(self, name) != unused]
+        if self.labelled is not None and given:
+            raise ValueError(
+                f"{given[0]} is for a model that writes; labelled texts train one that tells labels apart"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _anchored_to_something(self) -> "Config":
+        asked, replay = self.forgetting, self.replay is not None and self.replay_share > 0
+        if asked.kl and asked.kl_on != "new" and not replay:
+            raise ValueError(f"forgetting.kl_on={asked.kl_on} needs replay; without it, take kl_on=new")
+        if asked.l2 and self.method in ("prefix", "bottleneck"):
+            raise ValueError(
+                f"forgetting.l2 is a distance from the parent's weights, and method={self.method} trains weights that "
+                "it does not have; take forgetting.kl"
+            )
+        if asked.limit is not None and not (self.meter_every and (self.replay or asked.text)):
+            raise ValueError("forgetting.limit needs the meter: meter_every, and replay or forgetting.text")
+        return self
+
+    @property
+    def source(self) -> str:
+        """The setting that says what is learned from."""
+        return next(name for name in LEARNED if getattr(self, name) is not None)
 
 
 def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
-    """Where the files of conversations are on this machine; a dataset of the hub is fetched first."""
-    assert config.conversations is not None
+    """Where general text or the files to learn from are on this machine; what is far away is fetched first."""
+    from matura.core.workspace import Workspace
     from matura.data import reading
 
-    if not reading.is_remote(config.conversations):
-        return Path(config.conversations).expanduser()
-    from matura.core.workspace import Workspace
-
     downloads = (workspace or Workspace()).downloads
-    return reading.fetch(config.conversations, downloads, max_bytes=MAX_REMOTE)
+    if setting == "forgetting.text":
+        assert config.forgetting.text is not None
+        return wheels.located(config.forgetting.text, downloads)
+    place = getattr(config, setting)
+    if setting == "conversations" and reading.is_remote(place):
+        return reading.fetch(place, downloads, max_bytes=MAX_REMOTE)
+    return Path(place).expanduser()
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
-    """Time from the tokens; memory for weights, gradients, moments and activations."""
+    """Time from the tokens that are trained and looked at; memory for weights, gradients, moments and activations."""
     model = inputs.get("model")
     size = (
         sum(f["bytes"] for f in model.record["files"].values()) if isinstance(model, Artifact) else 540 << 20
     )
     full = config.method == "full"
+    held = 4 if full else 0.4 if config.base.format == "int4" else 1  # times the weights in float32
+    looks = config.tokens / (config.tokens_per_step * config.meter_every) + 3 if config.meter_every else 0
+    anchored = config.tokens if config.forgetting.kl else 0
     return Estimate(
-        seconds=config.tokens / TOKENS_PER_SECOND[config.method],
-        memory_bytes=size * (4 if full else 1) + config.tokens_per_step * (2 << 20),
+        seconds=config.tokens / TOKENS_PER_SECOND[config.method]
+        + (2 * config.meter_tokens * looks + anchored) / READ_PER_SECOND,
+        memory_bytes=int(size * held) + config.tokens_per_step * (2 << 20),
         disk_bytes=size * 4 if full else size // 8,
         note=f"{config.tokens:,} tokens, {config.method}",
     )
 
 
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
-    """Make a model: the whole one, or LoRA updates on the parent. A killed run goes on from its last checkpoint.
+    """Make a model: the whole one, or an adapter on the parent. A killed run goes on from its last checkpoint.
 
     Raises MaturaError when there is nothing to train on, Diverged when the loss is no longer finite.
     """
+    from matura.evaluate import training_report
     from matura.model import store
-    from matura.model.allocator import keep_freed_memory
+    from matura.model.allocator import keep_freed_memory, return_freed_memory
     from matura.tokenizer import conversation
-    from matura.train import resume
+    from matura.train import finetuning, resume
 
-    parent = inputs["model"]
-    assert isinstance(parent, Artifact)
-    if store.adapter_settings(parent.path) is not None:
-        raise ConfigError(
-            f"{parent.path} has LoRA updates already: merge it first (`matura merge model={parent.path}`)"
-        )
-    keep_freed_memory()
-    format = conversation.load(parent.path)
-    material = _material(config, inputs)
-    batches, counts = _batches(config, material, format)
-    with resume.deterministic(config.seed):
-        model = store.load(parent.path)
-        totals = _train(config, model, batches, _meters(config, material, format), draft)
-    if config.method == "lora":
-        store.save_adapter(draft.path, model, config.lora)
+    given = inputs["model"]
+    assert isinstance(given, Artifact)
+    _check_whole(given)
+    if config.base.format == "int4":  # who holds weights in 4 bits has little memory
+        return_freed_memory()
     else:
+        keep_freed_memory()
+    format = conversation.load(given.path)
+    with resume.deterministic(config.seed):
+        model, parent = _prepared(config, given.path, format)
+        if config.labelled is None:
+            lesson = _writing(config, inputs, model, parent, format)
+        else:
+            lesson = _labels(config, inputs["labelled"], model, format)
+        totals = finetuning.Run(config, model, lesson).go(draft)
+    if config.method == "full":
         store.save(draft.path, model)
+    else:
+        store.save_adapter(draft.path, model, config)
     format.save(draft.path)
-    learned = "documents" if config.corpus else "conversations"
+    training_report.write(draft.path, "Fine-tuning", totals, config.model_dump(mode="json"))
     summary = {
-        "line": f"{config.method} on {learned}, {totals['tokens']:,} tokens in {totals['steps']} steps, "
-        f"loss {totals['loss']:.3f}",
+        "line": f"{config.method} on {LEARNED[config.source]}, {totals['tokens']:,} tokens in {totals['steps']} steps, "
+        f"loss {totals['loss']:.3f}{_found(totals)}",
         **totals,
-        **counts,
-        "source_quantization": parent.summary.get("source_quantization"),
+        **lesson.counts,
+        "source_quantization": given.summary.get("source_quantization"),
     }
-    return draft.commit(summary)
+    return draft.commit(summary, logs=[training_report.FILE])
+
+
+def _check_whole(given: Artifact) -> None:
+    from matura.model import store
+
+    if (adapter := store.adapter_settings(given.path)) is None:
+        return
+    if adapter.method != "lora":
+        raise ConfigError(f"{given.path} is an adapter already; take its parent, {given.input('model').path}")
+    raise ConfigError(
+        f"{given.path} has LoRA updates already: merge it first (`matura merge model={given.path}`)"
+    )
+
+
+def _prepared(config: Config, given: Path, format: "Format") -> "tuple[Transformer, Transformer]":
+    """The model with what is trained set on it, and its parent: the same frozen weights without an adapter, as they
+    are held; where all weights are trained a second model, whose memory is its file's."""
+    from matura.model import store
+    from matura.model.peft import tuning
+    from matura.train.transforms import checkpoint_activations
+
+    model = store.load(given, base=config.base)
+    parent = store.load(given) if config.method == "full" else tuning.twin(model)
+    text = config.prefix.text
+    ids = format.tokenizer.encode(text) if text else ()
+    if text is not None and not ids:
+        raise ConfigError(f"prefix.text: {text!r} holds no token; give some words, or leave it out")
+    tuning.apply(model, config, config.seed, ids)
+    return checkpoint_activations(model, config.recompute), parent
+
+
+def _found(totals: dict[str, Any]) -> str:
+    """What was found on held-out labels, and what became of general text, in a few words."""
+    if "heldout_accuracy" in totals:
+        return f"; {totals['heldout_accuracy']:.1%} of held-out labels are right"
+    told = totals["forgetting"]
+    if told is None:
+        return ""
+    line = f"; general text {told['change']:+.1%} bits per byte, KL {told['kl']:.3f}"
+    if told["stopped"]:
+        line += ": stopped"
+    if told["weights_of_step"] != totals["steps"]:
+        line += f", weights of step {told['weights_of_step']} kept"
+    return line
 
 
 def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> "Audit":
@@ -141,11 +241,13 @@ def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> 
     from matura.tokenizer import conversation
     from matura.train import audit
 
+    if config.labelled is not None:
+        raise ConfigError("--audit shows what of a text is trained; labelled texts are only read")
     format = conversation.load(inputs["model"].path)
-    material = _material(config, inputs)
-    room, length = _room(config)
-    main = "corpus" if config.corpus else "conversations"
-    return audit.look(material[main], format, length, config.data, rows=rows, capacity=room, seed=config.seed)
+    main = _material(config, inputs)[config.source]
+    room = _room(config)
+    length = min(config.sequence, room)
+    return audit.look(main, format, length, config.data, rows=rows, capacity=room, seed=config.seed)
 
 
 def _material(config: Config, inputs: dict[str, Artifact | RawInput]) -> "dict[str, Material]":
@@ -157,132 +259,92 @@ def _material(config: Config, inputs: dict[str, Artifact | RawInput]) -> "dict[s
     return {name: material.read(inputs[name], config.data) for name in names}
 
 
-def _room(config: Config) -> tuple[int, int]:
-    """Tokens of an update that are not replay, and the longest example."""
-    share = config.replay_share if config.replay else 0.0
-    room = round(config.tokens_per_step * (1 - share))
-    return room, min(config.sequence, room)
+def _room(config: Config) -> int:
+    """Tokens of an update that are not replay."""
+    return round(config.tokens_per_step * (1 - (config.replay_share if config.replay else 0.0)))
 
 
-def _batches(
-    config: Config, material: "dict[str, Material]", format: "Format"
-) -> tuple["PackedBatches", dict[str, Any]]:
-    """The mixture of every update, and what it is made of."""
-    from matura.train.batches import PackedBatches
-    from matura.train.material import make
-
-    room, length = _room(config)
-    main = material["corpus" if config.corpus else "conversations"]
-    made = make(main.train, format, length, config.data)
-    counts: dict[str, Any] = {
-        "examples": len(made.examples),
-        "dropped_rows": made.dropped.total(),
-        "dropped": dict(sorted(made.dropped.items())),
-        **main.found,
-    }
-    sources = [_rows("learn from", made, room, config.seed)]
-    if room < config.tokens_per_step:
-        rest = config.tokens_per_step - room
-        replay = make(material["replay"].train, format, min(config.sequence, rest), config.data)
-        sources.append(_rows("replay", replay, rest, config.seed + 1))
-        counts |= {
-            "replay_examples": len(replay.examples),
-            "replay_dropped_rows": replay.dropped.total(),
-        }
-    counts["fill"] = [round(source.fill, 4) for source in sources]
-    return PackedBatches(sources), counts
-
-
-def _rows(what: str, made: "Made", tokens: int, seed: int) -> "Rows":
-    from matura.train.batches import Rows
-
-    if not any(example.trained for example in made.examples):
-        why = ", ".join(f"{n:,} {reason}" for reason, n in made.dropped.items()) or "no rows"
-        raise MaturaError(
-            f"there is nothing to {what}: no example has a trained token left after cutting to length ({why})"
-        )
-    return Rows(made.examples, tokens=tokens, seed=seed)
-
-
-def _train(
+def _writing(
     config: Config,
+    inputs: dict[str, Artifact | RawInput],
     model: "Transformer",
-    batches: "PackedBatches",
-    meters: "dict[str, list[Example]]",
-    draft: Draft,
-) -> dict[str, Any]:
-    """The loop with its log, meters and checkpoints; returns the totals for the summary."""
-    from matura.model.peft.lora import apply_lora
-    from matura.train import objectives, optim, resume
-    from matura.train.loop import train
+    parent: "Transformer",
+    format: "Format",
+) -> "Lesson":
+    """Documents or conversations with replay, held near the parent."""
+    from matura.model.heads import LanguageHead
+    from matura.train import anchors
+    from matura.train.finetuning import Lesson
+    from matura.train.material import mixed
 
-    if config.method == "lora":
-        apply_lora(model, config.lora, config.seed)
-    steps = max(1, round(config.tokens / batches.mean_tokens))
-    optimizer = optim.build_optimizer(model, config.optimizer)
-    schedule = optim.build_schedule(config.optimizer, steps)
-    start, tokens, loss = 0, 0, 0.0
-    if (resumed := resume.restore(draft.resume, model, optimizer)) is not None:
-        start, position = resumed
-        tokens, loss = position["tokens"], position["loss"]
-        batches.restore(position["batches"])
-    draft.metrics.rewind(start)
-    if start == 0:
-        draft.metrics.log(0, tokens=0, **_look(model, meters))
-    with progress("finetune", config.tokens, start=tokens) as bar:
-        updates = train(
-            model,
-            batches,
-            objectives.next_token,
-            optimizer,
-            schedule,
-            steps=steps,
-            clip=config.optimizer.clip,
-            start=start,
-        )
-        for step in updates:
-            tokens, loss = tokens + step.tokens, step.loss
-            due = config.meter_every and step.step % config.meter_every == 0
-            seen = _look(model, meters) if due or step.step == steps else {}
-            draft.metrics.log(
-                step.step, tokens=tokens, loss=loss, lr=step.lr, grad_norm=step.grad_norm, **seen
-            )
-            if step.step % config.save_every == 0 and step.step < steps:
-                position = {"batches": batches.state(), "tokens": tokens, "loss": loss}
-                resume.save(draft.resume, step.step, model, optimizer, position)
-            bar.advance(step.tokens, step=f"{step.step}/{steps}", loss=loss)
-    epochs = [round(source.epochs, 3) for source in batches.sources]
-    return {"steps": steps, "tokens": tokens, "loss": loss, "epochs": epochs}
+    if model.decoder is None or not isinstance(model.head, LanguageHead):
+        raise ConfigError(f"{inputs['model'].path} writes no text; give labelled texts, or another model")
+    material = _material(config, inputs)
+    batches, counts = mixed(
+        material[config.source],
+        material.get("replay"),
+        format,
+        config.data,
+        tokens=config.tokens_per_step,
+        room=_room(config),
+        length=config.sequence,
+        seed=config.seed,
+    )
+    objective = anchors.objective(config.forgetting, model, parent)
+    return Lesson(batches, objective, _looks(config, material, inputs, format, parent), counts)
 
 
-def _meters(config: Config, material: "dict[str, Material]", format: "Format") -> "dict[str, list[Example]]":
+def _looks(
+    config: Config,
+    material: "dict[str, Material]",
+    inputs: dict[str, Artifact | RawInput],
+    format: "Format",
+    parent: "Transformer",
+) -> "Looks":
     """A little held-out text of each kind: what is learned, and what should not be forgotten."""
+    from matura.evaluate.general import control_texts
+    from matura.train.batches import pack
     from matura.train.material import make, spread
+    from matura.train.meter import Looks, Meter, Text
 
     if not config.meter_every:
-        return {}
-    meters = {
-        "replay_loss" if name == "replay" else "heldout_loss": make(
-            one.heldout, format, config.sequence, config.data
-        ).examples
+        return Looks()
+    held = {
+        name: make(one.heldout, format, config.sequence, config.data).examples
         for name, one in material.items()
     }
-    return {name: spread(made, config.meter_tokens) for name, made in meters.items() if made}
+    learned = spread(held[config.source], config.meter_tokens)
+    wheel = inputs.get("forgetting.text")
+    rest = control_texts(wheel, format, config.sequence) if wheel else held.get("replay", [])
+    text = Text.of(spread(rest, config.meter_tokens), format.tokenizer)
+    if not text.bytes and config.forgetting.limit is not None:
+        raise MaturaError("forgetting.limit needs general text, and the held-out part of replay is empty")
+    return Looks(pack(learned) if learned else None, Meter(text, parent) if text.bytes else None)
 
 
-def _look(model: "Transformer", meters: "dict[str, list[Example]]") -> dict[str, float]:
-    """Mean loss in nats per trained token on each held-out set."""
-    import torch
+def _labels(config: Config, source: Artifact | RawInput, model: "Transformer", format: "Format") -> "Lesson":
+    """Labelled texts, a tenth of them held out; the model gets the head that tells them apart."""
+    from matura.core.labelled import read_labelled
+    from matura.infer.reading import clipped, longest
+    from matura.model.classifying import head_for, set_head
+    from matura.train.batches import PackedBatches
+    from matura.train.finetuning import Lesson
+    from matura.train.labels import Labelled, label_loss, pack_labels
+    from matura.train.material import rows, spread
+    from matura.train.meter import Looks
 
-    from matura.train.batches import pack
-    from matura.train.objectives import next_token
-
-    found = {}
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        for name, made in meters.items():
-            batch = pack(made)
-            found[name] = float(next_token(model, batch)) / batch.weight
-    model.train(training)
-    return found
+    texts = read_labelled(source.path)
+    names = tuple(sorted({one.label for one in texts}))
+    set_head(model, head_for(model.config, names), config.seed)
+    assert model.head is not None
+    model.head.requires_grad_(True)
+    length = min(config.sequence, config.tokens_per_step, longest(model))
+    ids, cut = clipped(format.tokenizer, [one.text for one in texts], length)
+    sides: dict[bool, list[Labelled]] = {True: [], False: []}
+    for one, its in zip(texts, ids, strict=True):
+        sides[one.is_heldout].append(Labelled(tuple(its), names.index(one.label)))
+    learned = rows("learn from", sides[False], config.tokens_per_step, config.seed)
+    held = spread(sides[True], config.meter_tokens) if config.meter_every else []
+    counts = {"examples": len(sides[False]), "heldout": len(sides[True]), "cut": len(cut), "labels": names}
+    looks = Looks(pack_labels(held) if held else None)
+    return Lesson(PackedBatches([learned], pack=pack_labels), label_loss, looks, counts)

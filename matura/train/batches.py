@@ -8,8 +8,8 @@ Shape suffixes: T tokens of a row, N trained positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,16 +36,25 @@ class Example:
         """Number of positions with a loss."""
         return sum(weight > 0 for weight in self.weights[1:])
 
+    @property
+    def size(self) -> int:
+        """Tokens that run through the model: the last one predicts nothing."""
+        return len(self.ids) - 1
+
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """One row: ids [1, T], its sequences, and where hidden states meet which targets with which weight [N]."""
+    """One row: ids [1, T], its sequences, and where hidden states meet which targets with which weight [N].
+
+    `sources`: how many sequences came from each source of a mixture, in order; empty where there is one.
+    """
 
     ids_1T: Tensor
     mask: Packed
     where_N: Tensor
     targets_N: Tensor
     weights_N: Tensor
+    sources: tuple[int, ...] = ()
 
     @property
     def weight(self) -> float:
@@ -72,7 +81,7 @@ def pack(examples: Sequence[Example], device: str = "cpu") -> PackedBatch:
                 targets.append(example.ids[i + 1])
                 weights.append(float(weight))
         ids += example.ids[:-1]
-        lengths.append(len(example.ids) - 1)
+        lengths.append(example.size)
     return PackedBatch(
         torch.tensor([ids], device=device),
         Packed(tuple(lengths)),
@@ -108,9 +117,12 @@ def chunk_document(ids: Sequence[int], length: int, begin: int | None) -> list[E
 
 
 class Rows:
-    """An endless, seeded sequence of rows over examples: groups that fit into `tokens`, every epoch shuffled anew."""
+    """An endless, seeded sequence of rows over examples: groups that fit into `tokens`, every epoch shuffled anew.
 
-    def __init__(self, examples: Sequence[Example], *, tokens: int, seed: int) -> None:
+    Examples (`Example`, `labels.Labelled`) have a `size`, and are left out unless `trained`.
+    """
+
+    def __init__(self, examples: Sequence[Any], *, tokens: int, seed: int) -> None:
         self.examples = [example for example in examples if example.trained]
         if not self.examples:
             raise ValueError("no example has anything to train on")
@@ -118,7 +130,7 @@ class Rows:
         self._epoch, self._next = 0, 0
         self._rows = self._plan(0)
 
-    def next(self) -> list[Example]:
+    def next(self) -> list[Any]:
         """The examples of the next row."""
         if self._next == len(self._rows):
             self._epoch, self._next = self._epoch + 1, 0
@@ -130,7 +142,7 @@ class Rows:
     @property
     def mean_tokens(self) -> float:
         """Tokens of an average row in this epoch."""
-        return sum(len(self.examples[i].ids) - 1 for row in self._rows for i in row) / len(self._rows)
+        return sum(self.examples[i].size for row in self._rows for i in row) / len(self._rows)
 
     @property
     def fill(self) -> float:
@@ -152,25 +164,27 @@ class Rows:
         self._rows = self._plan(self._epoch)
 
     def _plan(self, epoch: int) -> list[list[int]]:
-        sizes = [len(example.ids) - 1 for example in self.examples]
+        sizes = [example.size for example in self.examples]
         return plan_epoch(sizes, self.tokens, f"{self.seed}/{epoch}")
 
 
 class PackedBatches:
-    """An endless iterator of packed rows, each made of one row of every source: a fixed mixture in every update.
+    """An endless iterator of rows that `pack` makes, each of one row of every source: a fixed mixture in every update.
 
     `state()` and `restore()` carry the position: the next batch after a resume is the one that would have come.
     """
 
-    def __init__(self, sources: Sequence[Rows], device: str = "cpu") -> None:
+    def __init__(self, sources: Sequence[Rows], device: str = "cpu", pack: Callable[..., Any] = pack) -> None:
         self.sources = tuple(sources)
-        self.device = device
+        self.device, self.pack = device, pack
 
-    def __iter__(self) -> Iterator[PackedBatch]:
+    def __iter__(self) -> Iterator[Any]:
         return self
 
-    def __next__(self) -> PackedBatch:
-        return pack([example for source in self.sources for example in source.next()], self.device)
+    def __next__(self) -> Any:
+        parts = [source.next() for source in self.sources]
+        batch = self.pack([example for part in parts for example in part], self.device)
+        return replace(batch, sources=tuple(map(len, parts)))
 
     @property
     def mean_tokens(self) -> float:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from matura.core.artifact import Artifact
 from matura.core.conversation_settings import FOR_FILES, ConversationData
-from matura.core.errors import ConfigError
+from matura.core.errors import ConfigError, MaturaError
 from matura.core.raw import RawInput
 from matura.core.records import Conversation, Document, read_conversations, read_documents
 from matura.data import conversations
 from matura.tokenizer.conversation import Format
 from matura.train import examples
-from matura.train.batches import Example
+from matura.train.batches import Example, PackedBatches, Rows
 from matura.train.examples import Made
+from matura.train.labels import Labelled
 
 SIDES = ("train", "heldout")
+One = TypeVar("One", Example, Labelled)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,51 @@ def make(rows: Sequence[Any], format: Format, length: int, settings: Conversatio
     )
 
 
-def spread(made: Sequence[Example], tokens: int) -> list[Example]:
+def mixed(
+    main: Material,
+    replay: Material | None,
+    format: Format,
+    settings: ConversationData,
+    *,
+    tokens: int,
+    room: int,
+    length: int,
+    seed: int,
+) -> tuple[PackedBatches, dict[str, Any]]:
+    """Updates of `tokens`, of which `room` are the main material's and the rest replay; and what they are made of.
+
+    No example is longer than `length` or its share of an update. Raises MaturaError where nothing is trained.
+    """
+    made = make(main.train, format, min(length, room), settings)
+    counts: dict[str, Any] = {
+        "examples": len(made.examples),
+        "dropped_rows": made.dropped.total(),
+        "dropped": dict(sorted(made.dropped.items())),
+        **main.found,
+    }
+    sources = [rows("learn from", made.examples, room, seed, made.dropped)]
+    if replay is not None and room < tokens:
+        again = make(replay.train, format, min(length, tokens - room), settings)
+        sources.append(rows("replay", again.examples, tokens - room, seed + 1, again.dropped))
+        counts |= {"replay_examples": len(again.examples), "replay_dropped_rows": again.dropped.total()}
+    counts["fill"] = [round(source.fill, 4) for source in sources]
+    return PackedBatches(sources), counts
+
+
+def rows(
+    what: str, examples: Sequence[Any], tokens: int, seed: int, dropped: Mapping[str, int] | None = None
+) -> Rows:
+    """Examples in rows of `tokens`. Raises MaturaError when none has anything to train on: to do `what`, and with why
+    rows were `dropped`."""
+    if not any(example.trained for example in examples):
+        why = ", ".join(f"{n:,} {reason}" for reason, n in (dropped or {}).items()) or "no rows"
+        raise MaturaError(
+            f"there is nothing to {what}: no example has a trained token left after cutting to length ({why})"
+        )
+    return Rows(examples, tokens=tokens, seed=seed)
+
+
+def spread(made: Sequence[One], tokens: int) -> list[One]:
     """Examples from all over the list that have about `tokens` together; at least one."""
     total = sum(len(example.ids) for example in made)
     count = max(1, min(len(made), len(made) * tokens // max(total, 1)))

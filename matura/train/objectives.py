@@ -16,9 +16,10 @@ from matura.model.transformer import Transformer
 from matura.train.batches import PackedBatch
 from matura.train.blocks import TokenBatch
 from matura.train.corrupt import MaskedBatch, PairBatch
+from matura.train.labels import LabelBatch, label_loss
 
 Shaping = Mapping[str, Any]
-AnyBatch = PackedBatch | TokenBatch | MaskedBatch | PairBatch
+AnyBatch = PackedBatch | TokenBatch | MaskedBatch | PairBatch | LabelBatch
 
 
 def loss(model: Transformer, batch: AnyBatch, *, shaping: Shaping | None = None) -> Tensor:
@@ -32,6 +33,8 @@ def loss(model: Transformer, batch: AnyBatch, *, shaping: Shaping | None = None)
             return masked_tokens(model, batch, shaping=shaping)
         case PairBatch():
             return sequence_to_sequence(model, batch, shaping=shaping)
+        case LabelBatch():
+            return label_loss(model, batch)
     raise TypeError(f"no objective is for {type(batch).__name__}")
 
 

@@ -1,18 +1,26 @@
-"""LoRA against the paper's formula, and what it must leave alone."""
+"""LoRA against the paper's formula, and what it must leave alone.
+
+Traps: T31 (merging), T32 (tied embeddings), T33 (targets that match nothing), T35 (the chunked loss and a head with
+an update).
+"""
 
 import pytest
 import torch
 from torch import nn
 
 from matura.core.errors import ConfigError
-from matura.core.settings import LoraConfig
-from matura.model.peft.lora import LoraLinear, apply_lora, lora_state, merge_lora
-from tests.model.tiny import build, llama_config, some_ids
+from matura.core.peft_settings import LoraConfig
+from matura.model import config as c
+from matura.model.heads import Unembedding
+from matura.model.logprobs import cross_entropy, cross_entropy_reference
+from matura.model.peft.lora import LoraLinear, apply_lora, lora_state, merge_lora, updates
+from matura.model.transformer import Transformer, fuse_projections
+from tests.model.tiny import build, gpt_stack, llama_config, some_ids
 
 
 def trained_layer(bias: bool) -> LoraLinear:
     torch.manual_seed(0)
-    layer = LoraLinear(nn.Linear(6, 10, bias=bias).double(), LoraConfig(rank=3, alpha=5.0))
+    layer = LoraLinear(nn.Linear(6, 10, bias=bias).double(), 3, 5 / 3)
     with torch.no_grad():
         layer.b.normal_()
     return layer
@@ -63,5 +71,163 @@ def test_rank_stabilized_scale() -> None:
 
 
 def test_an_unknown_target_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"'query'; this model has down, gate, k, o, q, up, v"):
+    with pytest.raises(
+        ConfigError, match=r"'query'; this model has down, embed, gate, k, o, q, up, v, and all-linear"
+    ):
         apply_lora(build(llama_config()), LoraConfig(targets=("query", "v")))
+
+
+def moved(model: Transformer, seed: int = 5) -> Transformer:
+    """Updates that say something."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in lora_state(model).values():
+            tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype) * 0.2)
+    return model
+
+
+def logits(model: Transformer, ids: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model.logits(model.decode(ids))
+
+
+def test_t31_merged_equals_unmerged_in_float32() -> None:
+    """T31: to 1e-5 of the largest logit, with all kinds of layers updated."""
+    ids = some_ids(2, 20)
+    model = moved(
+        apply_lora(build(llama_config(), dtype=torch.float32), LoraConfig(targets=("all-linear", "embed")))
+    )
+    before = logits(model, ids)
+    after = logits(merge_lora(model), ids)
+    assert (after - before).abs().max() < 1e-5 * before.abs().max()
+    assert model.state_dict().keys() == build(llama_config()).state_dict().keys()
+
+
+def test_all_linear_is_what_the_blocks_have() -> None:
+    gpt = c.ModelConfig(vocabulary=97, context=64, decoder=gpt_stack())
+    names = {one.name for one in updates(apply_lora(build(gpt), LoraConfig(rank=2)))}
+    assert names == {
+        f"decoder.blocks.{i}.{part}"
+        for i in range(2)
+        for part in ("mixers.0.q", "mixers.0.k", "mixers.0.v", "mixers.0.o", "mlp.up", "mlp.down")
+    }
+
+
+@pytest.mark.parametrize(
+    ("targets", "count"),
+    [
+        (("q",), 2),
+        (("decoder.blocks.1.mixers.0.q",), 1),
+        (("decoder.blocks.0.*",), 7),
+        (("decoder.blocks.?.mlp.*", "o"), 8),
+        (("all-linear", "q"), 14),
+    ],
+)
+def test_t33_targets_choose_exactly_what_they_name(targets: tuple[str, ...], count: int) -> None:
+    """T33: no more and no less, in a model of one layer too."""
+    assert len(list(updates(apply_lora(build(llama_config()), LoraConfig(targets=targets))))) == count
+    one = apply_lora(build(llama_config(layers=1)), LoraConfig())
+    assert len(list(updates(one))) == 7
+
+
+@pytest.mark.parametrize("target", ["q_proj", "decoder.blocks.7.*", "blocks.0.mixers.0.q", ""])
+def test_t33_a_target_that_matches_nothing_is_an_error(target: str) -> None:
+    """T33: beside one that matches too, and the message lists what there is."""
+    with pytest.raises(ConfigError, match="this model has down, embed, gate, k, o, q, up, v, and all-linear"):
+        apply_lora(build(llama_config()), LoraConfig(targets=("q", target)))
+
+
+def test_ranks_and_alphas_of_their_own() -> None:
+    config = LoraConfig(
+        rank=4, alpha=8, targets=("q", "down"), ranks={"decoder.blocks.1.*": 2}, alphas={"down": 3}
+    )
+    found = {
+        one.name: (len(one.a_RI), one.scale) for one in updates(apply_lora(build(llama_config()), config))
+    }
+    assert found == {
+        "decoder.blocks.0.mixers.0.q": (4, 2.0),
+        "decoder.blocks.0.mlp.down": (4, 0.75),
+        "decoder.blocks.1.mixers.0.q": (2, 4.0),
+        "decoder.blocks.1.mlp.down": (2, 1.5),
+    }
+    with pytest.raises(ConfigError, match=r"lora.ranks: 'up' names none of the 2 layers"):
+        apply_lora(build(llama_config()), LoraConfig(targets=("q",), ranks={"up": 2}))
+
+
+def test_dropout_is_of_the_update_alone_and_off_outside_training() -> None:
+    model = moved(apply_lora(build(llama_config()), LoraConfig(dropout=0.5)))
+    plain = moved(apply_lora(build(llama_config()), LoraConfig()))
+    ids = some_ids(1, 9)
+    assert torch.equal(logits(model, ids), logits(plain, ids))
+    model.train()
+    torch.manual_seed(1)
+    first, second = logits(model, ids), logits(model, ids)
+    assert not torch.equal(first, second)
+    layer = next(module for module in model.modules() if isinstance(module, LoraLinear))
+    with torch.no_grad():
+        layer.b.zero_()
+        x = torch.randn(2, 5, 32, dtype=torch.float64)
+        torch.testing.assert_close(layer(x), layer.base(x))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_t32_a_tied_embedding_stays_tied(tied: bool) -> None:
+    """T32: an update of the embedding is seen where tokens are read and, tied, where they are scored; merged too."""
+    plain = build(llama_config(tied=tied))
+    model = moved(apply_lora(build(llama_config(tied=tied)), LoraConfig(rank=2, targets=("embed",))))
+    (one,) = updates(model)
+    with torch.no_grad():
+        plain.embed.weight.add_(one.b_OR @ one.a_RI, alpha=one.scale)
+    ids = some_ids(1, 9)
+    torch.testing.assert_close(logits(model, ids), logits(plain, ids), rtol=0, atol=1e-12)
+    torch.testing.assert_close(logits(merge_lora(model), ids), logits(plain, ids), rtol=0, atol=1e-12)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_t32_the_output_matrix_of_its_own() -> None:
+    """T32: `head` is an error where there is none apart from the embedding, with the name that is right."""
+    model = moved(apply_lora(build(llama_config(tied=False)), LoraConfig(rank=2, targets=("head",))))
+    ids, plain = some_ids(1, 9), build(llama_config(tied=False))
+    assert not torch.allclose(logits(model, ids), logits(plain, ids))
+    assert torch.equal(model.decode(ids), plain.decode(ids))
+    with pytest.raises(ConfigError, match="output matrix is its embedding; `embed` updates both"):
+        apply_lora(build(llama_config()), LoraConfig(targets=("head", "q")))
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize(("tied", "target"), [(True, "embed"), (False, "head")])
+@pytest.mark.parametrize("positions", [0, 7])
+def test_t35_the_chunked_loss_sees_the_update_of_the_head(
+    tied: bool, target: str, softcap: float | None, positions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T35: loss and gradients in chunks equal those of all logits at once, tied or not, capped, and with no target."""
+    monkeypatch.setattr("matura.model.logprobs.CHUNK", 3)
+    model = moved(apply_lora(build(llama_config(tied=tied)), LoraConfig(rank=2, targets=(target, "q"))))
+    ids, targets = some_ids(1, 7), some_ids(positions, seed=2)
+    weights = torch.linspace(0.5, 1.5, positions, dtype=torch.float64)
+    state = list(lora_state(model))
+    results = []
+    for loss in (cross_entropy, cross_entropy_reference):
+        for parameter in model.parameters():
+            parameter.grad = None
+        matrix = Unembedding(model.unembedding.weight_VD, None, softcap)
+        value = loss(model.decode(ids)[0, :positions], matrix, targets, weights)
+        value.backward()
+        grads = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+        results.append((value.detach(), grads))
+    (found, grads), (expected, reference) = results
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    assert len(grads) == len(state)
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, reference[name], rtol=0, atol=1e-10)
+    if positions:
+        assert all(grad is not None and grad.abs().max() > 0 for grad in grads.values())
+
+
+def test_a_model_that_was_fused_for_inference_uses_its_updates() -> None:
+    """The joint matrix of queries, keys and values would be used in the place of the layers."""
+    ids = some_ids(1, 9)
+    with torch.inference_mode():
+        expected = moved(apply_lora(build(llama_config()), LoraConfig()))
+        fused = moved(apply_lora(fuse_projections(build(llama_config())), LoraConfig()))
+        torch.testing.assert_close(logits(fused, ids), logits(expected, ids), rtol=0, atol=1e-12)

@@ -14,7 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from matura.core import artifact
 from matura.core.artifact import Artifact
 from matura.core.errors import ArtifactError, FormatError
-from matura.core.settings import LoraConfig, Sampling
+from matura.core.peft_settings import LoraConfig, Tuning
+from matura.core.settings import Sampling
 from matura.infer.engine import generate
 from matura.model import checkpoint, store
 from matura.model.config import ModelConfig
@@ -75,7 +76,7 @@ def adapted(tmp_path: Path) -> tuple[Artifact, Transformer]:
     config = LoraConfig(rank=3, alpha=5.0, targets=("q", "down"), rank_stabilized=True)
     model = trained_lora(network(), config)
     made = draft(tmp_path / "child", model=parent)
-    store.save_adapter(made.path, model, config)
+    store.save_adapter(made.path, model, Tuning(lora=config))
     return made.commit({}), model
 
 
@@ -87,7 +88,7 @@ def test_updates_come_back_on_their_parent(adapted: tuple[Artifact, Transformer]
     assert torch.equal(again.logits(again.decode(ids)), model.logits(model.decode(ids)))
     settings = store.adapter_settings(made.path)
     assert settings is not None
-    assert settings.rank == 3
+    assert settings.lora.rank == 3
     assert store.adapter_settings(made.input("model").path) is None
 
 

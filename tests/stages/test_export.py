@@ -15,9 +15,12 @@ from matura.core import artifact, lineage
 from matura.core.artifact import Artifact
 from matura.core.config import parse
 from matura.core.errors import ConfigError, FormatError, MaturaError
+from matura.core.peft_settings import LoraConfig, PrefixConfig, Tuning
 from matura.core.raw import raw_input
-from matura.core.settings import LoraConfig
 from matura.model import checkpoint, store
+from matura.model.peft import peft_files, tuning
+from matura.model.peft.adapter import attach
+from matura.model.peft.leaves import trained
 from matura.model.peft.lora import apply_lora, lora_state
 from matura.stages import export, pull
 from matura.tokenizer import conversation, to_hf
@@ -157,7 +160,7 @@ def test_updates_are_added_into_the_weights(tmp_path: Path) -> None:
     draft = artifact.begin(
         tmp_path / "tuned", kind="model", stage="finetune", version=1, config={}, inputs={"model": parent}
     )
-    store.save_adapter(draft.path, model, config)
+    store.save_adapter(draft.path, model, Tuning(lora=config))
     chatml().save(draft.path)
     tuned = draft.commit({"source_quantization": "Q4_1", "line": "trained"})
     made = run(export, tmp_path / "out", model=tuned)
@@ -169,6 +172,52 @@ def test_updates_are_added_into_the_weights(tmp_path: Path) -> None:
     drawn = lineage.draw(lineage.tree(made))
     for name in ("export", "out", "tuned", "tiny.gguf"):
         assert name in drawn
+
+
+def adapted(tmp_path: Path, settings: Tuning) -> Artifact:
+    """An adapter with large tensors on a pulled model."""
+    parent, model = pulled(tmp_path), tuning.apply(network(), settings)
+    with torch.no_grad():
+        for tensor in trained(model).values():
+            tensor.normal_(0, 0.2, generator=torch.Generator().manual_seed(1))
+    draft = artifact.begin(
+        tmp_path / "tuned", kind="model", stage="finetune", version=1, config={}, inputs={"model": parent}
+    )
+    store.save_adapter(draft.path, model, settings)
+    chatml().save(draft.path)
+    return draft.commit({})
+
+
+@pytest.mark.parametrize("format", ["peft", "peft-portable", "gguf-adapter"])
+def test_an_adapter_is_written_alone(format: str, tmp_path: Path) -> None:
+    rank = LoraConfig(rank=2, rank_stabilized=True, alphas={"down": 5})
+    tuned = adapted(tmp_path, Tuning(lora=rank))
+    made = run(export, tmp_path / "out", model=tuned, format=format)
+    assert made.summary["trained_on"] == "float32"
+    written = sorted(path.name for path in export.copy_to(made, tmp_path / "mine"))
+    if format == "gguf-adapter":
+        assert written == ["adapter.gguf"]
+        (single,) = export.copy_to(made, tmp_path / "a.gguf")
+        assert single.read_bytes() == (tmp_path / "mine" / "adapter.gguf").read_bytes()
+        return
+    assert written == ["adapter_config.json", "adapter_model.safetensors"]
+    settings = json.loads((tmp_path / "mine" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == "tiny"
+    assert bool(settings["alpha_pattern"]) is (format == "peft")
+    back = peft_files.read(tmp_path / "mine", network().config)
+    ids = chatml().prompt(TALK)
+    found = logits(attach(network(), back), ids)
+    torch.testing.assert_close(found, logits(store.load(tuned.path), ids), rtol=1e-5, atol=1e-4)
+
+
+def test_what_no_format_has_a_place_for_is_refused(tmp_path: Path) -> None:
+    prefix = adapted(tmp_path, Tuning(method="prefix", prefix=PrefixConfig(tokens=3)))
+    for format in ("hf", "gguf"):
+        with pytest.raises(ConfigError, match="has a prefix, which no other program's model has a place for"):
+            run(export, tmp_path / format, model=prefix, format=format)
+    assert run(export, tmp_path / "peft", model=prefix, format="peft").summary["files"] == "peft"
+    with pytest.raises(ConfigError, match="is a whole model, so there is no adapter to write"):
+        run(export, tmp_path / "none", model=prefix.input("model"), format="peft")
 
 
 def test_many_bytes_are_cut_into_shards(tmp_path: Path) -> None:

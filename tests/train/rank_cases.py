@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from matura.core.settings import LoraConfig, OptimizerConfig, ParallelConfig
+from matura.core.peft_settings import LoraConfig
+from matura.core.settings import OptimizerConfig, ParallelConfig
 from matura.model import config as c
 from matura.model.logprobs import cross_entropy
 from matura.model.peft.lora import apply_lora

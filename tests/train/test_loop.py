@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from matura.core.settings import LoraConfig, OptimizerConfig
+from matura.core.peft_settings import LoraConfig
+from matura.core.settings import OptimizerConfig
 from matura.model.peft.lora import apply_lora
 from matura.model.transformer import Transformer
 from matura.train.batches import Example, PackedBatch, pack

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from matura.core.settings import LoraConfig, OptimizerConfig
+from matura.core.peft_settings import LoraConfig
+from matura.core.settings import OptimizerConfig
 from matura.model.peft.lora import apply_lora, lora_state
 from matura.train.optim import build_optimizer, build_schedule
 from tests.model.tiny import build, llama_config

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from matura.core.errors import ArtifactError
-from matura.core.settings import LoraConfig, OptimizerConfig
+from matura.core.peft_settings import LoraConfig
+from matura.core.settings import OptimizerConfig
 from matura.model.peft.lora import apply_lora
 from matura.model.transformer import Transformer
 from matura.train import resume

@@ -4,7 +4,12 @@
 
 A training step adds s B A to W first and then multiplies once, forward and backward. Adding costs 2 R O I FLOPs once
 a step, where the usual y = x W^T + s (x A^T) B^T costs two thin products and an addition over every token. The two are
-equal in exact arithmetic; `LoraLinear.forward_reference` is the second, and a test compares them.
+equal in exact arithmetic; `LoraLinear.forward_reference` is the second, and a test compares them. With dropout, which
+only the update's input has, the second is what is computed.
+
+An embedding or an output matrix [V, D] is read in rows as well as multiplied with, so its update W + s B A is a
+parametrization of the tensor: whoever reads it, the loss in chunks too, gets the sum. Where embedding and output matrix
+are one, they stay one.
 
 Shape suffixes: N any leading dimensions (tokens), I inputs, O outputs, R rank.
 """
@@ -13,116 +18,208 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from matura.core.errors import ConfigError
-from matura.core.settings import LoraConfig
-from matura.model.layers import Linear
+from matura.core.peft_settings import LoraConfig, unmatched
+from matura.model.heads import LanguageHead
+from matura.model.int4 import Dense, Int4Linear
+from matura.model.layers import Embedding, Linear
+from matura.model.peft import leaves
+from matura.model.peft.leaves import Model
 
-Model = TypeVar("Model", bound=nn.Module)
+Base = nn.Linear | Int4Linear
 
 
 class _UpdatedLinear(torch.autograd.Function):
     """x (W + s B A)^T with gradients for x, A and B only; the sum is rebuilt in backward instead of kept."""
 
     @staticmethod
-    def forward(ctx, x_NI: Tensor, weight_OI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(x_NI, weight_OI, a_RI, b_OR)
-        ctx.scale = scale
-        return F.linear(x_NI, torch.addmm(weight_OI, b_OR, a_RI, alpha=scale))
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, x_NI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float, dense: Dense | None, *parts: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(x_NI, a_RI, b_OR, *parts)
+        ctx.scale, ctx.dense = scale, dense
+        return F.linear(x_NI, _sum(a_RI, b_OR, scale, dense, parts))
 
     @staticmethod
-    def backward(ctx, grad_NO: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:  # type: ignore[no-untyped-def]
-        x_NI, weight_OI, a_RI, b_OR = ctx.saved_tensors
+    def backward(ctx, grad_NO: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        x_NI, a_RI, b_OR, *parts = ctx.saved_tensors
         flat_x_NI, flat_grad_NO = x_NI.flatten(0, -2), grad_NO.flatten(0, -2)
         # The rank stays the first dimension of every thin product: the other orders are up to 3 times slower.
         da_RI = ((b_OR * ctx.scale).T @ flat_grad_NO.T) @ flat_x_NI
         db_OR = ((flat_x_NI @ (a_RI * ctx.scale).T).T @ flat_grad_NO).T
         dx_NI = None
         if ctx.needs_input_grad[0]:
-            dx_NI = grad_NO @ torch.addmm(weight_OI, b_OR, a_RI, alpha=ctx.scale)
-        return dx_NI, None, da_RI, db_OR, None
+            dx_NI = grad_NO @ _sum(a_RI, b_OR, ctx.scale, ctx.dense, parts)
+        return (dx_NI, da_RI, db_OR, None, None, *[None] * len(parts))
+
+
+def _sum(
+    a_RI: Tensor, b_OR: Tensor, scale: float, dense: Dense | None, parts: list[Tensor] | tuple[Tensor, ...]
+) -> Tensor:
+    """W + s B A. `dense` makes W of its packed parts; None: the only part is W."""
+    if dense is None:
+        return torch.addmm(parts[0], b_OR, a_RI, alpha=scale)
+    return dense(*parts).to(a_RI.dtype).addmm_(b_OR, a_RI, alpha=scale)
 
 
 class LoraLinear(nn.Module):
     """A frozen linear layer with a trained update. B starts at zero, so the model starts as its parent."""
 
-    def __init__(self, base: nn.Linear, config: LoraConfig, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        base: Base,
+        rank: int,
+        scale: float,
+        *,
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.scale = config.scale
-        weight = base.weight
-        a_RI = torch.empty(config.rank, base.in_features, dtype=torch.float32)
-        bound = 1 / math.sqrt(base.in_features)  # kaiming_uniform(a=sqrt(5)), as the reference implementation
-        a_RI.uniform_(-bound, bound, generator=generator)
-        self.a = nn.Parameter(a_RI.to(weight.device, weight.dtype))
-        self.b = nn.Parameter(
-            torch.zeros(base.out_features, config.rank, dtype=weight.dtype, device=weight.device)
-        )
+        self.scale, self.dropout = scale, dropout
+        like = base.scale_OJ.float() if isinstance(base, Int4Linear) else base.weight
+        self.a, self.b = _start(base.out_features, base.in_features, rank, like, generator)
 
     def forward(self, x_NI: Tensor) -> Tensor:
-        y_NO = _UpdatedLinear.apply(x_NI, self.base.weight, self.a, self.b, self.scale)
+        if self.dropout and self.training:
+            return self._update(F.dropout(x_NI, self.dropout)) + self.base(x_NI)
+        dense, parts = _parts(self.base)
+        y_NO: Tensor = _UpdatedLinear.apply(x_NI, self.a, self.b, self.scale, dense, *parts)
         return y_NO if self.base.bias is None else y_NO + self.base.bias
 
     def forward_reference(self, x_NI: Tensor) -> Tensor:
         """x W^T + s (x A^T) B^T, as in the paper."""
-        return self.base(x_NI) + self.scale * (x_NI @ self.a.T) @ self.b.T
+        return self.base(x_NI) + self._update(x_NI)
+
+    def _update(self, x_NI: Tensor) -> Tensor:
+        return self.scale * (x_NI @ self.a.T) @ self.b.T
 
     @torch.no_grad()
     def merged(self) -> Linear:
-        """The plain linear layer with the update added into a copy of its weight."""
+        """The plain linear layer with the update added into a copy of its weight, which is what it was trained on."""
         bias = self.base.bias is not None
         linear = Linear(self.base.in_features, self.base.out_features, bias, device="meta")
-        linear.weight = nn.Parameter(torch.addmm(self.base.weight, self.b, self.a, alpha=self.scale))
+        dense, parts = _parts(self.base)
+        linear.weight = nn.Parameter(_sum(self.a, self.b, self.scale, dense, parts))
         if bias:
             linear.bias = self.base.bias
         return linear
 
 
+class LoraTable(nn.Module):
+    """The update of a table [V, D]: a parametrization of the tensor."""
+
+    def __init__(self, weight_VD: Tensor, rank: int, scale: float, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self.scale = scale
+        V, D = weight_VD.shape
+        self.a, self.b = _start(V, D, rank, weight_VD, generator)
+
+    def forward(self, weight_VD: Tensor) -> Tensor:
+        return torch.addmm(weight_VD, self.b, self.a, alpha=self.scale)
+
+
+def _start(
+    outputs: int, inputs: int, rank: int, like: Tensor, generator: torch.Generator | None
+) -> tuple[nn.Parameter, nn.Parameter]:
+    a_RI = torch.empty(rank, inputs, dtype=torch.float32)
+    bound = 1 / math.sqrt(inputs)  # kaiming_uniform(a=sqrt(5)), as the reference implementation
+    a_RI.uniform_(-bound, bound, generator=generator)
+    b_OR = torch.zeros(outputs, rank, dtype=like.dtype, device=like.device)
+    return nn.Parameter(a_RI.to(like.device, like.dtype)), nn.Parameter(b_OR)
+
+
+def _parts(base: Base) -> tuple[Dense | None, tuple[Tensor, ...]]:
+    if isinstance(base, Int4Linear):
+        return base.dense_from, tuple(base.parts)
+    return None, (base.weight,)
+
+
 def apply_lora(model: Model, config: LoraConfig, seed: int = 0) -> Model:
     """Freeze `model` and put an update beside every target layer; the same seed gives the same start.
 
-    Raises ConfigError when a target names no linear layer of the model.
+    Raises ConfigError when a target, or a layer with a rank or alpha of its own, is none of the model's; the message
+    lists those there are.
     """
     generator = torch.Generator().manual_seed(seed)
-    linear_names = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    if unknown := [t for t in config.targets if t not in linear_names]:
-        raise ConfigError(
-            f"lora.targets: no linear layer is called {', '.join(map(repr, unknown))}; "
-            f"this model has {', '.join(sorted(linear_names))}"
-        )
+    tables = _tables(model)
+    if "head" in config.targets and "head" not in tables and "embed" in tables:
+        raise ConfigError("lora.targets: this model's output matrix is its embedding; `embed` updates both")
+    chosen = leaves.targets(model, config.targets, list(tables), "lora.targets")
+    for setting, own in (("ranks", config.ranks), ("alphas", config.alphas)):
+        if strange := unmatched(own, chosen):
+            raise ConfigError(
+                f"lora.{setting}: {', '.join(map(repr, strange))} names none of the {len(chosen)} layers that "
+                f"targets choose, such as {chosen[0]}"
+            )
     model.requires_grad_(False)
-    for parent, name, child in list(_leaves(model)):
-        if isinstance(child, nn.Linear) and name in config.targets:
-            setattr(parent, name, LoraLinear(child, config, generator))
+    for name in chosen:
+        rank, scale = config.of(name)
+        if name in tables:
+            table = tables[name]
+            assert isinstance(table.weight, Tensor)
+            update = LoraTable(table.weight, rank, scale, generator)
+            parametrize.register_parametrization(table, "weight", update)
+            continue
+
+        def beside(base: nn.Module, rank: int = rank, scale: float = scale) -> nn.Module:
+            assert isinstance(base, nn.Linear | Int4Linear)
+            return LoraLinear(base, rank, scale, dropout=config.dropout, generator=generator)
+
+        leaves.swap(model, name, beside)
     return model
+
+
+def _tables(model: nn.Module) -> dict[str, nn.Module]:
+    """The embedding of tokens, and an output matrix of its own."""
+    found: dict[str, nn.Module] = {}
+    embed, head = getattr(model, "embed", None), getattr(model, "head", None)
+    if isinstance(embed, Embedding):
+        found["embed"] = embed
+    if isinstance(head, LanguageHead) and head.weight is not None:
+        found["head"] = head
+    return found
 
 
 def merge_lora(model: Model) -> Model:
-    """Replace every LoRA layer by the plain layer it equals."""
-    for parent, name, child in list(_leaves(model)):
-        if isinstance(child, LoraLinear):
-            setattr(parent, name, child.merged())
+    """Replace every layer with an update by the plain layer it equals."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLinear):
+            leaves.put(model, name, module.merged())
+    for table in _tables(model).values():
+        if parametrize.is_parametrized(table, "weight"):
+            parametrize.remove_parametrizations(table, "weight", leave_parametrized=True)
     return model
 
 
+class Update(NamedTuple):
+    """What is added to the weight of one layer: scale * b @ a."""
+
+    name: str
+    a_RI: Tensor
+    b_OR: Tensor
+    scale: float
+
+
+def updates(model: nn.Module) -> Iterator[Update]:
+    """Every update of the model, by the name of its layer."""
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLinear | LoraTable):
+            layer = name.partition(".parametrizations.")[0]
+            yield Update(layer, module.a.detach(), module.b.detach(), module.scale)
+
+
 def lora_state(model: nn.Module) -> dict[str, Tensor]:
-    """The trained tensors only: `<layer>.a` and `<layer>.b`."""
+    """The updates' tensors only: `<layer>.a` and `<layer>.b`."""
     return {
-        f"{name}.{part}": getattr(module, part).detach()
-        for name, module in model.named_modules()
-        if isinstance(module, LoraLinear)
-        for part in ("a", "b")
+        f"{one.name}.{part}": tensor
+        for one in updates(model)
+        for part, tensor in (("a", one.a_RI), ("b", one.b_OR))
     }
-
-
-def _leaves(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    """Every module with its parent and its name there."""
-    for path, module in model.named_modules():
-        if path:
-            parent, _, name = path.rpartition(".")
-            yield model.get_submodule(parent), name, module

@@ -1,0 +1,76 @@
+"""Labelled texts from a file: one JSON object to a line, {"text": ..., "label": ...}."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from matura.core.config import did_you_mean
+from matura.core.errors import FormatError
+from matura.core.files import size_text
+from matura.core.records import MAX_LINE_BYTES
+
+MOST_LABELS = 1000
+KEYS = ("text", "label")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledText:
+    """A text and the name of its label."""
+
+    text: str
+    label: str
+
+    @property
+    def is_heldout(self) -> bool:
+        """Whether it is one of the tenth that is never trained on. The text decides, so copies are on one side."""
+        return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).digest()[0] < 26
+
+
+def read_labelled(path: str | Path) -> list[LabelledText]:
+    """The rows of a JSONL file. Labels are texts or whole numbers; true and false are labels too.
+
+    Raises FormatError, naming file and line, for anything else, for fewer than two labels and for more than 1000.
+    """
+    rows = list(_rows(Path(path)))
+    labels = {row.label for row in rows}
+    if not 2 <= len(labels) <= MOST_LABELS:
+        found = f"{len(labels)} label{'' if len(labels) == 1 else 's'} in {len(rows)} rows"
+        raise FormatError(f"{path}: {found}; expected 2 to {MOST_LABELS} different ones")
+    return rows
+
+
+def _rows(path: Path) -> Iterator[LabelledText]:
+    try:
+        file = open(path, "rb")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise FormatError(f"Cannot read labelled texts from {path}: {error.strerror}.") from error
+    with file:
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                raise FormatError(f"{path}:{number}: the line is longer than {size_text(MAX_LINE_BYTES)}.")
+            if line.strip():
+                yield _row(line, f"{path}:{number}")
+
+
+def _row(line: bytes, where: str) -> LabelledText:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{where}: not valid JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise FormatError(f'{where}: expected {{"text": ..., "label": ...}}, found {type(row).__name__}')
+    for key in row:
+        if key not in KEYS:
+            raise FormatError(f"{where}: unknown key {key!r}{did_you_mean(key, KEYS)}")
+    text, label = row.get("text"), row.get("label")
+    if not isinstance(text, str) or not text.strip():
+        raise FormatError(f"{where}: 'text' must be a text that is not empty")
+    if not isinstance(label, str | int) or label == "":
+        raise FormatError(f"{where}: 'label' must be a text or a whole number, found {label!r:.40}")
+    return LabelledText(text, str(label).lower() if isinstance(label, bool) else str(label))
