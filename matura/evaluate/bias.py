@@ -111,7 +111,9 @@ def _pronoun(line: str, pair: str, where: str, pro: bool) -> Pronoun:
         found.setdefault(one.split()[-1], one)
     people = list(found.values())[:2]
     if len(marked) < 2:
-        raise FormatError(f"{where}: expected who is meant and a pronoun in brackets, found {line.strip()!r:.120}")
+        raise FormatError(
+            f"{where}: expected who is meant and a pronoun in brackets, found {line.strip()!r:.120}"
+        )
     who = next((one for one in people if _same(one, marked[0])), None)
     if who is None or len(people) != 2:
         raise FormatError(f"{where}: expected one of two people in brackets, found {line.strip()!r:.120}")
@@ -173,7 +175,12 @@ def _bbq(row: Mapping[str, Any], where: str) -> Question:
         raise FormatError(f"{where}: no row of BBQ: {type(error).__name__}: {error}") from error
     unknown = [i for i in range(3) if UNKNOWN in tags[i]]
     target = [i for i in range(3) if tags[i] & groups and UNKNOWN not in tags[i]]
-    if len(unknown) != 1 or len(target) != 1 or condition not in ("ambig", "disambig") or gold not in range(3):
+    if (
+        len(unknown) != 1
+        or len(target) != 1
+        or condition not in ("ambig", "disambig")
+        or gold not in range(3)
+    ):
         raise FormatError(
             f"{where}: expected one answer that is unknown and one about {sorted(groups)}, found "
             f"{[sorted(one) for one in tags]}"
@@ -245,7 +252,9 @@ def stereoset(rows: Iterable[Mapping[str, Any]]) -> list[Triple]:
             by_label = {one["gold_label"]: one["sentence"] for one in row["sentences"]}
         except (KeyError, TypeError) as error:
             raise FormatError(f"{where}: no row of StereoSet: {type(error).__name__}: {error}") from error
-        sentences = [_text(by_label, label, where) for label in ("stereotype", "anti-stereotype", "unrelated")]
+        sentences = [
+            _text(by_label, label, where) for label in ("stereotype", "anti-stereotype", "unrelated")
+        ]
         context, group = _text(row, "context", where), _text(row, "bias_type", where)
         found.append(Triple(f"stereoset-{row.get('id', number)}", context, *sentences, group))
     return found
@@ -255,9 +264,7 @@ def language_model_score(
     stereotype: Sequence[float], anti: Sequence[float], unrelated: Sequence[float]
 ) -> Figure:
     """How often a sentence with meaning beats the one without: two comparisons for each context (lms)."""
-    values = [
-        (float(s > u) + float(a > u)) / 2 for s, a, u in zip(stereotype, anti, unrelated, strict=True)
-    ]
+    values = [(float(s > u) + float(a > u)) / 2 for s, a, u in zip(stereotype, anti, unrelated, strict=True)]
     return values, [1.0] * len(values)
 
 

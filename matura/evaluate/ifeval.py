@@ -111,7 +111,9 @@ def _prompt(row: Mapping[str, Any], where: str) -> Prompt:
             raise FormatError(f"{where}: expected `{field}`, a {kind.__name__}, found {row.get(field)!r:.80}")
     kinds, arguments = row["instruction_id_list"], row["kwargs"]
     if not kinds or len(kinds) != len(arguments):
-        raise FormatError(f"{where}: {len(kinds)} instructions with {len(arguments)} kwargs; expected one for each")
+        raise FormatError(
+            f"{where}: {len(kinds)} instructions with {len(arguments)} kwargs; expected one for each"
+        )
     chosen = tuple(instruction(kind, one, where) for kind, one in zip(kinds, arguments, strict=True))
     return Prompt(str(row.get("key", where.removeprefix("row "))), row["prompt"], chosen)
 

@@ -28,7 +28,9 @@ _HEAD = "Read the text and remember the numbers in it.\n\n"
 _TIMES = "In the morning; At noon; In the evening; On Sunday; In spring; Every year; After the rain; Before winter".split(
     "; "
 )
-_WHO = "the farmer; the baker; a child; an old man; my neighbour; the teacher; a sailor; the gardener".split("; ")
+_WHO = "the farmer; the baker; a child; an old man; my neighbour; the teacher; a sailor; the gardener".split(
+    "; "
+)
 _DOES = (
     "walks along the river; looks at the clouds; carries bread to the market; sits under a tree; reads a letter; "
     "waters the flowers; talks about the weather; mends a fence; feeds the birds; listens to the wind"
@@ -91,7 +93,9 @@ def build(
         return _HEAD + " ".join(filter(None, text)) + asked
 
     if count(prompt(0)) > length:
-        raise ConfigError(f"needle: {length} tokens do not hold the question alone, which has {count(prompt(0))}")
+        raise ConfigError(
+            f"needle: {length} tokens do not hold the question alone, which has {count(prompt(0))}"
+        )
     low, high = 0, len(hay) + 1  # prompt(low) fits, prompt(high) does not or is not there
     while high - low > 1:
         middle = (low + high) // 2

@@ -12,7 +12,9 @@ import re
 _END = re.compile(r"(?P<word>\S*?)(?P<marks>[.!?…]+)[\"'”’)\]*_]*$")
 _TITLES = frozenset("mr mrs ms dr prof rev hon st sr jr gen col capt lt sgt gov sen rep pres vs".split())
 _BEFORE_NUMBERS = frozenset("no nos fig vol p pp ch".split())
-_SHORT = frozenset("etc al approx dept est inc ltd co corp jan feb mar apr jun jul aug sep sept oct nov dec".split())
+_SHORT = frozenset(
+    "etc al approx dept est inc ltd co corp jan feb mar apr jun jul aug sep sept oct nov dec".split()
+)
 _DOTTED = re.compile(r"(?:[a-z]\.)+[a-z]", re.IGNORECASE)  # e.g  i.e  U.S  a.m
 _NUMBER = re.compile(r"\d+|[ivx]+|[a-z]", re.IGNORECASE)
 _OPENING = "\"'“‘([*_#-"

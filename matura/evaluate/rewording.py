@@ -79,7 +79,12 @@ def misspell(word: str, chance: random.Random) -> str:
 
 
 def typos(
-    text: str, chance: random.Random, rate: float = RATE, *, keep: Collection[str] = (), end: int | None = None
+    text: str,
+    chance: random.Random,
+    rate: float = RATE,
+    *,
+    keep: Collection[str] = (),
+    end: int | None = None,
 ) -> str:
     """The text with typing errors in a share `rate` of its words, at least in one where there is one to misspell.
 

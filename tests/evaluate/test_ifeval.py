@@ -9,7 +9,12 @@ ENGLISH = "The dog runs quickly through the forest and looks for its old ball."
 
 # kind, arguments, answers that follow, answers that do not
 CASES = [
-    ("keywords:existence", {"keywords": ["Ball", "dog."]}, ["a BALL of my dog."], ["a ball of my dog", "dog."]),
+    (
+        "keywords:existence",
+        {"keywords": ["Ball", "dog."]},
+        ["a BALL of my dog."],
+        ["a ball of my dog", "dog."],
+    ),
     (
         "keywords:frequency",
         {"keyword": "tree", "frequency": 2, "relation": "at least"},
@@ -22,7 +27,12 @@ CASES = [
         ["one tree", "none"],
         ["tree, tree"],
     ),
-    ("keywords:forbidden_words", {"forbidden_words": ["rock", "c++"]}, ["A rocket"], ["The Rock.", "I like C++"]),
+    (
+        "keywords:forbidden_words",
+        {"forbidden_words": ["rock", "c++"]},
+        ["A rocket"],
+        ["The Rock.", "I like C++"],
+    ),
     (
         "keywords:letter_frequency",
         {"letter": "E", "let_frequency": 3, "let_relation": "at least"},
@@ -86,7 +96,12 @@ CASES = [
         ["* one\n* two", "- one\n  * two", "Here:\n- a\n- b"],
         ["* one", "* a\n* b\n* c", "**a**\n**b**"],
     ),
-    ("detectable_format:constrained_response", {}, ["My answer is maybe.", "So: My answer is no."], ["Maybe."]),
+    (
+        "detectable_format:constrained_response",
+        {},
+        ["My answer is maybe.", "So: My answer is no."],
+        ["Maybe."],
+    ),
     (
         "detectable_format:number_highlighted_sections",
         {"num_highlights": 2},

@@ -30,7 +30,9 @@ def test_numbers_of_others_lie_in_the_text_and_further_ones_do_not():
     assert [number in one.prompt for number in one.decoys] == [True, True, False, False]
     assert len({one.answer, *one.decoys}) == 5
     assert one.chance == 0.2
-    assert one.prompt.count("number of the") == 3 + 2  # the sentences, the question and the answer's beginning
+    assert (
+        one.prompt.count("number of the") == 3 + 2
+    )  # the sentences, the question and the answer's beginning
 
 
 def test_the_control_is_the_same_question_without_the_needle():
