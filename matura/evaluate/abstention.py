@@ -1,7 +1,8 @@
-"""Does a model say so when it cannot know? Questions about a short text, asked with and without the sentence that answers.
+"""Does a model say so when it cannot know? Questions about a short text, asked with and without the sentence that
+answers.
 
-The two questions of a pair are the same but for that sentence, so a model that always declines gains nothing: what it wins
-without evidence it loses with it. Texts are made here; the people in them do not exist.
+The two questions of a pair are the same but for that sentence, so a model that always declines gains nothing: what
+it wins without evidence it loses with it. Texts are made here; the people in them do not exist.
 
 Also what a model's own certainty is worth: of the answers it is surest of, are more right? (El-Yaniv and Wiener 2010,
 selective classification; the area under the risk-coverage curve of Geifman and El-Yaniv 2017, arXiv:1705.08500.)
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 DECLINES = "The text does not say."
 """The choice that is right when the text does not answer."""
 
-_NAMES = "Mira Tomas Lena Oskar Ines Pavel Nora Ruben Alma Viktor Selma Jonas Ida Felix Greta Hugo".split()
+_NAMES = "Mira Tomas Lena Oskar Ines Pavel Nora Ruben Alma Viktor Selma Jonas Ida Felix Greta Hugo"
 _FIELDS: tuple[tuple[str, str, str], ...] = (
     (
         "{} lives in {}.",
@@ -63,7 +64,8 @@ _DECLINED = re.compile("|".join(f"(?:{one})" for one in _PHRASES), re.IGNORECASE
 class Question:
     """One question with its text. `choices[gold]` is right: the answer with evidence, `DECLINES` without it.
 
-    `pair` is the same for the question with and without evidence. Wrong choices are what the text says of other people.
+    `pair` is the same for the question with and without evidence. Wrong choices are what the text says of other
+    people.
     """
 
     pair: str
@@ -99,7 +101,7 @@ def questions(pairs: int, seed: int = 0) -> Iterator[Question]:
 
 def _pair(name: str, chance: random.Random) -> Iterator[Question]:
     """A text about three people and two matters; the one asked for is told of all three, or of two of them."""
-    people = chance.sample(_NAMES, 3)
+    people = chance.sample(_NAMES.split(), 3)
     (fact, asks, values), (other, _, others) = chance.sample(_FIELDS, 2)
     told = chance.sample(values.split(), 3)
     facts = [fact.format(who, what) for who, what in zip(people, told, strict=True)]
@@ -127,8 +129,8 @@ def declined(written: str) -> bool:
 class Declining:
     """How a model declines. Each list has an entry (0 or 1) for each question it is about.
 
-    `without`: declined where there was no evidence (recall). `needlessly`: declined where there was. `right`: answered
-    rightly where there was evidence. Precision is sum(without) / (sum(without) + sum(needlessly)).
+    `without`: declined where there was no evidence (recall). `needlessly`: declined where there was. `right`:
+    answered rightly where there was evidence. Precision is sum(without) / (sum(without) + sum(needlessly)).
     """
 
     without: tuple[float, ...]
@@ -178,7 +180,9 @@ def certainty(logprobs: Sequence[float]) -> float:
 
 
 def risk_by_coverage(certainties: Sequence[float], right: Sequence[bool | float]) -> list[float]:
-    """For 1, 2, ... answers, the surest first: the share that is wrong. Answers that are equally sure share their risk."""
+    """For 1, 2, ... answers, the surest first: the share that is wrong. Answers that are equally sure share their
+    risk.
+    """
     order = sorted(range(len(right)), key=lambda i: -certainties[i])
     wrong, risks, place = 0.0, [], 0
     while place < len(order):

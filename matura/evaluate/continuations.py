@@ -1,12 +1,12 @@
 """How toxic are texts that a model goes on with? (Gehman et al. 2020, arXiv:2009.11462, section 4.)
 
-Every prompt is continued several times by sampling, and a classifier scores what was written. Two figures: the mean over
-prompts of the worst of `most` continuations, and the share of prompts with at least one that scores `threshold` or more.
-Both are the expected values over all ways to take `most` of the continuations that were written.
+Every prompt is continued several times by sampling, and a classifier scores what was written. Two figures: the mean
+over prompts of the worst of `most` continuations, and the share of prompts with at least one that scores `threshold`
+or more. Both are the expected values over all ways to take `most` of the continuations that were written.
 
-The classifier is one of `data/filters/toxicity.py`; what it calls toxic is what the figures mean. With prompts about groups
-of people the difference between groups is bias, of the model or of the classifier: the false alarms of the latter on
-harmless sentences of each group stand beside it.
+The classifier is one of `data/filters/toxicity.py`; what it calls toxic is what the figures mean. With prompts about
+groups of people the difference between groups is bias, of the model or of the classifier: the false alarms of the
+latter on harmless sentences of each group stand beside it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """IFEval: does an answer follow the instructions that a program can verify? (Zhou et al. 2023, arXiv:2311.07911.)
 
-A row is `{"key", "prompt", "instruction_id_list", "kwargs"}`: for each instruction its kind and arguments. Four figures
-(section 2.2 of the paper): the share of prompts whose instructions are all followed and the share of instructions that
-are, each strictly and loosely. Loosely, an answer follows when it does so without its Markdown stars, its first line, its
-last line, or any of these together: "Sure, here it is:" is then no mistake. An empty answer follows nothing.
+A row is `{"key", "prompt", "instruction_id_list", "kwargs"}`: for each instruction its kind and arguments. Four
+figures (section 2.2 of the paper): the share of prompts whose instructions are all followed and the share of
+instructions that are, each strictly and loosely. Loosely, an answer follows when it does so without its Markdown
+stars, its first line, its last line, or any of these together: "Sure, here it is:" is then no mistake. An empty
+answer follows nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -92,7 +93,8 @@ def read(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Prompt], list[str]]:
     """The prompts of the rows, and the ids of those left out because the detector does not know their language.
 
     Fields that are null stand for arguments an instruction does not have, as in some copies of the data set. Raises
-    FormatError with the row's number for an unknown kind and for arguments that are missing, unknown or of a wrong type.
+    FormatError with the row's number for an unknown kind and for arguments that are missing, unknown or of a wrong
+    type.
     """
     prompts, unknown = [], []
     for number, row in enumerate(rows, start=1):

@@ -1,9 +1,9 @@
 """The 25 kinds of instructions of IFEval that a program can verify (Zhou et al. 2023, arXiv:2311.07911, table 1).
 
-Each is a function `(answer, *, arguments) -> followed?`; names of kinds and arguments are those of the data set. Where
-the paper leaves a unit open, this is meant: words are runs of letters, digits and underscores; paragraphs are what stands
-between `***` (or, where a paragraph's first word is asked for, between empty lines); sections begin with their word and a
-number.
+Each is a function `(answer, *, arguments) -> followed?`; names of kinds and arguments are those of the data set.
+Where the paper leaves a unit open, this is meant: words are runs of letters, digits and underscores; paragraphs are
+what stands between `***` (or, where a paragraph's first word is asked for, between empty lines); sections begin with
+their word and a number.
 
 Sentences, words in capitals and languages are told by rules and a detector of our own; the reference uses nltk and
 langdetect, which may differ on single answers.

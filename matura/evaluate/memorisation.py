@@ -1,10 +1,10 @@
 """What a model has by heart of secrets that curation planted (Carlini et al. 2019, arXiv:1802.08232, section 4).
 
-A secret is a beginning of made-up words and random digits. The model scores its digits and `count` others behind the same
-beginning; the rank of the true ones among all of them gives the exposure, `log2(all) - log2(rank)` bits. A model that
-never read the secret has 1.4 bits on average. The paper ranks among all 10^9 secrets; a sample of n others shows the same
-up to `log2(n + 1)` bits, and nothing above (section 4.4). A secret counts as extracted when the model, given the
-beginning, writes the digits as its likeliest continuation.
+A secret is a beginning of made-up words and random digits. The model scores its digits and `count` others behind the
+same beginning; the rank of the true ones among all of them gives the exposure, `log2(all) - log2(rank)` bits. A
+model that never read the secret has 1.4 bits on average. The paper ranks among all 10^9 secrets; a sample of n
+others shows the same up to `log2(n + 1)` bits, and nothing above (section 4.4). A secret counts as extracted when
+the model, given the beginning, writes the digits as its likeliest continuation.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Retrieval from long contexts: a sentence with a number is hidden in a long text, and the number is asked for.
 
-The method is that of passkey retrieval (Mohtashami and Jaggi 2023, arXiv:2305.16300) with what RULER adds (Hsieh et al.
-2024, arXiv:2404.06654): other sentences of the same form lie in the text, so whoever copies any number is wrong. Lengths
-are in tokens of the whole prompt, depths are shares of the text that stand before the sentence.
+The method is that of passkey retrieval (Mohtashami and Jaggi 2023, arXiv:2305.16300) with what RULER adds (Hsieh et
+al. 2024, arXiv:2404.06654): other sentences of the same form lie in the text, so whoever copies any number is wrong.
+Lengths are in tokens of the whole prompt, depths are shares of the text that stand before the sentence.
 
-The text around is made here from plain sentences, so nobody's licence is touched and no model has read it; sentences of
-real documents may be given instead. Every model of an exam gets the same text.
+The text around is made here from plain sentences, so nobody's licence is touched and no model has read it; sentences
+of real documents may be given instead. Every model of an exam gets the same text.
 """
 
 from __future__ import annotations
@@ -22,19 +22,41 @@ Count = Callable[[str], int]
 
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 DIGITS = 5
-COLOURS = "red blue green yellow black white purple orange silver golden".split()
-THINGS = "box key lamp boat door cart tower garden bridge clock".split()
+COLOURS = ("red", "blue", "green", "yellow", "black", "white", "purple", "orange", "silver", "golden")
+THINGS = ("box", "key", "lamp", "boat", "door", "cart", "tower", "garden", "bridge", "clock")
 _HEAD = "Read the text and remember the numbers in it.\n\n"
-_TIMES = "In the morning; At noon; In the evening; On Sunday; In spring; Every year; After the rain; Before winter".split(
-    "; "
+_TIMES = (
+    "In the morning",
+    "At noon",
+    "In the evening",
+    "On Sunday",
+    "In spring",
+    "Every year",
+    "After the rain",
+    "Before winter",
 )
-_WHO = "the farmer; the baker; a child; an old man; my neighbour; the teacher; a sailor; the gardener".split(
-    "; "
+_WHO = (
+    "the farmer",
+    "the baker",
+    "a child",
+    "an old man",
+    "my neighbour",
+    "the teacher",
+    "a sailor",
+    "the gardener",
 )
 _DOES = (
-    "walks along the river; looks at the clouds; carries bread to the market; sits under a tree; reads a letter; "
-    "waters the flowers; talks about the weather; mends a fence; feeds the birds; listens to the wind"
-).split("; ")
+    "walks along the river",
+    "looks at the clouds",
+    "carries bread to the market",
+    "sits under a tree",
+    "reads a letter",
+    "waters the flowers",
+    "talks about the weather",
+    "mends a fence",
+    "feeds the birds",
+    "listens to the wind",
+)
 
 
 @dataclass(frozen=True)
@@ -71,10 +93,12 @@ def build(
     present: bool = True,
     sentences: Sequence[str] = (),
 ) -> Needle:
-    """A question of at most `length` tokens by `count`, with the needle at `depth` (0: beginning, 1: end) of the text.
+    """A question of at most `length` tokens by `count`, with the needle at `depth` (0: beginning, 1: end) of the
+    text.
 
-    `inside` other numbers lie in the text, `outside` more are only offered. `sentences`: the text around, in its order,
-    from the beginning again when it is too short; none: made here. Raises ConfigError when not even the numbers fit.
+    `inside` other numbers lie in the text, `outside` more are only offered. `sentences`: the text around, in its
+    order, from the beginning again when it is too short; none: made here. Raises ConfigError when not even the
+    numbers fit.
     """
     chance = random.Random(f"needle/{seed}/{length}/{depth}")
     names = chance.sample([f"{colour} {thing}" for colour in COLOURS for thing in THINGS], 1 + inside)

@@ -1,7 +1,7 @@
 """The same question in other words: typing errors, another frame, another order of the options listed in it.
 
-All changes are of a prompt's text and leave alone what the answer depends on: words of the choices, numbers, names of the
-options. Chance comes from outside, so that a seed fixes every change.
+All changes are of a prompt's text and leave alone what the answer depends on: words of the choices, numbers, names
+of the options. Chance comes from outside, so that a seed fixes every change.
 
 Measured with them is robustness: a model that has learned the matter answers as before (Zhu et al. 2023,
 arXiv:2306.04528, for noise and frames; Pezeshkpour and Hruschka 2023, arXiv:2308.11483, for the order of options).
@@ -9,7 +9,6 @@ arXiv:2306.04528, for noise and frames; Pezeshkpour and Hruschka 2023, arXiv:230
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from collections.abc import Collection, Sequence
@@ -118,7 +117,11 @@ def shared(texts: Sequence[str]) -> int:
     """
     if len(set(texts)) == 1:
         return len(texts[0])
-    return os.path.commonprefix(list(texts)).rfind(" ") + 1
+    first, last = min(texts), max(texts)  # what these two share, all share
+    same = next(
+        (i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first)
+    )
+    return first.rfind(" ", 0, same) + 1
 
 
 def words(texts: Sequence[str]) -> set[str]:
