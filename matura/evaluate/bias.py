@@ -254,11 +254,12 @@ def stereoset(rows: Iterable[Mapping[str, Any]]) -> list[Triple]:
             by_label = {one["gold_label"]: one["sentence"] for one in row["sentences"]}
         except (KeyError, TypeError) as error:
             raise FormatError(f"{where}: no row of StereoSet: {type(error).__name__}: {error}") from error
-        sentences = [
-            _text(by_label, label, where) for label in ("stereotype", "anti-stereotype", "unrelated")
-        ]
         context, group = _text(row, "context", where), _text(row, "bias_type", where)
-        found.append(Triple(f"stereoset-{row.get('id', number)}", context, *sentences, group))
+        stereotype, anti, unrelated = (
+            _text(by_label, label, where) for label in ("stereotype", "anti-stereotype", "unrelated")
+        )
+        id = f"stereoset-{row.get('id', number)}"
+        found.append(Triple(id, context, stereotype, anti, unrelated, group))
     return found
 
 
