@@ -1,0 +1,105 @@
+"""A figure of a panel, its interval, and how two models differ in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from matura.evaluate import statistics
+
+Unit = Literal["share", "bits", "score", "difference"]
+Z = 1.959964  # of the normal distribution, for 95%
+
+
+@dataclass(frozen=True)
+class Figure:
+    """sum(values) / sum(weights) over items; `weights` None is a plain mean.
+
+    `unit`: "share" of items; "bits"; "score", a number of its own scale; "difference" of two shares. `neutral` is
+    what a model has that guesses, or has none of what is measured. `part` is the group, rate or length that it is
+    about, "" for all.
+    """
+
+    name: str
+    values: Sequence[float]
+    weights: Sequence[float] | None = None
+    unit: Unit = "share"
+    neutral: float | None = None
+    part: str = ""
+    about: str = ""
+
+
+def shares(name: str, by_part: dict[Any, Sequence[float]], **rest: Any) -> list[Figure]:
+    """The figure of all parts together (where there are several), and of each."""
+    whole = [value for values in by_part.values() for value in values]
+    parts = [Figure(name, values, part=str(part), **rest) for part, values in by_part.items()]
+    return [Figure(name, whole, **rest), *parts] if len(parts) > 1 else [Figure(name, whole, **rest)]
+
+
+def row(figure: Figure, *, resamples: int, seed: int) -> dict[str, Any]:
+    """The figure as JSON, with its 95% interval over items; value and interval are None where there is nothing.
+
+    Wilson's interval (1927) where every item counts 0 or 1: it does not shrink to a point when all are equal. The
+    percentile bootstrap otherwise.
+    """
+    value, low, high = _interval(figure, resamples, seed)
+    return {
+        "name": figure.name,
+        "part": figure.part,
+        "unit": figure.unit,
+        "value": value,
+        "low": low,
+        "high": high,
+        "items": len(figure.values),
+        "neutral": figure.neutral,
+        "about": figure.about,
+    }
+
+
+def _interval(figure: Figure, resamples: int, seed: int) -> tuple[float | None, float | None, float | None]:
+    values, weights = figure.values, figure.weights
+    if not values:
+        return None, None, None
+    plain = weights is None or all(weight == 1 for weight in weights)
+    if plain and all(value in (0, 1) for value in values):
+        share = math.fsum(values) / len(values)
+        return share, *wilson(share, len(values))
+    value, samples = statistics.mean(values, weights, resamples=resamples, seed=seed)
+    return value, *statistics.interval(samples)
+
+
+def wilson(share: float, items: int) -> tuple[float, float]:
+    """The 95% interval of a share of so many items (Wilson 1927)."""
+    centre = share + Z * Z / (2 * items)
+    spread = Z * math.sqrt(share * (1 - share) / items + Z * Z / (4 * items * items))
+    whole = 1 + Z * Z / items
+    return max(0.0, (centre - spread) / whole), min(1.0, (centre + spread) / whole)
+
+
+def compared(parent: Figure, child: Figure, *, resamples: int, seed: int) -> dict[str, Any]:
+    """Both models' figure, and child minus parent with its 95% interval by the paired bootstrap.
+
+    `difference` and its interval are None when the two do not count the same items with the same weights (a figure
+    over the answers that a model gave), or there are none.
+    """
+    before = row(parent, resamples=resamples, seed=seed)
+    found = row(child, resamples=resamples, seed=seed) | {
+        "parent": before["value"],
+        "parent_low": before["low"],
+        "parent_high": before["high"],
+        "difference": None,
+        "difference_low": None,
+        "difference_high": None,
+    }
+    same = len(parent.values) == len(child.values) and _list(parent.weights) == _list(child.weights)
+    if same and child.values:
+        both = statistics.paired(parent.values, child.values, child.weights, resamples=resamples, seed=seed)
+        low, high = statistics.interval(both.difference_samples)
+        found |= {"difference": both.difference, "difference_low": low, "difference_high": high}
+    return found
+
+
+def _list(weights: Sequence[float] | None) -> list[float] | None:
+    return None if weights is None else list(weights)
