@@ -4,8 +4,8 @@ answers.
 The two questions of a pair are the same but for that sentence, so a model that always declines gains nothing: what
 it wins without evidence it loses with it. Texts are made here; the people in them do not exist.
 
-Also what a model's own certainty is worth: of the answers it is surest of, are more right? (El-Yaniv and Wiener 2010,
-selective classification; the area under the risk-coverage curve of Geifman and El-Yaniv 2017, arXiv:1705.08500.)
+Also what a model's certainty is worth: of the answers it is surest of, are more right? (El-Yaniv and Wiener 2010,
+selective classification.)
 """
 
 from __future__ import annotations
@@ -179,26 +179,13 @@ def certainty(logprobs: Sequence[float]) -> float:
     return 1 / math.fsum(math.exp(one - largest) for one in logprobs)
 
 
-def risk_by_coverage(certainties: Sequence[float], right: Sequence[bool | float]) -> list[float]:
-    """For 1, 2, ... answers, the surest first: the share that is wrong. Answers that are equally sure share their
-    risk.
+def surest(certainties: Sequence[float], right: Sequence[float]) -> list[float]:
+    """`right` of the half of the answers that the model is surest of; of equally sure ones the first.
+
+    A model whose certainty says nothing has as many right in that half as in all.
     """
     order = sorted(range(len(right)), key=lambda i: -certainties[i])
-    wrong, risks, place = 0.0, [], 0
-    while place < len(order):
-        end = place
-        while end < len(order) and certainties[order[end]] == certainties[order[place]]:
-            end += 1
-        tied = math.fsum(1 - float(right[i]) for i in order[place:end])
-        risks += [(wrong + tied * n / (end - place)) / (place + n) for n in range(1, end - place + 1)]
-        wrong, place = wrong + tied, end
-    return risks
-
-
-def area(certainties: Sequence[float], right: Sequence[bool | float]) -> float:
-    """The mean of `risk_by_coverage`. A model whose certainty says nothing has its share of wrong answers."""
-    risks = risk_by_coverage(certainties, right)
-    return math.fsum(risks) / len(risks)
+    return [right[i] for i in sorted(order[: (len(order) + 1) // 2])]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -100,13 +100,13 @@ def test_certainty_is_the_share_of_the_likeliest():
     assert abstention.certainty([-1000.0, -1000.0, -1000.0, -2000.0]) == pytest.approx(1 / 3)
 
 
-def test_the_risk_curve_by_hand():
-    certainties, right = [0.9, 0.2, 0.7, 0.4], [True, False, False, True]
-    assert abstention.risk_by_coverage(certainties, right) == pytest.approx([0, 1 / 2, 1 / 3, 2 / 4])
-    assert abstention.area(certainties, right) == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
+def test_the_surest_half_by_hand():
+    assert abstention.surest([0.9, 0.2, 0.7, 0.4], [1.0, 0.0, 0.0, 1.0]) == [1, 0]
+    assert abstention.surest([0.9, 0.2, 0.7], [1.0, 0.0, 0.5]) == [1, 0.5]
 
 
-def test_certainty_that_says_nothing_has_the_share_of_wrong_answers():
-    right = [True, False, True, True]
-    assert abstention.area([0.5] * 4, right) == pytest.approx(0.25)
-    assert abstention.area([0.9, 0.1, 0.8, 0.7], right) < 0.25 < abstention.area([0.1, 0.9, 0.2, 0.3], right)
+def test_certainty_that_says_nothing_gains_nothing():
+    chance = random.Random(0)
+    right = [float(chance.random() < 0.3) for _ in range(4000)]
+    half = abstention.surest([chance.random() for _ in right], right)
+    assert abs(sum(half) / len(half) - 0.3) < 0.03

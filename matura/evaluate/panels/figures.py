@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +31,24 @@ class Figure:
     about: str = ""
 
 
+@dataclass(frozen=True)
+class Combined:
+    """A number made of several figures over the same items: `make` takes their values, or their resamples."""
+
+    name: str
+    of: tuple[Figure, ...]
+    make: Callable[..., Any]
+    unit: Unit = "score"
+    neutral: float | None = None
+    part: str = ""
+    about: str = ""
+
+    @property
+    def values(self) -> Sequence[float]:
+        """The items, by the values of the first figure."""
+        return self.of[0].values
+
+
 def shares(name: str, by_part: dict[Any, Sequence[float]], **rest: Any) -> list[Figure]:
     """The figure of all parts together (where there are several), and of each."""
     whole = [value for values in by_part.values() for value in values]
@@ -38,7 +56,7 @@ def shares(name: str, by_part: dict[Any, Sequence[float]], **rest: Any) -> list[
     return [Figure(name, whole, **rest), *parts] if len(parts) > 1 else [Figure(name, whole, **rest)]
 
 
-def row(figure: Figure, *, resamples: int, seed: int) -> dict[str, Any]:
+def row(figure: Figure | Combined, *, resamples: int, seed: int) -> dict[str, Any]:
     """The figure as JSON, with its 95% interval over items; value and interval are None where there is nothing.
 
     Wilson's interval (1927) where every item counts 0 or 1: it does not shrink to a point when all are equal. The
@@ -58,10 +76,19 @@ def row(figure: Figure, *, resamples: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _interval(figure: Figure, resamples: int, seed: int) -> tuple[float | None, float | None, float | None]:
-    values, weights = figure.values, figure.weights
-    if not values:
+def _interval(
+    figure: Figure | Combined, resamples: int, seed: int
+) -> tuple[float | None, float | None, float | None]:
+    if not figure.values:
         return None, None, None
+    if isinstance(figure, Combined):
+        # One seed: every part is resampled with the same draws of items.
+        found = [
+            statistics.mean(one.values, one.weights, resamples=resamples, seed=seed) for one in figure.of
+        ]
+        samples = figure.make(*(samples for _, samples in found))
+        return float(figure.make(*(value for value, _ in found))), *statistics.interval(samples)
+    values, weights = figure.values, figure.weights
     plain = weights is None or all(weight == 1 for weight in weights)
     if plain and all(value in (0, 1) for value in values):
         share = math.fsum(values) / len(values)
@@ -78,7 +105,9 @@ def wilson(share: float, items: int) -> tuple[float, float]:
     return max(0.0, (centre - spread) / whole), min(1.0, (centre + spread) / whole)
 
 
-def compared(parent: Figure, child: Figure, *, resamples: int, seed: int) -> dict[str, Any]:
+def compared(
+    parent: Figure | Combined, child: Figure | Combined, *, resamples: int, seed: int
+) -> dict[str, Any]:
     """Both models' figure, and child minus parent with its 95% interval by the paired bootstrap.
 
     `difference` and its interval are None when the two do not count the same items with the same weights (a figure
@@ -93,6 +122,8 @@ def compared(parent: Figure, child: Figure, *, resamples: int, seed: int) -> dic
         "difference_low": None,
         "difference_high": None,
     }
+    if isinstance(parent, Combined) or isinstance(child, Combined):
+        return found
     same = len(parent.values) == len(child.values) and _list(parent.weights) == _list(child.weights)
     if same and child.values:
         both = statistics.paired(parent.values, child.values, child.weights, resamples=resamples, seed=seed)

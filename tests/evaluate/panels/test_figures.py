@@ -1,6 +1,6 @@
 import pytest
 
-from matura.evaluate.panels.figures import Figure, compared, row, shares, wilson
+from matura.evaluate.panels.figures import Combined, Figure, compared, row, shares, wilson
 
 DRAWS = {"resamples": 1000, "seed": 0}
 
@@ -59,3 +59,11 @@ def test_parts_stand_below_the_whole():
         ("4", [1], 0.5),
     ]
     assert [one.part for one in shares("x", {"a": [1.0]})] == [""]
+
+
+def test_a_combined_figure_is_made_of_figures_and_of_their_resamples():
+    product = Combined("x", (Figure("a", [0.0, 1.0] * 20), Figure("b", [1.0, 0.5] * 20)), lambda a, b: a * b)
+    found = row(product, **DRAWS)
+    assert (found["value"], found["items"], found["unit"]) == (0.5 * 0.75, 40, "score")
+    assert 0 < found["low"] < 0.375 < found["high"] < 1
+    assert compared(product, product, **DRAWS)["difference"] is None
