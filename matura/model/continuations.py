@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -77,7 +78,7 @@ def _families(groups: dict[Context, list[int]]) -> list[_Family]:
     """All contexts: those without a relative first, then each family that shares enough to read it once."""
     families: list[_Family] = []
     ordered = sorted(groups)
-    for context, after in zip(ordered, [*ordered[1:], ()], strict=True):
+    for context, after in zip_longest(ordered, ordered[1:], fillvalue=()):
         common = _common(families[-1].prefix, context) if families else 0
         alone = not families or len(families[-1].contexts) == 1
         closest = _common(context, after) if alone else len(families[-1].prefix)

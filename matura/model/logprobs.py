@@ -200,7 +200,7 @@ def continuation_logprobs(
     """
 
     def read(logits_NV: Tensor, targets_N: Tensor) -> list[float]:
-        return _logprobs(logits_NV, targets_N).tolist()  # type: ignore[no-any-return]
+        return _logprobs(logits_NV, targets_N).tolist()
 
     return _each(model, rows, read, tokens_per_batch, advance)
 

@@ -55,6 +55,7 @@ def test_sharing_changes_no_score(tokens_per_batch: int) -> None:
 
 
 def test_every_row_is_read_in_exactly_one_pass() -> None:
+    assert plan([], 100) == plan([([5], [])], 100) == []
     rows = [*questions(9), *[(some_ids(n, seed=n).tolist(), [1, 2]) for n in range(1, 9)], ([5], [])]
     for limit in (1, 50, 120, 10_000):
         seen = [i for one in plan(rows, limit) for i in one.rows]
