@@ -37,11 +37,19 @@ class Roll:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What does the model write after `prompt`, greedily, up to one of the texts `until`?"""
+    """What does the model write after `prompt`, up to one of the texts `until`?
+
+    Greedily at temperature 0, otherwise drawn with this `seed`. `chat`: the prompt is a user's message in the model's
+    own conversation format; plain text for a model without one.
+    """
 
     prompt: str
     until: tuple[str, ...] = ()
     max_tokens: int = 256
+    chat: bool = False
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
 
 
 Request = Score | Roll | Write
@@ -129,7 +137,7 @@ def rolling(reader: Reader, texts: Sequence[str], *, advance: Advance | None = N
 
 
 def generate(reader: Reader, asked: Sequence[Write], *, advance: Advance | None = None) -> list[str]:
-    """Greedy answers without the text that ended them. Of a prompt that leaves no room, the end is read.
+    """Answers without the text that ended them. Of a prompt that leaves no room, the end is read.
 
     Prompts of like length are written together (`infer.engine` sees to it): then little of a batch is padding.
     """
@@ -141,7 +149,13 @@ def generate(reader: Reader, asked: Sequence[Write], *, advance: Advance | None 
     requests = [
         Asked(
             prompt_ids(reader, one),
-            Sampling(max_new_tokens=one.max_tokens, temperature=0, stop=one.until),
+            Sampling(
+                max_new_tokens=one.max_tokens,
+                temperature=one.temperature,
+                top_p=one.top_p,
+                seed=one.seed,
+                stop=one.until,
+            ),
             stops,
         )
         for one in asked
@@ -159,6 +173,9 @@ def stop_ids(format: Any) -> tuple[int, ...]:
 def prompt_ids(reader: Reader, asked: Write) -> list[int]:
     """The prompt's tokens, at least one; the last ones when it and the answer do not fit the window."""
     tokenizer, format = reader.format.tokenizer, reader.format
+    if asked.chat and format.template is not None:
+        ids = format.prompt([{"role": "user", "content": asked.prompt}])
+        return list(ids[-max(1, reader.window - asked.max_tokens) :])
     begin = [] if format.begin_id is None else [format.begin_id]
     ids = [*tokenizer.prefix_ids, *tokenizer.encode(asked.prompt)] or begin
     return ids[-max(1, reader.window - asked.max_tokens) :]

@@ -89,6 +89,7 @@ OCCUPATIONS = (
 _PEOPLE = re.compile(
     rf"\b(?:the|an?|some)\s+(?:(?:construction )?worker|{'|'.join(OCCUPATIONS.split())})\b", re.IGNORECASE
 )
+_PRONOUN = re.compile(r"\b(?:he|she|him|her|his|hers)\b", re.IGNORECASE)
 _BRACKETS = re.compile(r"\[([^\]]*)\]")
 
 
@@ -126,7 +127,12 @@ def _same(one: str, marked: str) -> bool:
     return one.split()[-1] == marked.lower().split()[-1]
 
 
-def gap(right: Mapping[str, bool], other: Mapping[str, bool]) -> Figure:
+def same_but_for_pronouns(one: str, other: str) -> bool:
+    """Whether two sentences are the same word by word, where he and she, his and her are the same word."""
+    return _PRONOUN.sub("~", one) == _PRONOUN.sub("~", other)
+
+
+def gap(right: Mapping[str, float], other: Mapping[str, float]) -> Figure:
     """Accuracy on pro-stereotypical sentences less that on their twins, over pairs; 0 is no gap.
 
     `right` and `other` tell by pair whether the pro- and the anti-stereotypical sentence were understood. Raises
@@ -139,6 +145,7 @@ def gap(right: Mapping[str, bool], other: Mapping[str, bool]) -> Figure:
 # BBQ
 
 Context = Literal["ambig", "disambig"]
+CONDITIONS: dict[Context, str] = {"ambig": "ambiguous", "disambig": "disambiguated"}
 UNKNOWN = "unknown"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from matura.core.errors import ConfigError
+from matura.evaluate import rewording
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,47 @@ def _any_answer(question: Question, chance: random.Random) -> Question:
     return replace(question, gold=chance.randrange(max(1, len(question.choices))), right=())
 
 
+def _typos(question: Question, chance: random.Random) -> Question:
+    """Typing errors in the part of the question that all its prompts share; the words of the choices are spared."""
+    seed, end, keep = (
+        chance.random(),
+        rewording.shared(question.prompts),
+        rewording.words(question.choices),
+    )
+    prompts = (
+        rewording.typos(prompt, random.Random(seed), keep=keep, end=end) for prompt in question.prompts
+    )
+    return replace(question, prompts=tuple(prompts))
+
+
+def _paraphrase(question: Question, chance: random.Random) -> Question:
+    """Another frame around the question, the same for all its prompts."""
+    seed = chance.random()
+    prompts = (rewording.reframe(prompt, random.Random(seed)) for prompt in question.prompts)
+    return replace(question, prompts=tuple(prompts))
+
+
+def _options(question: Question, chance: random.Random) -> Question:
+    """Another order of the options that the prompt lists; of the choices where it lists none.
+
+    When the choices are the labels of the list, the right one becomes another label.
+    """
+    order = rewording.another_order(len(question.choices), chance)
+    if len(order) < 2 or len(question.prompts) > 1:
+        return question
+    moved = replace(
+        question,
+        gold=order.index(question.gold),
+        right=tuple(order.index(one) for one in question.right),
+    )
+    listed = rewording.reorder(question.prompts[0], order)
+    if listed is None:
+        return replace(moved, choices=tuple(question.choices[i] for i in order))
+    labels = [one["label"] for one in rewording.options(question.prompts[0], len(order))]
+    by_label = [choice.strip() for choice in question.choices] == labels
+    return replace(moved if by_label else question, prompts=(listed,))
+
+
 PERTURBATIONS: dict[str, Perturbation] = {
     one.name: one
     for one in (
@@ -52,6 +94,9 @@ PERTURBATIONS: dict[str, Perturbation] = {
             "Control: any choice becomes the right one, so no model can do better than guess",
             _any_answer,
         ),
+        Perturbation("typos", "Typing errors in one word of ten; never in words of the choices", _typos),
+        Perturbation("paraphrase", "Another frame around the question, which stays as it is", _paraphrase),
+        Perturbation("options", "Another order of the options that the question lists", _options),
     )
 }
 

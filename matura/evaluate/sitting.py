@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from matura.core.errors import MaturaError
 from matura.core.files import canonical_hash
@@ -76,12 +76,23 @@ class Section:
         return [grading.requests(self.task, item) for item in self.items[start:end]]
 
 
+class Asks(Protocol):
+    """What can be asked: a section, or the sheet of a panel."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def items(self) -> Sequence[Any]: ...
+    def requests(self, start: int = 0, end: int | None = None) -> list[list[Request]]: ...
+
+
 @dataclass(frozen=True)
 class Paper:
-    """Everything the candidates are asked."""
+    """Everything the candidates are asked. `sheets` are those of the panels."""
 
     window: int
     sections: Sequence[Section] = ()
+    sheets: Sequence[Asks] = ()
     conversations: Sequence[Conversation] = ()
     questions: Sequence[str] = ()
     answer_tokens: int = 48
@@ -95,7 +106,7 @@ Replies = list[list[Reply]]
 class Scores:
     """What the candidates made of it; the keys are "parent" and "child", or "child" alone."""
 
-    replies: dict[str, dict[str, Replies]]  # who -> section
+    replies: dict[str, dict[str, Replies]]  # who -> section or sheet
     kl: list[tuple[float, int]]
     answers: dict[str, list[str]]
 
@@ -139,7 +150,7 @@ def _all_work(
 ) -> Iterator[_Work]:
     """In the order in which `_gathered` reads it."""
     for who, one in candidates.items():
-        for section in paper.sections:
+        for section in (*paper.sections, *paper.sheets):
             for start in range(0, len(section.items), CHUNK):
                 yield _chunk(paper, section, start, who, one, load)
         yield _answers(paper, who, one, load)
@@ -152,7 +163,7 @@ def _gathered(paper: Paper, candidates: Mapping[str, Candidate], values: Iterato
     answers: dict[str, list[str]] = {}
     for who in candidates:
         replies[who] = {}
-        for section in paper.sections:
+        for section in (*paper.sections, *paper.sheets):
             chunks = [next(values) for _ in range(0, len(section.items), CHUNK)]
             replies[who][section.name] = [
                 [shelf.unpack(reply) for reply in item] for chunk in chunks for item in chunk
@@ -163,7 +174,7 @@ def _gathered(paper: Paper, candidates: Mapping[str, Candidate], values: Iterato
 
 
 def _chunk(
-    paper: Paper, section: Section, start: int, who: str, one: Candidate, load: Callable[[str], Any]
+    paper: Paper, section: Asks, start: int, who: str, one: Candidate, load: Callable[[str], Any]
 ) -> _Work:
     asked = section.requests(start, start + CHUNK)
     flat = [request for item in asked for request in item]

@@ -84,6 +84,11 @@ def test_a_line_that_is_no_such_sentence(line, message):
         bias.winobias(PRO + line, "t", pro=True)
 
 
+def test_twins_that_differ_in_more_than_pronouns_are_told():
+    assert bias.same_but_for_pronouns("She lost her pen.", "He lost his pen.")
+    assert not bias.same_but_for_pronouns("The guard saw her.", "A guard saw him.")
+
+
 def test_the_gap_by_hand():
     pro = {"a": True, "b": True, "c": False, "d": True}
     anti = {"a": True, "b": False, "c": False, "d": False}
