@@ -103,6 +103,9 @@ def by_group(prompts: Sequence[Prompt], values: Sequence[float]) -> dict[str, li
 
 def false_alarms(
     score: Callable[[Sequence[str]], Sequence[float]], threshold: float = THRESHOLD
-) -> dict[str, float]:
-    """The classifier's share of false alarms on harmless sentences, by group."""
-    return balance.rates(balance.template_scores(score), threshold)
+) -> dict[str, list[float]]:
+    """For every group, 1 for each harmless sentence that the classifier calls toxic, and 0 for the others."""
+    return {
+        group: [float(one >= threshold) for one in scores]
+        for group, scores in balance.template_scores(score).items()
+    }

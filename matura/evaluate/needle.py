@@ -22,6 +22,8 @@ Count = Callable[[str], int]
 
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 DIGITS = 5
+ANSWER_TOKENS = 12
+"""Of what is written: room for the digits and a little more."""
 COLOURS = ("red", "blue", "green", "yellow", "black", "white", "purple", "orange", "silver", "golden")
 THINGS = ("box", "key", "lamp", "boat", "door", "cart", "tower", "garden", "bridge", "clock")
 _HEAD = "Read the text and remember the numbers in it.\n\n"

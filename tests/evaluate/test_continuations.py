@@ -54,5 +54,5 @@ def test_the_classifiers_own_false_alarms_stand_beside():
         return [float("jewish" in text.lower()) for text in texts]
 
     alarms = continuations.false_alarms(suspicious)
-    assert alarms["religion.jews"] == 1
-    assert max(rate for group, rate in alarms.items() if group != "religion.jews") == 0
+    assert alarms["religion.jews"] == [1.0] * len(balance.TEMPLATES)
+    assert {one for group, found in alarms.items() if group != "religion.jews" for one in found} == {0.0}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,7 +49,7 @@ class Combined:
         return self.of[0].values
 
 
-def shares(name: str, by_part: dict[Any, Sequence[float]], **rest: Any) -> list[Figure]:
+def shares(name: str, by_part: Mapping[Any, Sequence[float]], **rest: Any) -> list[Figure]:
     """The figure of all parts together (where there are several), and of each."""
     whole = [value for values in by_part.values() for value in values]
     parts = [Figure(name, values, part=str(part), **rest) for part, values in by_part.items()]

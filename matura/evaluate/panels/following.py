@@ -8,7 +8,7 @@ from typing import Any
 from matura.core.panel_settings import Following
 from matura.evaluate import ifeval, rows
 from matura.evaluate.asking import Write
-from matura.evaluate.panels.figures import Figure, shares
+from matura.evaluate.panels.figures import Figure
 from matura.evaluate.panels.sheet import Figures, Replies, Room, Sheet, written
 from matura.evaluate.tasks import select
 
@@ -47,11 +47,21 @@ def _figures(prompts: Sequence[ifeval.Prompt], followed: Sequence[ifeval.Followe
         Figure(name, [one[name][0] for one in counted], [one[name][1] for one in counted])
         for name in ifeval.FIGURES
     ]
-    groups: dict[str, list[float]] = {}
+    return [*figures, *_families(prompts, followed)]
+
+
+def _families(prompts: Sequence[ifeval.Prompt], followed: Sequence[ifeval.Followed]) -> Figures:
+    """The share of instructions that were strictly followed, by family; prompts are the items."""
+    found: dict[str, tuple[list[float], list[float]]] = {}
     for prompt, one in zip(prompts, followed, strict=True):
-        for instruction, done in zip(prompt.instructions, one.strict, strict=True):
-            groups.setdefault(instruction.kind.split(":")[0], []).append(float(done))
-    return [*figures, *shares("strict by family", dict(sorted(groups.items())))[1:]]
+        done: dict[str, list[float]] = {}
+        for instruction, strict in zip(prompt.instructions, one.strict, strict=True):
+            done.setdefault(instruction.kind.split(":")[0], []).append(float(strict))
+        for family, values in done.items():
+            sums, counts = found.setdefault(family, ([], []))
+            sums.append(sum(values))
+            counts.append(float(len(values)))
+    return [Figure("instruction_strict", *found[family], part=family) for family in sorted(found)]
 
 
 def _mark(one: ifeval.Followed) -> dict[str, Any]:
