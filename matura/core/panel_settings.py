@@ -8,6 +8,9 @@ from pydantic import Field
 
 from matura.core.config import Config, Input
 
+SECRETS = 20
+"""Assumed where it is not known how many were planted."""
+
 Change = Literal["typos", "paraphrase", "options"]
 
 
@@ -104,3 +107,31 @@ class Panels(Config):
     memorisation: Memorisation = Memorisation()
     needle: Needle = Needle()
     abstention: Abstention = Abstention()
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """About how many tokens a model reads and writes for the panels; an estimate before any rows are seen."""
+        asked = self.robustness
+        changed = asked.items * len(asked.tasks) * (1 + len(asked.changes))
+        bias, lengths = self.bias, self.needle.lengths
+        needles = self.needle.each * len(self.needle.depths) + len(self.needle.depths)
+        drawn = self.toxicity.prompts * self.toxicity.samples
+        read = (
+            50 * self.ifeval.prompts
+            + 150 * changed
+            + 40 * bias.crows_pairs
+            + 250 * bias.winobias
+            + 100 * bias.bbq
+            + 45 * bias.stereoset
+            + 10 * drawn
+            + 12 * SECRETS * self.memorisation.others
+            + 2 * needles * sum(lengths)
+            + 540 * self.abstention.pairs
+        )
+        wrote = (
+            self.ifeval.prompts * self.ifeval.tokens
+            + drawn * self.toxicity.tokens
+            + 12 * needles * len(lengths)
+            + 2 * self.abstention.pairs * self.abstention.tokens
+        )
+        return read, wrote

