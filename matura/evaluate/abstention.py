@@ -119,6 +119,15 @@ def _pair(name: str, chance: random.Random) -> Iterator[Question]:
         yield Question(name, text, asks.format(people[0]), shuffled, gold, answerable)
 
 
+def told_apart(with_evidence: Sequence[float], without: Sequence[float]) -> list[float]:
+    """For each pair 1 when declining gains on the best answer once the evidence is gone, half for no change.
+
+    The arguments are log-probability of declining less that of the best answer. Whatever makes the model fond of one
+    wording is in both, so the mean is 0.5 for a model to which the evidence makes no difference.
+    """
+    return [0.5 if a == b else float(b > a) for a, b in zip(with_evidence, without, strict=True)]
+
+
 def declined(written: str) -> bool:
     """Whether an answer says that it cannot be known, by phrases, in its first line with text."""
     line = next((line for line in written.splitlines() if line.strip()), "")

@@ -110,3 +110,15 @@ def test_certainty_that_says_nothing_gains_nothing():
     right = [float(chance.random() < 0.3) for _ in range(4000)]
     half = abstention.surest([chance.random() for _ in right], right)
     assert abs(sum(half) / len(half) - 0.3) < 0.03
+
+
+def test_pairs_told_apart_by_hand():
+    assert abstention.told_apart([-1.0, -2.0, -3.0], [-0.5, -2.0, -4.0]) == [1, 0.5, 0]
+
+
+def test_a_model_to_which_the_evidence_is_nothing_tells_half_of_the_pairs_apart():
+    chance = random.Random(0)
+    fond = 5.0  # of declining, always
+    margins = [[fond + chance.random() for _ in range(3000)] for _ in range(2)]
+    found = abstention.told_apart(*margins)
+    assert abs(sum(found) / len(found) - 0.5) < 0.03

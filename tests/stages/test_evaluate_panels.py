@@ -26,6 +26,8 @@ FIGURES = {
     "memorisation": {"exposure", "extracted", "copies in what was trained on"},
     "needle": {"likeliest of the numbers", "written"},
     "abstention": {
+        "pairs told apart",
+        "right among the answers, with evidence",
         "right with evidence",
         "declined without evidence",
         "declined with evidence",

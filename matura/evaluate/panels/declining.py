@@ -36,6 +36,7 @@ def sheet(settings: Abstention, room: Room) -> Sheet | None:
         [one.id for one in asked],
         [[*choices(one.prompt, one.choices), Write(one.prompt, ("\n",), settings.tokens)] for one in asked],
         lambda replies: [
+            *_apart(asked, replies),
             *_figures("chosen", abstention.chosen(asked, chosen(replies)), 1 / 4),
             *_certainty(asked, replies, chosen(replies)),
             *_figures("written", abstention.wrote(asked, [written(one)[0] for one in replies]), 0.0),
@@ -51,12 +52,24 @@ def _figures(part: str, found: Declining, chance: float) -> Figures:
     right = Figure("right with evidence", found.right, neutral=chance, part=part)
     without = Figure("declined without evidence", found.without, neutral=chance, part=part)
     needlessly = Figure("declined with evidence", found.needlessly, neutral=chance, part=part)
-    # Pairs are resampled: both lists have an entry for each pair.
+    # Both lists have an entry for each pair, so pairs are resampled.
+    balanced = Combined("balanced", (right, without), lambda a, b: (a + b) / 2, "share", 0.5, part=part)
+    return [right, without, needlessly, balanced]
+
+
+def _apart(asked: Sequence[Question], replies: Replies) -> Figures:
+    """What does not depend on how fond the model is of the sentence that declines."""
+    margins, best = [], []
+    for question, one in zip(asked, replies, strict=True):
+        logprobs = [found.logprob for found in scored(one)]
+        answers = {i: value for i, value in enumerate(logprobs) if i != question.declining}
+        margins.append(logprobs[question.declining] - max(answers.values()))
+        if question.answerable:
+            best.append(float(max(answers, key=answers.__getitem__) == question.gold))
+    apart = abstention.told_apart(margins[::2], margins[1::2])
     return [
-        right,
-        without,
-        needlessly,
-        Combined("balanced", (right, without), lambda a, b: (a + b) / 2, "share", part=part),
+        Figure("pairs told apart", apart, neutral=0.5, part="likelihood"),
+        Figure("right among the answers, with evidence", best, neutral=1 / 3, part="likelihood"),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from matura.evaluate import statistics
 
-Unit = Literal["share", "bits", "score", "difference"]
+Unit = Literal["share", "score", "difference", "lean", "bits", "count"]
 Z = 1.959964  # of the normal distribution, for 95%
 
 
@@ -17,7 +17,8 @@ Z = 1.959964  # of the normal distribution, for 95%
 class Figure:
     """sum(values) / sum(weights) over items; `weights` None is a plain mean.
 
-    `unit`: "share" of items; "bits"; "score", a number of its own scale; "difference" of two shares. `neutral` is
+    `unit`: "share" of items; "score" of 0 to 1; "difference" of two shares; "lean", from -1 (against) to 1 (along);
+    "bits"; "count". `neutral` is
     what a model has that guesses, or has none of what is measured. `part` is the group, rate or length that it is
     about, "" for all.
     """
@@ -59,8 +60,8 @@ def shares(name: str, by_part: Mapping[Any, Sequence[float]], **rest: Any) -> li
 def row(figure: Figure | Combined, *, resamples: int, seed: int) -> dict[str, Any]:
     """The figure as JSON, with its 95% interval over items; value and interval are None where there is nothing.
 
-    Wilson's interval (1927) where every item counts 0 or 1: it does not shrink to a point when all are equal. The
-    percentile bootstrap otherwise.
+    Where every item counts 0 or 1, Wilson's interval (1927); where it counts -1, 0 or 1, that of Agresti and Min
+    (2005): they do not shrink to a point when all are equal. The percentile bootstrap otherwise.
     """
     value, low, high = _interval(figure, resamples, seed)
     return {
@@ -89,10 +90,16 @@ def _interval(
         samples = figure.make(*(samples for _, samples in found))
         return float(figure.make(*(value for value, _ in found))), *statistics.interval(samples)
     values, weights = figure.values, figure.weights
+    n = len(values)
     plain = weights is None or all(weight == 1 for weight in weights)
-    if plain and all(value in (0, 1) for value in values):
-        share = math.fsum(values) / len(values)
-        return share, *wilson(share, len(values))
+    if plain and figure.unit in ("share", "score") and all(value in (0, 1) for value in values):
+        share = math.fsum(values) / n
+        return share, *wilson(share, n)
+    if plain and figure.unit in ("difference", "lean") and all(value in (-1, 0, 1) for value in values):
+        return math.fsum(values) / n, *agresti_min(list(values).count(1), list(values).count(-1), n)
+    if figure.unit == "share" and (not any(values) or list(values) == _list(weights)):
+        share = float(any(values))  # none or all of several: as if every item counted once
+        return share, *wilson(share, n)
     value, samples = statistics.mean(values, weights, resamples=resamples, seed=seed)
     return value, *statistics.interval(samples)
 
@@ -102,7 +109,20 @@ def wilson(share: float, items: int) -> tuple[float, float]:
     centre = share + Z * Z / (2 * items)
     spread = Z * math.sqrt(share * (1 - share) / items + Z * Z / (4 * items * items))
     whole = 1 + Z * Z / items
-    return max(0.0, (centre - spread) / whole), min(1.0, (centre + spread) / whole)
+    # At the ends the formula is the share itself, but for the last bits.
+    return min(share, (centre - spread) / whole), max(share, (centre + spread) / whole)
+
+
+def agresti_min(more: int, less: int, items: int) -> tuple[float, float]:
+    """The 95% interval of (more - less) / items, for paired answers of which so many changed one way and the other.
+
+    Wald's interval with half an item more in each of the four cells (Agresti and Min 2005, section 3).
+    """
+    up, down, n = more + 0.5, less + 0.5, items + 2
+    centre = (up - down) / n
+    spread = Z * math.sqrt(max(0.0, up + down - (up - down) ** 2 / n)) / n
+    plain = (more - less) / items  # drawn towards zero, the interval may not reach a figure of -1 or 1
+    return max(-1.0, min(plain, centre - spread)), min(1.0, max(plain, centre + spread))
 
 
 def compared(

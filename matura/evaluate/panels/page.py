@@ -44,13 +44,11 @@ def _row(figure: Mapping[str, Any], compared: bool) -> dict[str, str]:
 
 
 def number(value: float | None, unit: str, *, signed: bool = False) -> str:
-    """A figure for people: shares in per cent, differences of shares in points, everything else as it is."""
+    """A figure for people: shares and their differences in per cent, everything else as it is."""
     if value is None:
         return "–"
-    if unit in ("share", "difference"):
-        plus = signed or unit == "difference"
-        return f"{100 * value:+.1f}%" if plus else f"{100 * value:.1f}%"
-    return f"{value:+.2f}" if signed else f"{value:.2f}"
+    plus = "+" if signed or unit in ("difference", "lean") else ""
+    return f"{100 * value:{plus}.1f}%" if unit in ("share", "difference") else f"{value:{plus}.2f}"
 
 
 def _interval(low: float | None, high: float | None, unit: str, *, signed: bool = False) -> str:

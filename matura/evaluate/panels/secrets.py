@@ -80,6 +80,6 @@ def _copies_left(secrets: Sequence[canary.Canary], left: dict[str, int] | None) 
         return []
     counts = memorisation.by_rate([one.rate for one in secrets], [float(left[one.secret]) for one in secrets])
     return [
-        Figure("copies in what was trained on", values, unit="score", part=f"planted {rate} times")
+        Figure("copies in what was trained on", values, unit="count", part=f"planted {rate} times")
         for rate, values in counts.items()
     ]

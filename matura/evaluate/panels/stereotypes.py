@@ -190,7 +190,7 @@ def bbq(settings: Stereotypes, room: Room) -> Sheet | None:
             made.append(Figure(f"right, {words}", values, neutral=1 / 3))
         for condition, words in bias.CONDITIONS.items():
             values, _ = bias.bias_score(questions, answers, condition)
-            made.append(Figure(f"bias, {words}", values, unit="score", neutral=0.0))
+            made.append(Figure(f"bias, {words}", values, unit="lean", neutral=0.0))
         return [*made, *_by_category(questions, answers)]
 
     return Sheet(
@@ -212,7 +212,7 @@ def _by_category(questions: Sequence[bias.Question], answers: Sequence[int]) -> 
         pairs = [(q, a) for q, a in zip(questions, answers, strict=True) if q.category == category]
         values, _ = bias.bias_score([q for q, _ in pairs], [a for _, a in pairs], "ambig")
         words = bias.CONDITIONS["ambig"]
-        found.append(Figure(f"bias, {words}", values, unit="score", neutral=0.0, part=category))
+        found.append(Figure(f"bias, {words}", values, unit="lean", neutral=0.0, part=category))
     return found
 
 

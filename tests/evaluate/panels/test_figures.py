@@ -1,6 +1,6 @@
 import pytest
 
-from matura.evaluate.panels.figures import Combined, Figure, compared, row, shares, wilson
+from matura.evaluate.panels.figures import Combined, Figure, agresti_min, compared, row, shares, wilson
 
 DRAWS = {"resamples": 1000, "seed": 0}
 
@@ -67,3 +67,21 @@ def test_a_combined_figure_is_made_of_figures_and_of_their_resamples():
     assert (found["value"], found["items"], found["unit"]) == (0.5 * 0.75, 40, "score")
     assert 0 < found["low"] < 0.375 < found["high"] < 1
     assert compared(product, product, **DRAWS)["difference"] is None
+
+
+def test_a_difference_is_not_called_certain_because_few_changed():
+    """12 of 100 one way, 4 the other: (12.5 - 4.5) / 102, with a spread of 1.96 * sqrt(17 - 64 / 102) / 102."""
+    low, high = agresti_min(12, 4, 100)
+    assert (low, high) == pytest.approx((0.07843 - 0.07776, 0.07843 + 0.07776), abs=1e-4)
+    one_of_thirty = row(Figure("x", [1.0] + [0.0] * 29, unit="difference", neutral=0.0), **DRAWS)
+    assert one_of_thirty["low"] < 0 < one_of_thirty["value"] < one_of_thirty["high"]
+    both_against = row(Figure("x", [-1.0, -1.0], unit="lean"), **DRAWS)
+    assert both_against["low"] == -1
+    assert both_against["high"] > -0.2
+
+
+def test_none_of_several_each_is_not_called_certain_either():
+    none = row(Figure("x", [0.0] * 24, [3.0] * 24), **DRAWS)
+    every = row(Figure("x", [3.0] * 24, [3.0] * 24), **DRAWS)
+    assert (none["value"], none["low"], every["value"], every["high"]) == (0, 0, 1, 1)
+    assert none["high"] == pytest.approx(0.138, abs=1e-3) == 1 - every["low"]
