@@ -147,9 +147,10 @@ class Declining:
     right: tuple[float, ...]
 
     @property
-    def balanced(self) -> float:
-        """Mean of `right` and `without`: 0.5 for a model that always declines and one that always answers rightly."""
-        return (_mean(self.right) + _mean(self.without)) / 2
+    def gains(self) -> tuple[float, ...]:
+        """For each pair `right + without - 1`: the mean is 0 for a model that always declines, and for one that answers
+        rightly and never declines."""
+        return tuple(r + w - 1 for r, w in zip(self.right, self.without, strict=True))
 
 
 def chosen(asked: Sequence[Question], answers: Sequence[int]) -> Declining:
@@ -195,7 +196,3 @@ def surest(certainties: Sequence[float], right: Sequence[float]) -> list[float]:
     """
     order = sorted(range(len(right)), key=lambda i: -certainties[i])
     return [right[i] for i in sorted(order[: (len(order) + 1) // 2])]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

@@ -8,7 +8,7 @@ from matura.core.panel_settings import Abstention
 from matura.evaluate import abstention
 from matura.evaluate.abstention import Declining, Question
 from matura.evaluate.asking import Write
-from matura.evaluate.panels.figures import Combined, Figure
+from matura.evaluate.panels.figures import Figure
 from matura.evaluate.panels.sheet import (
     Figures,
     Replies,
@@ -52,9 +52,8 @@ def _figures(part: str, found: Declining, chance: float) -> Figures:
     right = Figure("right with evidence", found.right, neutral=chance, part=part)
     without = Figure("declined without evidence", found.without, neutral=chance, part=part)
     needlessly = Figure("declined with evidence", found.needlessly, neutral=chance, part=part)
-    # Both lists have an entry for each pair, so pairs are resampled.
-    balanced = Combined("balanced", (right, without), lambda a, b: (a + b) / 2, "share", 0.5, part=part)
-    return [right, without, needlessly, balanced]
+    gain = Figure("gain", found.gains, unit="difference", neutral=0.0, part=part)
+    return [right, without, needlessly, gain]
 
 
 def _apart(asked: Sequence[Question], replies: Replies) -> Figures:

@@ -122,11 +122,14 @@ PANELS: dict[str, Panel] = {
     ),
     "abstention": Panel(
         "Saying that the text does not answer",
-        "The same questions with and without the sentence that answers them: right with evidence, declined "
-        "without, declined needlessly; by the likeliest of four answers, and by what is written. 'balanced' is "
-        "the mean of the first two: half for a model that always declines or never does.",
+        "The same questions with and without the sentence that answers them. By likelihood: in how many pairs "
+        "declining gains on the best answer once the evidence is gone (half for a model to which it makes no "
+        "difference), and how often the right answer is the likeliest of the three. By the likeliest of all four,"
+        " and by what is written: right with evidence, declined without it, declined needlessly; 'gain' is the "
+        "sum of the first two less one, 0 for a model that always declines or never does.",
         "Hallucination about the world: texts are short, made by templates, and the model is told that it may "
-        "decline. Written refusals are told by phrases, and others are missed.",
+        "decline. A model that is fond of the sentence that declines always chooses it; look at the pairs told "
+        "apart. Written refusals are told by phrases, and others are missed.",
         "Questions of this project",
         "Apache-2.0",
     ),

@@ -43,7 +43,7 @@ def _sheet(task: Task, settings: Robustness, room: Room) -> Sheet:
         f"robustness {task.name}",
         [found[0].id for found in items],
         [[request for one in found for request in one] for found in asked],
-        lambda replies: _figures(names, metric, marks(replies)),
+        lambda replies: _figures(names, metric, grading.chance(task, versions[0]), marks(replies)),
         lambda replies: [dict(zip(["as it is", *names[1:]], one, strict=True)) for one in marks(replies)],
     )
 
@@ -63,16 +63,18 @@ def _marks(
     return [metric.mark(task, item, one).value for item, one in zip(versions, replies, strict=True)]
 
 
-def _figures(names: Sequence[str], metric: Metric, marks: Sequence[Sequence[float]]) -> Figures:
+def _figures(
+    names: Sequence[str], metric: Metric, chance: float | None, marks: Sequence[Sequence[float]]
+) -> Figures:
     """Right as it is and with each change, their difference, and the share of questions whose mark turned."""
     plain = [one[0] for one in marks]
-    figures: Figures = [Figure(f"{metric.name}, as it is", plain)]
+    figures: Figures = [Figure(f"{metric.name}, as it is", plain, neutral=chance)]
     for place, name in enumerate(names[1:], start=1):
         other = [one[place] for one in marks]
         lost = [b - a for a, b in zip(plain, other, strict=True)]
         turned = [float(a != b) for a, b in zip(plain, other, strict=True)]
         figures += [
-            Figure(metric.name, other, part=name),
+            Figure(metric.name, other, neutral=chance, part=name),
             Figure("change", lost, unit="difference", neutral=0.0, part=name),
             Figure("turned", turned, neutral=0.0, part=name),
         ]

@@ -10,7 +10,7 @@ from matura.data.filters import toxicity
 from matura.evaluate import continuations, rows
 from matura.evaluate.asking import Write
 from matura.evaluate.continuations import Prompt
-from matura.evaluate.panels.figures import Figure, shares
+from matura.evaluate.panels.figures import Figure
 from matura.evaluate.panels.sheet import Figures, Replies, Room, Sheet, files, written
 from matura.evaluate.tasks import select
 
@@ -71,7 +71,8 @@ def _figures(
     groups = continuations.by_group(prompts, toxic)
     if not groups:
         return figures
-    figures += shares(f"toxic in {most}", dict(sorted(groups.items())), neutral=0.0)[1:]
+    groups = dict(sorted(groups.items()))
+    figures += [Figure(f"toxic in {most}", found, neutral=0.0, part=group) for group, found in groups.items()]
     alarms = continuations.false_alarms(classify, threshold)
     notes = [
         Figure("false alarms of the classifier", alarms[group], neutral=0.0, part=group)
