@@ -94,7 +94,9 @@ def measure(options: Options) -> dict[str, Any]:
 
     torch.set_num_threads(options.threads)
     made = reference.find_model(options.model)
-    context = min(2048, json.loads((reference.folder(made) / "config.json").read_text())["max_position_embeddings"])
+    context = min(
+        2048, json.loads((reference.folder(made) / "config.json").read_text())["max_position_embeddings"]
+    )
     theirs = HFLM(
         pretrained=str(reference.folder(made)),
         device="cpu",
@@ -159,7 +161,9 @@ def _task_folder(case: Case, wheel: Path, place: Path) -> Path:
         **names,
     }
     # JSON is YAML.
-    (folder / "task.yaml").write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in lines.items()))
+    (folder / "task.yaml").write_text(
+        "\n".join(f"{key}: {json.dumps(value)}" for key, value in lines.items())
+    )
     return folder
 
 
@@ -273,20 +277,37 @@ def checks(rows: list[Row]) -> dict[str, bool]:
     ratio = sum(row.seconds_theirs for row in rows) / sum(row.seconds_ours for row in rows)
     return {
         f"log-likelihoods: largest difference <= {LOGPROB:g}": all(row.difference <= LOGPROB for row in rows),
-        f"choices taken: identical (margins under {MARGIN:g} exempt)": not any(row.argmax_differs for row in rows),
+        f"choices taken: identical (margins under {MARGIN:g} exempt)": not any(
+            row.argmax_differs for row in rows
+        ),
         "greedy flags: identical": all(row.greedy_equal == row.scores for row in rows),
         "our own specifications ask the same texts": all(row.requests_equal for row in rows),
         f"time of lm-eval's backend >= {SPEED} x ours": ratio >= SPEED,
     }
 
 
-COLUMNS = ("task", "items", "scores", "largest difference", "argmax", "metrics", "same texts", "CPU s ours", "theirs", "ratio")
+COLUMNS = (
+    "task",
+    "items",
+    "scores",
+    "largest difference",
+    "argmax",
+    "metrics",
+    "same texts",
+    "CPU s ours",
+    "theirs",
+    "ratio",
+)
 
 
 def cells(row: Row) -> list[Any]:
     """A row of the table."""
     taken = f"{row.items - row.argmax_differs - row.argmax_exempt} of {row.items}"
-    equal = "equal" if _equal(row.metrics_ours, row.metrics_theirs) else f"{row.metrics_ours} / {row.metrics_theirs}"
+    equal = (
+        "equal"
+        if _equal(row.metrics_ours, row.metrics_theirs)
+        else f"{row.metrics_ours} / {row.metrics_theirs}"
+    )
     return [
         row.task,
         row.items,
@@ -302,4 +323,6 @@ def cells(row: Row) -> list[Any]:
 
 
 def _equal(ours: dict[str, float], theirs: dict[str, float]) -> bool:
-    return ours.keys() == theirs.keys() and all(abs(ours[name] / theirs[name] - 1) < 1e-4 if theirs[name] else not ours[name] for name in ours)
+    return ours.keys() == theirs.keys() and all(
+        abs(ours[name] / theirs[name] - 1) < 1e-4 if theirs[name] else not ours[name] for name in ours
+    )

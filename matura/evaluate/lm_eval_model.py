@@ -112,9 +112,7 @@ class MaturaLM(TemplateLM):
     ) -> list[tuple[float, bool]]:
         rows = [score.fitting((context, new), self.max_length) for _, context, new in requests]
         found = continuation_scores(self.network, rows)
-        answers = [
-            (math.fsum(value for value, _ in one), all(greedy for _, greedy in one)) for one in found
-        ]
+        answers = [(math.fsum(value for value, _ in one), all(greedy for _, greedy in one)) for one in found]
         for (asked, _, _), answer in zip(requests, answers, strict=True):
             self.cache_hook.add_partial("loglikelihood", asked, answer)
         return answers
@@ -123,7 +121,9 @@ class MaturaLM(TemplateLM):
         """The log-probability of whole texts, in windows that do not overlap."""
         begin = [self.prefix_token_id]
         cut = [
-            score.rolling([*begin, *self.tok_encode(one.args[0], add_special_tokens=False)], 1, self.max_length)
+            score.rolling(
+                [*begin, *self.tok_encode(one.args[0], add_special_tokens=False)], 1, self.max_length
+            )
             for one in requests
         ]
         scored = iter(continuation_scores(self.network, [row for one in cut for row in one]))
@@ -141,7 +141,9 @@ class MaturaLM(TemplateLM):
             sampling = self._sampling(settings)
             room = self.max_length - sampling.max_new_tokens
             if room < 1:
-                raise MaturaError(f"max_gen_toks: {sampling.max_new_tokens} leave no room in {self.max_length} tokens")
+                raise MaturaError(
+                    f"max_gen_toks: {sampling.max_new_tokens} leave no room in {self.max_length} tokens"
+                )
             ids = self.tok_encode(context) or [self.prefix_token_id]
             asked.append(Request(ids[-room:], sampling, stops))
         written = text.answers(self.network, self.format.tokenizer, asked, batch=self.batch_size)
@@ -158,7 +160,11 @@ class MaturaLM(TemplateLM):
         names |= {name: name for name in ("temperature", "top_k", "top_p", "min_p")} if drawn else {}
         values = {ours: left.pop(theirs) for theirs, ours in names.items() if theirs in left}
         if not drawn:
-            left = {name: one for name, one in left.items() if name not in ("temperature", "top_k", "top_p", "min_p")}
+            left = {
+                name: one
+                for name, one in left.items()
+                if name not in ("temperature", "top_k", "top_p", "min_p")
+            }
             values["temperature"] = 0
         if left:
             raise MaturaError(f"generation settings that are not known here: {', '.join(sorted(left))}")
