@@ -29,7 +29,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Case:
-    """`theirs`: lm-eval's task file, below its folder of tasks; `ours`: our specification; `split`: which one it asks."""
+    """`theirs`: lm-eval's task file, below its folder of tasks; `ours`: our specification; `split`: what is asked."""
 
     name: str
     theirs: str
@@ -137,7 +137,7 @@ def _wheel() -> Path:
 
 
 def _task_folder(case: Case, wheel: Path, place: Path) -> Path:
-    """lm-eval's own task on rows of ours: they are written as JSON Lines, and a file includes the task and names them."""
+    """lm-eval's own task on rows of ours: written as JSON Lines, and named by a file that includes the task."""
     import lm_eval
 
     from matura.evaluate import rows, spec

@@ -194,7 +194,8 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     notes = _quantization(models)
     paper = _paper(config, inputs, planned, candidates, notes)
     scores = sitting.sit(paper, candidates, _shelf(draft))
-    results = _results(config, paper, scores, gates, notes)
+    found = _leaked(paper, inputs, notes)
+    results = {**_results(config, paper, scores, gates, notes), "contamination": found}
     write_json(draft.path / "results.json", results)
     _write_lines(draft.path / "items.jsonl", exam.lines(paper, scores))
     _write_harness(config, draft, paper, scores, results)
@@ -317,6 +318,29 @@ def _heldout(corpus: Artifact) -> list[Document]:
     if not found:
         raise MaturaError(f"the corpus {corpus.path} holds no held-out document with text to examine on")
     return found
+
+
+def _leaked(
+    paper: "Paper", inputs: dict[str, Artifact | RawInput], notes: list[str]
+) -> dict[str, Any] | None:
+    """Which items stand in the text that the model was trained on, as far as its corpora are still there."""
+    from dataclasses import asdict
+
+    from matura.evaluate import contamination, history
+
+    known = [one for name in ("model", "corpus") if isinstance(one := inputs.get(name), Artifact)]
+    corpora = [one for one in history.ancestors(known) if one.kind == "corpus"]
+    documents = (
+        document
+        for one in corpora
+        if "train.parquet" in one.record["files"]
+        for document in read_documents(one.file("train.parquet"))
+    )
+    found = contamination.search(paper.sections, documents)
+    if found is None:
+        return None
+    notes += contamination.notes(found, paper.sections)
+    return asdict(found)
 
 
 def _results(

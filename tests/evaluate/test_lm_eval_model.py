@@ -1,7 +1,6 @@
 """lm-evaluation-harness's own backend and ours on the same random weights: the same answers to the same requests."""
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pytest
