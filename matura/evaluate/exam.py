@@ -122,7 +122,7 @@ def _standing(
         "chance": grading.chance(section.task, section.items) if share and metric.name != "mc2" else None,
         "detectable": statistics.detectable(0.1, len(found)) if share else None,
         "published": [
-            one.model_dump() for one in section.task.published if metric.name.startswith(one.metric)
+            one.model_dump() for one in section.task.published if one.metric == metric.name.partition(".")[0]
         ],
     }
 

@@ -30,7 +30,8 @@ class Item:
 
     `contexts`: one for each choice, where they differ; empty: `context` for all. `gold` is the number of the right
     choice, `right` the numbers of all right ones where there are several. For kind=text `context` is the text; for
-    kind=continuation and kind=writing `choices` are the right texts. `group` is the part of the task it belongs to.
+    kind=continuation and kind=writing `choices` are the right texts. `group` is the part of the task it belongs to,
+    `question` the prompt without what stands before it.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Item:
     contexts: tuple[str, ...] = ()
     right: tuple[int, ...] = ()
     group: str = ""
+    question: str = ""
 
     @property
     def chance(self) -> float:
@@ -258,6 +260,7 @@ def _item(task: Task, question: perturb.Question, examples: Examples) -> Item:
         contexts if len(contexts) > 1 else (),
         question.right,
         question.group,
+        question.prompts[question.gold if len(contexts) > 1 else 0],
     )
 
 

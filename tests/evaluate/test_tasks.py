@@ -37,6 +37,7 @@ def test_arc_takes_the_label_not_the_number(wheel):
         tuple(ARC["choices"]["text"]),
         1,
         "arc_easy",
+        question="Question: What is water?\nAnswer:",
     )
     assert item.chance == pytest.approx(1 / 3)
 
@@ -70,7 +71,7 @@ ROWS = [{"q": f"q{n}", "a": f"a{n}", "b": f"b{n}", "gold": n % 2} for n in range
 
 def test_a_task_of_ones_own_is_a_file_of_rows_and_a_specification(tmp_path):
     first, *_ = tasks.load(task(**TWO), write(tmp_path, *ROWS))
-    assert first == Item("t-0", "Q: q0\nA:", ("a0", "b0"), 0, "t")
+    assert first == Item("t-0", "Q: q0\nA:", ("a0", "b0"), 0, "t", question="Q: q0\nA:")
 
 
 def test_an_answer_may_be_a_number_a_text_or_several(tmp_path):
