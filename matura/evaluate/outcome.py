@@ -12,6 +12,7 @@ from matura.core.files import atomic_write, write_json
 from matura.core.records import Document
 from matura.evaluate import contamination, exam, gates, harness, report
 from matura.evaluate.gates import Gate
+from matura.evaluate.panels import page, registry
 from matura.evaluate.report import Context
 from matura.evaluate.sitting import CHILD, PARENT, Paper, Scores
 
@@ -42,12 +43,15 @@ def results(
     compared = exam.metrics(paper, scores, settings.margins) if PARENT in scores.replies else []
     judged, reasons = gates.judge(compared, chosen, **draws)
     figures = {who: exam.standings(paper, scores, who, **draws) for who in scores.replies}
+    panels = registry.results(paper.sheets, scores.replies, **draws)
+    line = exam.line(judged) if judged else exam.line_of_one(figures[CHILD])
     return {
         "schema": 2,
-        "line": exam.line(judged) if judged else exam.line_of_one(figures[CHILD]),
+        "line": line or registry.line(panels),
         "gate": {"passed": not reasons, "reasons": reasons},
         "metrics": [one.as_dict() for one in judged],
         "tasks": figures,
+        "panels": panels,
         "gates": [asdict(gate) for gate in chosen],
         "kl": exam.divergence(scores.kl, **draws),
         "documents": exam.document_lines(paper, scores, exam.DOMAIN),
@@ -90,6 +94,8 @@ def write_harness(
 
 
 def write_report(folder: Path, found: Mapping[str, Any], context: Context) -> None:
-    """report.html."""
+    """report.html, and panels.html where there are panels."""
     with atomic_write(folder / "report.html") as temporary:
         temporary.write_text(report.render(found, context), encoding="utf-8")
+    if found["panels"]:
+        page.write(folder, found["panels"], context.model, context.parent, found["notes"])

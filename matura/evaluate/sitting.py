@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from matura.core.errors import MaturaError
 from matura.core.files import canonical_hash
@@ -15,6 +15,7 @@ from matura.core.metrics import progress
 from matura.core.records import Conversation
 from matura.evaluate import asking, grading, score, shelf
 from matura.evaluate.asking import Reader, Reply, Request
+from matura.evaluate.panels.sheet import Sheet
 from matura.evaluate.score import Advance, Bits, Tokenizer
 from matura.evaluate.shelf import Shelf
 from matura.evaluate.spec import Task
@@ -76,26 +77,21 @@ class Section:
         return [grading.requests(self.task, item) for item in self.items[start:end]]
 
 
-class Asks(Protocol):
-    """What can be asked: a section, or the sheet of a panel."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def items(self) -> Sequence[Any]: ...
-    def requests(self, start: int = 0, end: int | None = None) -> list[list[Request]]: ...
-
-
 @dataclass(frozen=True)
 class Paper:
     """Everything the candidates are asked. `sheets` are those of the panels."""
 
     window: int
     sections: Sequence[Section] = ()
-    sheets: Sequence[Asks] = ()
+    sheets: Sequence[Sheet] = ()
     conversations: Sequence[Conversation] = ()
     questions: Sequence[str] = ()
     answer_tokens: int = 48
+
+    @property
+    def parts(self) -> list[Section | Sheet]:
+        """Sections and sheets, in the order in which they are asked."""
+        return [*self.sections, *self.sheets]
 
 
 Replies = list[list[Reply]]
@@ -150,7 +146,7 @@ def _all_work(
 ) -> Iterator[_Work]:
     """In the order in which `_gathered` reads it."""
     for who, one in candidates.items():
-        for section in (*paper.sections, *paper.sheets):
+        for section in paper.parts:
             for start in range(0, len(section.items), CHUNK):
                 yield _chunk(paper, section, start, who, one, load)
         yield _answers(paper, who, one, load)
@@ -163,7 +159,7 @@ def _gathered(paper: Paper, candidates: Mapping[str, Candidate], values: Iterato
     answers: dict[str, list[str]] = {}
     for who in candidates:
         replies[who] = {}
-        for section in (*paper.sections, *paper.sheets):
+        for section in paper.parts:
             chunks = [next(values) for _ in range(0, len(section.items), CHUNK)]
             replies[who][section.name] = [
                 [shelf.unpack(reply) for reply in item] for chunk in chunks for item in chunk
@@ -174,7 +170,7 @@ def _gathered(paper: Paper, candidates: Mapping[str, Candidate], values: Iterato
 
 
 def _chunk(
-    paper: Paper, section: Asks, start: int, who: str, one: Candidate, load: Callable[[str], Any]
+    paper: Paper, section: Section | Sheet, start: int, who: str, one: Candidate, load: Callable[[str], Any]
 ) -> _Work:
     asked = section.requests(start, start + CHUNK)
     flat = [request for item in asked for request in item]

@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from matura.evaluate.panels.sheet import Sheet
     from matura.evaluate.report import Context
     from matura.evaluate.rows import Sources
+    from matura.evaluate.score import Tokenizer
     from matura.evaluate.shelf import Shelf
     from matura.evaluate.sitting import Candidate, Paper, Section
 
@@ -192,7 +192,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     numbers.
     """
     from matura.evaluate import exam, outcome, sitting
-    from matura.evaluate.panels import page, registry
+    from matura.evaluate.panels import registry
 
     began = time.monotonic()
     planned = _planned(config, inputs)
@@ -201,24 +201,18 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     models = {who: _artifact(inputs, name) for who, name in names.items()}
     candidates = {who: sitting.candidate(one.path, one.id) for who, one in models.items()}
     notes = _quantization(models)
-    sheets = _sheets(config, inputs, candidates)
-    paper = replace(_paper(config, inputs, planned, candidates, notes), sheets=sheets)
+    paper = _paper(config, inputs, planned, candidates, notes)
     scores = sitting.sit(paper, candidates, _shelf(draft))
     settings = outcome.Settings(
         exam.Margins(config.margins.bits, config.margins.accuracy), config.resamples, config.seed
     )
     results = outcome.results(paper, scores, gates, settings, notes, _trained_on(inputs))
-    results["panels"] = registry.results(sheets, scores.replies, resamples=config.resamples, seed=config.seed)
-    results["line"] = results["line"] or registry.line(results["panels"])
     write_json(draft.path / "results.json", results)
-    lines = [*exam.lines(paper, scores), *registry.lines(sheets, scores.replies)]
+    lines = [*exam.lines(paper, scores), *registry.lines(paper.sheets, scores.replies)]
     outcome.write_lines(draft.path / "items.jsonl", lines)
     outcome.write_harness(draft.path, paper, scores, results, settings, texts=config.samples == "texts")
     speed = _speed(config, models["child"], draft)
-    story = _story(config, inputs, draft, began)
-    outcome.write_report(draft.path, {**results, "speed": speed}, story)
-    if sheets:
-        page.write(draft.path, results["panels"], story.model, story.parent, notes)
+    outcome.write_report(draft.path, {**results, "speed": speed}, _story(config, inputs, draft, began))
     told = {
         one["name"]: {key: one[key] for key in ("parent", "child", "verdict")} for one in results["metrics"]
     }
@@ -324,36 +318,27 @@ def _paper(
         talks = paper.conversations(
             lambda: list(read_conversations(file)), candidates, config.texts.answers, notes
         )
+    window = min(config.window, *(one.context for one in candidates.values()))
     return Paper(
-        window=_window(config, candidates),
+        window=window,
         sections=sections,
+        sheets=_sheets(config, inputs, window, tokenizer),
         conversations=talks,
         questions=config.questions,
         answer_tokens=config.answer_tokens,
     )
 
 
-def _window(config: Config, candidates: "dict[str, Candidate]") -> int:
-    return min(config.window, *(one.context for one in candidates.values()))
-
-
 def _sheets(
-    config: Config, inputs: dict[str, Artifact | RawInput], candidates: "dict[str, Candidate]"
+    config: Config, inputs: dict[str, Artifact | RawInput], window: int, tokenizer: "Tokenizer"
 ) -> "list[Sheet]":
-    """What the panels ask."""
+    """What the panels ask. Raises ConfigError for what cannot be asked."""
     from matura.evaluate.panels import registry
     from matura.evaluate.panels.sheet import Room
 
-    folders = {name: one.path for name, one in inputs.items()}
-    tokenizer = next(iter(candidates.values())).tokenizer
-    room = Room(
-        _sources(inputs),
-        _window(config, candidates),
-        lambda text: len(tokenizer.encode(text)),
-        folders.get("corpus"),
-        folders.get("panels.memorisation.trained"),
-        folders.get("panels.toxicity.examples"),
-    )
+    names = ("corpus", "panels.memorisation.trained", "panels.toxicity.examples")
+    places = [inputs[name].path if name in inputs else None for name in names]
+    room = Room(_sources(inputs), window, lambda text: len(tokenizer.encode(text)), *places)
     return registry.sheets(config.panels, room)
 
 
