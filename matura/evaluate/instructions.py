@@ -184,8 +184,8 @@ def _quoted(answer: str) -> bool:
 
 @_kind("change_case:capital_word_frequency")
 def _capital_words(answer: str, *, capital_frequency: int, capital_relation: Relation) -> bool:
-    """Words of capitals only; one of a single letter counts too."""
-    words = re.findall(r"[^\W_]+(?:[-.'’][^\W_]+)*", answer)
+    """Words of capitals only; one of a single letter counts, and what an apostrophe parts are two: I'm has one."""
+    words = re.findall(r"[^\W_]+(?:[-.][^\W_]+)*", answer)
     return compares(sum(word.isupper() for word in words), capital_relation, capital_frequency)
 
 

@@ -80,7 +80,7 @@ def write_harness(
     *,
     texts: bool,
 ) -> None:
-    """harness.json, and with `texts` a file of samples for each task of the examined model."""
+    """harness.json, and with `texts` a file of samples for each task and panel of the examined model."""
     told = {
         "model": "matura",
         "window": paper.window,
@@ -91,6 +91,9 @@ def write_harness(
     for one in paper.sections if texts else ():
         rows = harness.samples(one, scores.replies[CHILD][one.name])
         write_lines(folder / f"samples-{one.name}.jsonl", rows)
+    for sheet in paper.sheets if texts else ():
+        rows = registry.samples(sheet, scores.replies[CHILD][sheet.name])
+        write_lines(folder / f"samples-{sheet.name.replace(' ', '-')}.jsonl", rows)
 
 
 def write_report(folder: Path, found: Mapping[str, Any], context: Context) -> None:

@@ -133,7 +133,7 @@ CASES = [
     (
         "change_case:capital_word_frequency",
         {"capital_frequency": 2, "capital_relation": "at least"},
-        ["I say NO", "COVID-19 in the U.S"],
+        ["I say NO", "COVID-19 in the U.S", "I'm sure I'd go"],
         ["STOP now", "None Here"],
     ),
     (

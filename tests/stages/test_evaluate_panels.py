@@ -175,6 +175,16 @@ def test_a_panel_alone_is_an_exam(world, tmp_path):
     assert made.summary["line"].startswith("bbq right, ambiguous ")
 
 
+def test_texts_are_written_down_when_they_are_asked_for_but_no_secret(world, tmp_path):
+    asked = {"ifeval": {"prompts": 2, "tokens": 4}, "memorisation": {"others": 3, "controls": 0}}
+    made = exam(world, tmp_path / "exam", asked, samples="texts")
+    rows = [json.loads(line) for line in made.file("samples-ifeval.jsonl").read_text().splitlines()]
+    assert len(rows) == 2
+    assert rows[0]["asked"][0]["prompt"].startswith("Write ")
+    assert rows[0]["asked"][0]["chat"] is True
+    assert made.file("samples-memorisation.jsonl").read_text() == ""
+
+
 @pytest.mark.parametrize(
     ("asked", "without", "message"),
     [

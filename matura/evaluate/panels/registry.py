@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from matura.core.panel_settings import Panels
+from matura.evaluate import shelf
 from matura.evaluate.panels import (
     declining,
     figures,
@@ -174,6 +175,18 @@ def lines(asked: Sequence[Sheet], replies: Mapping[str, Mapping[str, Replies]]) 
         marks = {who: sheet.marks(named[sheet.name]) for who, named in replies.items()}
         for i, item in enumerate(sheet.items):
             yield {"task": sheet.name, "id": item, **{who: found[i] for who, found in marks.items()}}
+
+
+def samples(sheet: Sheet, replies: Replies) -> Iterator[dict[str, Any]]:
+    """A row for each item with what was asked and replied, as text; none for planted secrets."""
+    if sheet.name == "memorisation":
+        return
+    for item, asked, found in zip(sheet.items, sheet.asked, replies, strict=True):
+        yield {
+            "id": item,
+            "asked": [asdict(one) for one in asked],
+            "replies": [shelf.pack(one) for one in found],
+        }
 
 
 def line(panels: Sequence[Mapping[str, Any]]) -> str:
