@@ -12,7 +12,7 @@ from matura.core.files import atomic_write, write_json
 from matura.core.records import Document
 from matura.evaluate import contamination, exam, gates, harness, report
 from matura.evaluate.gates import Gate
-from matura.evaluate.panels import page, registry
+from matura.evaluate.panels import gated, page, registry
 from matura.evaluate.report import Context
 from matura.evaluate.sitting import CHILD, PARENT, Paper, Scores
 
@@ -40,7 +40,10 @@ def results(
     if found is not None:
         notes += contamination.notes(found, paper.sections)
     draws = {"resamples": settings.resamples, "seed": settings.seed}
-    compared = exam.metrics(paper, scores, settings.margins) if PARENT in scores.replies else []
+    compared = []
+    if PARENT in scores.replies:
+        compared = exam.metrics(paper, scores, settings.margins)
+        compared += gated.metrics(paper.sheets, scores.replies, settings.margins.accuracy)
     judged, reasons = gates.judge(compared, chosen, **draws)
     figures = {who: exam.standings(paper, scores, who, **draws) for who in scores.replies}
     panels = registry.results(paper.sheets, scores.replies, **draws)

@@ -192,11 +192,11 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     numbers.
     """
     from matura.evaluate import exam, outcome, sitting
-    from matura.evaluate.panels import registry
+    from matura.evaluate.panels import gated, registry
 
     began = time.monotonic()
     planned = _planned(config, inputs)
-    gates = _gates(config, exam.metric_names(planned))
+    gates = _gates(config, [*exam.metric_names(planned), *gated.metric_names(config.panels)])
     names = {"child": "model"} if config.parent is None else {"parent": "parent", "child": "model"}
     models = {who: _artifact(inputs, name) for who, name in names.items()}
     candidates = {who: sitting.candidate(one.path, one.id) for who, one in models.items()}

@@ -79,10 +79,12 @@ def world(tmp_path_factory, folder):
 
 
 def exam(world, out, panels, **settings):
-    inputs = dict(world)
-    trained = inputs.get("panels.memorisation.trained")
-    if trained is not None and "memorisation" in panels:
-        panels = {**panels, "memorisation": {**panels["memorisation"], "trained": str(trained.path)}}
+    panels = json.loads(json.dumps(panels))
+    inputs = {name: one for name, one in world.items() if "." not in name or name.split(".")[1] in panels}
+    for name, one in inputs.items():
+        if "." in name:  # an input of a panel
+            _, panel, setting = name.split(".")
+            panels[panel][setting] = str(one.path)
     values = {name: str(one.path) for name, one in inputs.items() if "." not in name}
     quick = {"exams": None, "questions": [], "resamples": 1000, "texts": {"document_tokens": 16}}
     config = parse(evaluate.Config, {**values, **quick, "panels": panels, **settings}, "test")
@@ -167,6 +169,34 @@ def test_another_model_is_told_apart(world, tmp_path):
     made = exam({**world, "parent": parent}, tmp_path / "exam", {"memorisation": {"others": 7}}, gates=[])
     differences = [one["difference"] for one in panels(made)["memorisation"]["figures"]]
     assert any(differences)
+
+
+def test_gates_can_be_about_panels(world, tmp_path):
+    both = {**world, "parent": write_model(tmp_path / "parent", network())}
+    gates = [{"metric": "ifeval.*"}, {"metric": "bbq.right_ambiguous", "fail_on": "not improved"}]
+    made = exam(
+        both, tmp_path / "exam", {"ifeval": {"prompts": 4, "tokens": 2}, "bias": {"bbq": 99}}, gates=gates
+    )
+    assert made.summary["gate"]["passed"] is False
+    (reason,) = made.summary["gate"]["reasons"]
+    assert reason.startswith("bbq.right_ambiguous")
+    names = [one["name"] for one in json.loads(made.file("results.json").read_text())["metrics"]]
+    assert "ifeval.instruction_loose" in names
+    with pytest.raises(ConfigError, match="ifeval"):
+        exam(both, tmp_path / "other", {"bias": {"bbq": 4}}, gates=gates)
+
+
+def test_a_classifier_is_learned_from_examples(world, tmp_path):
+    path = tmp_path / "examples.jsonl"
+    labels = {"awful": 1, "fine": 0}
+    examples = [{"text": f"{word} {n}", "label": label} for n in range(20) for word, label in labels.items()]
+    made_rows.write_lines(path, examples)
+    given = {"model": world["model"], "panels.toxicity.examples": raw_input(path)}
+    asked = {"toxicity": {"prompts": 3, "samples": 1, "tokens": 2, "score": "learned"}}
+    made = exam(given, tmp_path / "exam", asked)
+    assert 0 <= rows(made, "toxicity")["worst of 1", ""]["value"] <= 1
+    config = parse(evaluate.Config, {"model": "m", "panels": {"toxicity": {"examples": str(path)}}}, "test")
+    assert evaluate.raw_input(config, "panels.toxicity.examples") == path
 
 
 def test_a_panel_alone_is_an_exam(world, tmp_path):
