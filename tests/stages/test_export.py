@@ -191,6 +191,7 @@ def test_an_export_is_copied_out_and_nothing_is_overwritten(tmp_path: Path) -> N
     place = tmp_path / "elsewhere" / "mine"
     written = export.copy_to(made, place)
     assert sorted(path.name for path in written) == [
+        "README.md",
         "config.json",
         "generation_config.json",
         "model.safetensors",
