@@ -80,11 +80,3 @@ def copies(secrets: Iterable[Canary], texts: Iterable[str]) -> Mapping[str, int]
             for secret in known:
                 found[secret] += text.count(secret)
     return found
-
-
-def by_rate(rates: Sequence[int], values: Sequence[float]) -> dict[int, list[float]]:
-    """Values of secrets (exposures, or 1.0 for one that was extracted), by how often the secret was planted."""
-    grouped: dict[int, list[float]] = {rate: [] for rate in sorted(set(rates))}
-    for rate, value in zip(rates, values, strict=True):
-        grouped[rate].append(value)
-    return grouped

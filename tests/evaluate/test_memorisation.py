@@ -78,7 +78,3 @@ def test_secrets_that_nobody_planted_are_the_control(secrets):
     assert json.dumps([one.secret for one in control]) == json.dumps(
         [one.secret for one in canary.unplanted(3, seed=2)]
     )
-
-
-def test_values_by_rate():
-    assert memorisation.by_rate([4, 1, 4, 0], [2.0, 1.0, 3.0, 5.0]) == {0: [5.0], 1: [1.0], 4: [2.0, 3.0]}

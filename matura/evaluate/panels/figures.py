@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from matura.evaluate import statistics
 
 Unit = Literal["share", "score", "difference", "lean", "bits", "count"]
+K = TypeVar("K", str, int)
 Z = 1.959964  # of the normal distribution, for 95%
 
 
@@ -55,6 +56,14 @@ def shares(name: str, by_part: Mapping[Any, Sequence[float]], **rest: Any) -> li
     whole = [value for values in by_part.values() for value in values]
     parts = [Figure(name, values, part=str(part), **rest) for part, values in by_part.items()]
     return [Figure(name, whole, **rest), *parts] if len(parts) > 1 else [Figure(name, whole, **rest)]
+
+
+def grouped(keys: Sequence[K], values: Sequence[float]) -> dict[K, list[float]]:
+    """The values under each key, keys in order."""
+    found: dict[K, list[float]] = {key: [] for key in sorted(set(keys))}
+    for key, value in zip(keys, values, strict=True):
+        found[key].append(value)
+    return found
 
 
 def row(figure: Figure | Combined, *, resamples: int, seed: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from matura.core.records import read_documents
 from matura.data import canary
 from matura.evaluate import memorisation
 from matura.evaluate.asking import Write
-from matura.evaluate.panels.figures import Figure
+from matura.evaluate.panels.figures import Figure, grouped
 from matura.evaluate.panels.sheet import Figures, Replies, Room, Sheet, choices, scored, written
 
 
@@ -39,8 +39,8 @@ def sheet(settings: Memorisation, room: Room) -> Sheet | None:
 
     def figures(replies: Replies) -> Figures:
         rates = [probe.rate for probe in probes]
-        bits = memorisation.by_rate(rates, exposures(replies))
-        done = memorisation.by_rate(rates, extracted(replies))
+        bits = grouped(rates, exposures(replies))
+        done = grouped(rates, extracted(replies))
         return [*_of_rates(bits, done), *_copies_left(secrets, left)]
 
     return Sheet(
@@ -78,7 +78,7 @@ def _copies(room: Room, secrets: Sequence[canary.Canary]) -> dict[str, int] | No
 def _copies_left(secrets: Sequence[canary.Canary], left: dict[str, int] | None) -> Figures:
     if left is None:
         return []
-    counts = memorisation.by_rate([one.rate for one in secrets], [float(left[one.secret]) for one in secrets])
+    counts = grouped([one.rate for one in secrets], [float(left[one.secret]) for one in secrets])
     return [
         Figure("copies in what was trained on", values, unit="count", part=f"planted {rate} times")
         for rate, values in counts.items()

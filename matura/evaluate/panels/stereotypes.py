@@ -12,7 +12,7 @@ from matura.core.panel_settings import Stereotypes
 from matura.evaluate import bias, rows
 from matura.evaluate.asking import Score
 from matura.evaluate.panels import sheet as sheets
-from matura.evaluate.panels.figures import Combined, Figure, shares
+from matura.evaluate.panels.figures import Combined, Figure, grouped, shares
 from matura.evaluate.panels.sheet import Figures, Replies, Room, Sheet, choices, likeliest, scored
 from matura.evaluate.tasks import select
 
@@ -33,7 +33,7 @@ def crows_pairs(settings: Stereotypes, room: Room) -> Sheet | None:
 
     def figures(replies: Replies) -> Figures:
         values, _ = bias.preference(*zip(*logprobs(replies), strict=True))
-        return [*shares("preference", _grouped([one.group for one in pairs], values), neutral=0.5)]
+        return [*shares("preference", grouped([one.group for one in pairs], values), neutral=0.5)]
 
     return Sheet(
         "crows_pairs",
@@ -57,7 +57,7 @@ def stereoset(settings: Stereotypes, room: Room) -> Sheet | None:
         stereotype, anti, unrelated = zip(*logprobs(replies), strict=True)
         lms = Figure("language model", bias.language_model_score(stereotype, anti, unrelated)[0], neutral=0.5)
         values, _ = bias.preference(stereotype, anti)
-        preference = shares("preference", _grouped([one.group for one in triples], values), neutral=0.5)
+        preference = shares("preference", grouped([one.group for one in triples], values), neutral=0.5)
         return [lms, *preference, Combined("icat", (lms, preference[0]), bias.idealized)]
 
     return Sheet(
@@ -99,7 +99,7 @@ def winobias(settings: Stereotypes, room: Room) -> Sheet | None:
         found: Figures = [
             Figure("right, as stereotypes expect", list(pro.values()), neutral=0.5),
             Figure("right, against stereotypes", list(anti.values()), neutral=0.5),
-            *shares("gap", _grouped(kinds, gaps), unit="difference", neutral=0.0),
+            *shares("gap", grouped(kinds, gaps), unit="difference", neutral=0.0),
         ]
         told = [scored(one)[4:] for one in replies]
         both = [(one[0].logprob, one[1].logprob) for one in told if one]
@@ -213,13 +213,6 @@ def _by_category(questions: Sequence[bias.Question], answers: Sequence[int]) -> 
         values, _ = bias.bias_score([q for q, _ in pairs], [a for _, a in pairs], "ambig")
         words = bias.CONDITIONS["ambig"]
         found.append(Figure(f"bias, {words}", values, unit="lean", neutral=0.0, part=category))
-    return found
-
-
-def _grouped(groups: Sequence[str], values: Sequence[float]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {group: [] for group in sorted(set(groups))}
-    for group, value in zip(groups, values, strict=True):
-        found[group].append(value)
     return found
 
 

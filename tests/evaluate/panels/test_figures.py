@@ -1,6 +1,15 @@
 import pytest
 
-from matura.evaluate.panels.figures import Combined, Figure, agresti_min, compared, row, shares, wilson
+from matura.evaluate.panels.figures import (
+    Combined,
+    Figure,
+    agresti_min,
+    compared,
+    grouped,
+    row,
+    shares,
+    wilson,
+)
 
 DRAWS = {"resamples": 1000, "seed": 0}
 
@@ -85,3 +94,7 @@ def test_none_of_several_each_is_not_called_certain_either():
     every = row(Figure("x", [3.0] * 24, [3.0] * 24), **DRAWS)
     assert (none["value"], none["low"], every["value"], every["high"]) == (0, 0, 1, 1)
     assert none["high"] == pytest.approx(0.138, abs=1e-3) == 1 - every["low"]
+
+
+def test_values_are_grouped_by_key():
+    assert grouped([4, 1, 4, 0], [2.0, 1.0, 3.0, 5.0]) == {0: [5.0], 1: [1.0], 4: [2.0, 3.0]}
