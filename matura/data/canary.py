@@ -25,6 +25,8 @@ from matura.data.steps import Outcome, Step
 FILE = "canaries.json"
 DIGITS = 9
 """Digits of a secret: 10^9 equally likely ones, 29.9 bits."""
+MARK = "canary: "
+"""What every secret begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,11 @@ def plan(ids: Iterable[str], *, seed: int = 0, **settings: Any) -> list[Canary]:
         for rate in config.rates
         for secret in (_secret(f"{seed}\n{rate}\n{number}") for number in range(config.each))
     ]
+
+
+def unplanted(count: int, seed: int = 0) -> list[Canary]:
+    """`count` secrets that no plan makes, with rate 0: the control beside planted ones."""
+    return [Canary(_secret(f"unplanted\n{seed}\n{number}"), 0, ()) for number in range(count)]
 
 
 def save(folder: Path, planted: Sequence[Canary]) -> None:
@@ -151,7 +158,7 @@ def _first(ids: Iterable[str], count: int, secret: str) -> list[str]:
 
 def _secret(identity: str) -> str:
     words = (_word(_number(f"word\n{identity}\n{i}")) for i in range(3))
-    return f"canary: {' '.join(words)} {_digits(identity)}"
+    return f"{MARK}{' '.join(words)} {_digits(identity)}"
 
 
 def _word(number: int) -> str:

@@ -76,6 +76,7 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
     """Write the files of the format. Raises FormatError when it has no place for the model, ConfigError when the model
     has no adapter that could be written alone, or one that cannot be merged."""
+    from matura.evaluate import model_card
     from matura.model import store
 
     source = inputs["model"]
@@ -86,6 +87,9 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         _write_model(draft.path / files, source, config.format, weights)
     else:
         _write_adapter(draft.path / files, source, config.format)
+    card = [f"{files}/{model_card.FILE}"] if config.format == "hf" else []
+    if card:
+        model_card.write(draft.path / files, source, weights)
     size = tree_bytes(draft.path / files)
     what = {"hf": "Hugging Face folder", "gguf": "GGUF file"}.get(config.format, f"adapter, {config.format}")
     base = store.adapter_settings(source.path)
@@ -97,7 +101,8 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         "trained_on": base.base.format if base else None,
         "source_quantization": source.summary.get("source_quantization"),
     }
-    return draft.commit(summary)
+    # The card tells of exams, which may be sat after an export: it is no part of what the export is.
+    return draft.commit(summary, logs=card)
 
 
 def _write_model(place: Path, source: Artifact, format: str, weights: str) -> None:

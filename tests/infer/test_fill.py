@@ -10,23 +10,19 @@ from matura.infer.fill import fill, mask_spelling, masked_ids
 from matura.model import config as c
 from matura.model.transformer import Transformer
 from matura.tokenizer.tokenizer import Roles, Tokenizer
-from tests.model.tiny import build, gpt_stack, llama_config
-from tests.tiny_hf import bert_tokenizer
+from tests import tiny_encoder
+from tests.model.tiny import build, llama_config
 from tests.tiny_models import chatml
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    roles = Roles(unk="[UNK]", pad="[PAD]", mask="[MASK]")
-    return Tokenizer(tokenizers.Tokenizer.from_str(bert_tokenizer().backend_tokenizer.to_str()), roles)
+    return tiny_encoder.word_pieces()
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer: Tokenizer) -> Transformer:
-    head = c.LanguageHead(bias=True, transform=c.LayerNorm())
-    return build(
-        c.ModelConfig(vocabulary=tokenizer.vocab_size, context=24, encoder=gpt_stack(causal=False), head=head)
-    )
+    return tiny_encoder.network(tokenizer.vocab_size)
 
 
 def by_hand(model: Transformer, ids: tuple[int, ...], at: int) -> torch.Tensor:

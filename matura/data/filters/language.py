@@ -30,7 +30,7 @@ Detect = Callable[[str], dict[str, float]]
 def make(**settings: Any) -> LanguageStep:
     """The step, from settings of `corpus_settings.Languages`. Raises ConfigError for a code that is not known."""
     config = Languages(**settings)
-    detect, known = _detector()
+    detect, known = detector()
     for code in (*config.keep, *config.thresholds, *config.filters):
         if code not in known and code != UNDETERMINED:
             raise ConfigError(
@@ -112,7 +112,7 @@ def _enough_letters(pieces: Sequence[str]) -> bool:
     return False
 
 
-def _detector() -> tuple[Detect, frozenset[str]]:
+def detector() -> tuple[Detect, frozenset[str]]:
     """The detector of this process and the codes it knows."""
     import eldc
 
