@@ -16,6 +16,7 @@ NAMES = {
     "dedup_recall": "near duplicates at known Jaccard: recall, and drops that should not be",
     "dedup_scale": "deduplication of 10 thousand to a million documents: time by document and peak memory",
     "parity": "the same logits, answers, perplexity and chat ids as transformers on the same weights",
+    "lm_eval_parity": "lm-evaluation-harness on the same weights: its Hugging Face backend beside ours, and the time",
     "objectives": "masks filled beside a trigram model; numbers to words and back beside a model that copies",
     "speed_train": "LoRA and full tuning beside transformers + peft: tokens/s and peak memory",
     "learning": "bits per byte after the same minutes of training as nanoGPT and transformers (--text, --nanogpt)",

@@ -1,19 +1,21 @@
-"""From raw scores of two models to metrics, results and the line that sums them up."""
+"""From replies of the candidates to marks, metrics of the two models, figures of each, and the line that sums up."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matura.evaluate import gates, statistics
-from matura.evaluate.gates import Judged, Metric
-from matura.evaluate.score import Answer, Bits, answer
-from matura.evaluate.sitting import CHILD, PARENT, Paper, Scores
-from matura.evaluate.tasks import Item
+from matura.evaluate import gates, grading, statistics
+from matura.evaluate.gates import Judged
+from matura.evaluate.gates import Metric as Compared
+from matura.evaluate.grading import Mark, Metric
+from matura.evaluate.sitting import CHILD, PARENT, Paper, Replies, Scores, Section, bits
 
-Choices = Sequence[Sequence[tuple[float, int]]]
 GENERAL, DOMAIN, CONTROL = "general", "domain", "control"
+GENERAL_METRICS = ("gold_bpb", "acc_norm")
+"""What the tasks of the panel are summed up by."""
 
 
 @dataclass(frozen=True)
@@ -24,60 +26,105 @@ class Margins:
     accuracy: float = gates.ACCURACY_MARGIN
 
 
-def metric_names(panel: Sequence[str], texts: Sequence[str]) -> list[str]:
-    """Names of the metrics of an exam with these tasks and kinds of text: what gates can be about."""
-    names = [f"{kind}.bpb" for kind in texts]
-    for task in [GENERAL, *panel] if panel else []:
-        names += [f"{task}.gold_bpb", f"{task}.acc_norm", *([f"{task}.acc"] if task != GENERAL else [])]
+def metric_names(sections: Sequence[Section]) -> list[str]:
+    """Names of the metrics that models are compared by: what gates can be about."""
+    texts = [one for one in sections if one.role in (DOMAIN, CONTROL)]
+    names = [f"{one.name}.bpb" for one in texts]
+    if any(one.role == "panel" for one in sections):
+        names += [f"{GENERAL}.{name}" for name in GENERAL_METRICS]
+    for one in sections:
+        if one not in texts:
+            names += [f"{one.name}.{metric.name}" for metric in _comparable(one)]
     return names
 
 
-def text_metric(kind: str, parent: Sequence[Bits], child: Sequence[Bits], margins: Margins) -> Metric:
-    """Bits per byte of documents, an item each. Both models are charged for the same bytes."""
-    return gates.bits_per_byte(
-        f"{kind}.bpb",
-        [one.bits for one in parent],
-        [one.bits for one in child],
-        [one.bytes for one in parent],
-        margins.bits,
-    )
+def _comparable(section: Section) -> list[Metric]:
+    return [metric for metric in grading.metrics(section.task) if metric.unit != "perplexity"]
 
 
-def panel_metrics(
-    items: Sequence[Item], parent: Choices, child: Choices, margins: Margins
-) -> Iterator[Metric]:
-    """Right answers and their bits, over all tasks together and for each task."""
-    answers = [
-        (item, answer(item, p), answer(item, c)) for item, p, c in zip(items, parent, child, strict=True)
+def marks(section: Section, metric: Metric, replies: Replies) -> list[Mark]:
+    """What a metric makes of a model's replies, item by item."""
+    return [metric.mark(section.task, item, one) for item, one in zip(section.items, replies, strict=True)]
+
+
+def metrics(paper: Paper, scores: Scores, margins: Margins) -> list[Compared]:
+    """All metrics by which the two models are compared, in the order of `metric_names`."""
+    texts = [one for one in paper.sections if one.role in (DOMAIN, CONTROL)]
+    panel = [one for one in paper.sections if one.role == "panel"]
+    found = [_compared(f"{one.name}.bpb", [one], grading.METRICS["bpb"], scores, margins) for one in texts]
+    for name in GENERAL_METRICS if panel else ():
+        metric = grading.METRICS[name]
+        found.append(_compared(f"{GENERAL}.{name}", panel, metric, scores, margins))
+    for one in paper.sections:
+        if one not in texts:
+            found += [
+                _compared(f"{one.name}.{metric.name}", [one], metric, scores, margins)
+                for metric in _comparable(one)
+            ]
+    return found
+
+
+def _compared(
+    name: str, sections: Sequence[Section], metric: Metric, scores: Scores, margins: Margins
+) -> Compared:
+    both = [
+        [mark for one in sections for mark in marks(one, metric, scores.replies[who][one.name])]
+        for who in (PARENT, CHILD)
     ]
-    tasks = list(dict.fromkeys(item.task for item in items))
-    for task in [GENERAL, *tasks] if tasks else []:
-        chosen = [one for one in answers if task in (GENERAL, one[0].task)]
-        yield from _task_metrics(task, chosen, margins)
+    parent, child = ([mark.value for mark in found] for found in both)
+    if metric.unit == "bits":
+        return gates.bits_per_byte(name, parent, child, [int(mark.weight) for mark in both[0]], margins.bits)
+    return gates.accuracy(name, parent, child, _chance(sections), margins.accuracy)
 
 
-def _task_metrics(
-    task: str, answers: Sequence[tuple[Item, Answer, Answer]], margins: Margins
-) -> Iterator[Metric]:
-    items = [item for item, _, _ in answers]
-    parent, child = [p for _, p, _ in answers], [c for _, _, c in answers]
-    chance = sum(item.chance for item in items) / len(items)
-    yield gates.bits_per_byte(
-        f"{task}.gold_bpb",
-        [one.gold_bits for one in parent],
-        [one.gold_bits for one in child],
-        [one.gold_bytes for one in parent],
-        margins.bits,
+def _chance(sections: Sequence[Section]) -> float | None:
+    """Of several tasks together, each by its number of items."""
+    found = [(grading.chance(one.task, one.items), len(one.items)) for one in sections]
+    if any(value is None for value, _ in found):
+        return None
+    return sum((value or 0.0) * count for value, count in found) / sum(count for _, count in found)
+
+
+def standings(paper: Paper, scores: Scores, who: str, *, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """The figures of one model alone: a row for each task and metric, with its 95% interval over items.
+
+    `detectable`: the change of a share that this many items can see, if one answer in ten differs between two models
+    (see `statistics.detectable`). `published`: figures of others for that metric.
+    """
+    rows = []
+    for section in paper.sections:
+        for metric in grading.metrics(section.task):
+            found = marks(section, metric, scores.replies[who][section.name])
+            rows.append(_standing(section, metric, found, resamples, seed))
+    return rows
+
+
+def _standing(
+    section: Section, metric: Metric, found: Sequence[Mark], resamples: int, seed: int
+) -> dict[str, Any]:
+    value, samples = statistics.mean(
+        [mark.value for mark in found], [mark.weight for mark in found], resamples=resamples, seed=seed
     )
-    kinds = ("right_norm", "right") if task != GENERAL else ("right_norm",)
-    for kind in kinds:
-        yield gates.accuracy(
-            f"{task}.{'acc_norm' if kind == 'right_norm' else 'acc'}",
-            [getattr(one, kind) for one in parent],
-            [getattr(one, kind) for one in child],
-            chance,
-            margins.accuracy,
-        )
+    shown = math.exp if metric.unit == "perplexity" else float
+    low, high = statistics.interval(samples)
+    share = metric.unit == "share"
+    return {
+        "task": section.name,
+        "metric": metric.name,
+        "unit": metric.unit,
+        "better": metric.better,
+        "value": shown(value),
+        "low": shown(low),
+        "high": shown(high),
+        "stderr": float(samples.std()) if metric.unit != "perplexity" else None,
+        "items": len(found),
+        "shots": section.task.shots.count,
+        "chance": grading.chance(section.task, section.items) if share and metric.name != "mc2" else None,
+        "detectable": statistics.detectable(0.1, len(found)) if share else None,
+        "published": [
+            one.model_dump() for one in section.task.published if one.metric == metric.name.partition(".")[0]
+        ],
+    }
 
 
 def divergence(values: Sequence[tuple[float, int]], *, resamples: int, seed: int) -> dict[str, Any] | None:
@@ -93,55 +140,57 @@ def divergence(values: Sequence[tuple[float, int]], *, resamples: int, seed: int
     return {"mean": mean, "low": low, "high": high, "conversations": len(scored), "tokens": tokens}
 
 
-def metrics(paper: Paper, scores: Scores, margins: Margins) -> list[Metric]:
-    """All metrics of an exam, in the order of `metric_names`."""
-    found = [text_metric(kind, who[PARENT], who[CHILD], margins) for kind, who in scores.texts.items()]
-    return [*found, *panel_metrics(paper.items, scores.choices[PARENT], scores.choices[CHILD], margins)]
-
-
 def lines(paper: Paper, scores: Scores) -> Iterator[dict[str, Any]]:
-    """A row for each question, document and answer: ids and scores of both models, no texts."""
-    pairs = zip(paper.items, scores.choices[PARENT], scores.choices[CHILD], strict=True)
-    for item, parent, child in pairs:
-        yield {
-            "task": item.task,
-            "id": item.id,
-            "gold": item.gold,
-            "bytes": [size for _, size in parent],
-            "parent_logprobs": [value for value, _ in parent],
-            "child_logprobs": [value for value, _ in child],
-        }
-    for kind in paper.texts:
-        yield from document_lines(paper, scores, kind)
+    """A row for each item and answer: ids, marks and scores of the models, no texts."""
+    for section in paper.sections:
+        if section.role in (DOMAIN, CONTROL) and PARENT in scores.replies:
+            yield from document_lines(paper, scores, section.name)
+        else:
+            yield from _item_lines(section, scores)
     for one, (total, tokens) in zip(paper.conversations, scores.kl, strict=True):
         yield {"task": "kl", "id": one.id, "nats": total, "tokens": tokens}
 
 
-def document_lines(paper: Paper, scores: Scores, kind: str) -> list[dict[str, Any]]:
-    """A row for each document of a kind: what both models paid for the same bytes."""
-    if kind not in paper.texts:
+def _item_lines(section: Section, scores: Scores) -> Iterator[dict[str, Any]]:
+    known = grading.metrics(section.task)
+    for i, item in enumerate(section.items):
+        row: dict[str, Any] = {"task": section.name, "id": item.id}
+        if section.task.kind == "choices":
+            row["gold"] = item.gold
+            asked = grading.requests(section.task, item)
+            row["bytes"] = [len(one.continuation.encode()) for one in asked if hasattr(one, "continuation")]
+        for who in scores.replies:
+            replies = scores.replies[who][section.name][i]
+            logprobs = [one.logprob for one in replies if isinstance(one, grading.Scored)]
+            if logprobs:
+                row[f"{who}_logprobs"] = logprobs
+            row[who] = {metric.name: metric.mark(section.task, item, replies).value for metric in known}
+        yield row
+
+
+def document_lines(paper: Paper, scores: Scores, name: str) -> list[dict[str, Any]]:
+    """A row for each document of a section: what both models paid for the same bytes."""
+    section = next((one for one in paper.sections if one.name == name), None)
+    if section is None or PARENT not in scores.replies:
         return []
-    who = scores.texts[kind]
+    parent, child = (bits(scores.replies[who][name]) for who in (PARENT, CHILD))
     return [
         {
-            "task": kind,
-            "id": document.id,
-            "name": document.source if kind == DOMAIN else document.id,
+            "task": name,
+            "id": item.id,
+            "name": item.group or item.id,
             "bytes": p.bytes,
             "tokens": p.tokens,
             "parent_bits": p.bits,
             "child_bits": c.bits,
         }
-        for document, p, c in zip(paper.texts[kind], who[PARENT], who[CHILD], strict=True)
+        for item, p, c in zip(section.items, parent, child, strict=True)
     ]
 
 
 def asked(paper: Paper) -> dict[str, list[str]]:
-    """The ids of everything that was asked, by task."""
-    ids: dict[str, list[str]] = {}
-    for item in paper.items:
-        ids.setdefault(item.task, []).append(item.id)
-    ids |= {kind: [document.id for document in texts] for kind, texts in paper.texts.items()}
+    """The ids of everything that was asked, by section."""
+    ids = {section.name: [item.id for item in section.items] for section in paper.sections}
     return {**ids, "kl": [one.id for one in paper.conversations]} if paper.conversations else ids
 
 
@@ -153,12 +202,22 @@ def line(judged: Sequence[Judged]) -> str:
         if name in found:
             one = found[name]
             parts.append(f"{words} {one.parent:.3f} -> {one.child:.3f} bits per byte ({_change(one)})")
-    bits, right = found.get(f"{GENERAL}.gold_bpb"), found.get(f"{GENERAL}.acc_norm")
-    if bits:
-        parts.append(f"general ability {bits.verdict} ({_change(bits)} on right answers)")
+    gold, right = found.get(f"{GENERAL}.gold_bpb"), found.get(f"{GENERAL}.acc_norm")
+    if gold:
+        parts.append(f"general ability {gold.verdict} ({_change(gold)} on right answers)")
     if right:
         parts.append(f"{right.parent:.0%} -> {right.child:.0%} right of {right.items}: {right.verdict}")
+    if not parts:
+        parts = [f"{one.name} {one.parent:.3f} -> {one.child:.3f}: {one.verdict}" for one in judged[:3]]
     return "; ".join(parts)
+
+
+def line_of_one(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The figures of one model alone in one line: the first metric of each of the first tasks."""
+    firsts = {row["task"]: row for row in reversed(rows)}
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    parts = [f"{name} {firsts[name]['metric']} {firsts[name]['value']:.3f}" for name in tasks[:4]]
+    return "; ".join(parts) + (f"; {len(tasks) - 4} more" if len(tasks) > 4 else "")
 
 
 def _change(one: Judged) -> str:

@@ -74,7 +74,7 @@ def accuracy(
     name: str,
     parent: Sequence[bool | float],
     child: Sequence[bool | float],
-    chance: float,
+    chance: float | None,
     margin: float = ACCURACY_MARGIN,
 ) -> Metric:
     """Share of right answers of both models: higher is better, the margin is absolute."""
@@ -109,7 +109,8 @@ class Gate:
 @dataclass(frozen=True)
 class Judged:
     """A metric with its verdict. `gain` and `low`..`high` are positive where the child is better; `level` is
-    the interval's confidence, `p` Holm's p-value for a gated metric and the plain one otherwise."""
+    the interval's confidence, `p` Holm's p-value for a gated metric and the plain one otherwise. `detectable` is the
+    power: the change that these items see in four exams of five; None where all items agree."""
 
     name: str
     verdict: Verdict
@@ -128,6 +129,7 @@ class Judged:
     gated: bool
     chance: float | None = None
     why: str = ""
+    detectable: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -246,7 +248,17 @@ def _verdict(metric: Metric, pair: Paired, test: _Test) -> Judged:
         gated=test.gated,
         chance=metric.chance,
         why=why,
+        detectable=_detectable(metric, pair),
     )
+
+
+def _detectable(metric: Metric, pair: Paired) -> float | None:
+    """In the metric's own unit. Of right-or-wrong answers, up to 3/n may differ where none was seen to."""
+    if metric.weights is None and not metric.relative:
+        changed = sum((c - p) ** 2 for p, c in zip(metric.parent, metric.child, strict=True)) / pair.items
+        return statistics.detectable(max(changed, min(1.0, 3 / pair.items)), pair.items)
+    spread = float(pair.difference_samples.std())
+    return statistics.POWER * spread if spread else None
 
 
 def _decide(metric: Metric, pair: Paired, low: float, high: float, margin: float) -> tuple[Verdict, str]:

@@ -56,8 +56,8 @@ def text(model: Any, format: Any, whole: str, *, window: int | None = None) -> L
 def continuation(
     model: Any, format: Any, before: str, after: str, *, window: int | None = None
 ) -> Likelihood:
-    """`after`, given what stands `before` it. The two are encoded together, so put the space between them at the start
-    of `after`.
+    """`after`, given what stands `before` it. The two are encoded together; white space at the end of `before` is
+    scored with `after`.
 
     What does not fit into the window loses the beginning of `before`; an `after` that is longer by itself is scored in
     windows. With an encoder, it reads `before`, and `after` is scored with the token that ends it. Raises MaturaError
@@ -74,7 +74,8 @@ def continuation(
         raise MaturaError(f"nothing stands before the text to be scored: {error}") from error
     rows = scores.rolling([*given, *new], len(given), _window(model, window))
     found = [value for row in continuation_logprobs(model, rows) for value in row]
-    return _some(Likelihood(math.fsum(found), len(found), len(after.encode())))
+    space = before[len(before.rstrip()) :]
+    return _some(Likelihood(math.fsum(found), len(found), len((space + after).encode())))
 
 
 def _answer(model: Any, tokenizer: Any, source: str, target: str) -> Likelihood:

@@ -30,6 +30,31 @@ def gains(bars: Sequence[Mapping[str, Any]]) -> str:
     return svg(0.55 + 0.42 * len(bars), draw, "Gain by kind of text")
 
 
+def standings(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A point with its interval for each share of right answers: `task`, `metric`, `value`, `low`, `high`, `chance`
+    (None: no line) and `published` (each with `value`)."""
+
+    def draw(axes: Any) -> None:
+        for at, row in enumerate(reversed(rows)):
+            value, low, high = (100 * row[key] for key in ("value", "low", "high"))
+            chance = row["chance"]
+            colour = NEUTRAL if chance is not None and row["low"] <= chance else SECOND
+            axes.plot([low, high], [at, at], color=colour, linewidth=1.6)
+            axes.plot(value, at, "o", color=colour, markersize=6)
+            if chance is not None:
+                axes.plot([100 * chance] * 2, [at - 0.35, at + 0.35], color=WORSE, linewidth=1.4)
+            for one in row["published"]:
+                axes.plot(100 * one["value"], at, "o", color=INK, markersize=7, fillstyle="none")
+        axes.set_yticks(
+            range(len(rows)), [_short(f"{row['task']} {row['metric']}") for row in reversed(rows)]
+        )
+        axes.set_ylim(-0.7, len(rows) - 0.3)
+        axes.grid(axis="x", alpha=0.2, linewidth=0.5)
+        axes.set_xlabel("right, % (line: guessing; rings: published)")
+
+    return svg(0.7 + 0.3 * len(rows), draw, "Share of right answers of each task")
+
+
 def per_document(documents: Sequence[Mapping[str, Any]], most: int = 40) -> str:
     """A bar for each held-out document: `gain` (a share), sorted; of too many the extremes are kept."""
     ordered = sorted(documents, key=lambda one: -one["gain"])

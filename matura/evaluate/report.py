@@ -24,9 +24,9 @@ MAX_ROWS = 60  # lines of a table of settings or counts
 class Context:
     """What a report tells besides the exam's results; everything may be missing.
 
-    `model`, `parent`: their names for people. `training`: rows of the fine-tuning's metrics.jsonl.
-    `curation`: the corpus's report.json. `lineage`: nested nodes as `core.lineage.tree` makes them. `costs`:
-    a mapping for each stage, with `stage`, `name` and `seconds`.
+    `model`, `parent`: their names for people; without a parent the page is about one model. `training`: rows of the
+    fine-tuning's metrics.jsonl. `curation`: the corpus's report.json. `lineage`: nested nodes as `core.lineage.tree`
+    makes them. `costs`: a mapping for each stage, with `stage`, `name` and `seconds`.
     """
 
     model: str = "the model"
@@ -42,6 +42,7 @@ class Context:
 def render(results: Mapping[str, Any], context: Context) -> str:
     """The page. `results` is what an evaluation writes to results.json."""
     metrics = [_row(one) for one in results["metrics"]]
+    figures = results.get("tasks", {}).get("child", [])
     return page.render(
         TEMPLATE,
         filters={"seconds": page.seconds},
@@ -50,7 +51,10 @@ def render(results: Mapping[str, Any], context: Context) -> str:
         parent=context.parent,
         gated=[row for row in metrics if row["gated"]],
         others=[row for row in metrics if not row["gated"]],
-        plots=list(_plots(results, context.training)),
+        plots=[*_standing_plots(results), *_plots(results, context.training)],
+        alone=not context.parent,
+        standings=[_standing(one) for one in figures],
+        published=[{"task": one["task"], **row} for one in figures for row in one["published"]],
         samples=[{key: _cut(text) for key, text in sample.items()} for sample in results["samples"]],
         curation=table(context.curation or {}),
         lineage=context.lineage,
@@ -83,6 +87,29 @@ def _row(one: Mapping[str, Any]) -> dict[str, Any]:
         "better": one["better"],
         "gated": one["gated"],
         "chance": f"chance {one['chance']:.0%}" if one["chance"] is not None else "",
+        "detectable": show(one["detectable"]) if one.get("detectable") else "–",
+    }
+
+
+def _standing(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A figure of one model as text."""
+    share = one["unit"] == "share"
+
+    def show(value: float) -> str:
+        return f"{100 * value:.1f}%" if share else f"{value:.4g}"
+
+    at_chance = one["chance"] is not None and one["low"] <= one["chance"]
+    return {
+        "task": one["task"],
+        "metric": one["metric"],
+        "value": show(one["value"]),
+        "interval": f"{show(one['low'])} … {show(one['high'])}",
+        "chance": "" if one["chance"] is None else show(one["chance"]),
+        "at_chance": at_chance,
+        "count": one["items"],
+        "shots": one["shots"],
+        "detectable": show(one["detectable"]) if one["detectable"] else "",
+        "better": one["better"],
     }
 
 
@@ -122,6 +149,14 @@ def label(name: str) -> str:
     task, _, figure = name.partition(".")
     words = {"acc": "right", "acc_norm": "right, by length", "gold_bpb": "bits of the right answers"}
     return _LABELS.get(name, f"{_TASKS.get(task, task)}: {words.get(figure, figure)}")
+
+
+def _standing_plots(results: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """Shares of right answers with what guessing scores and what others published."""
+    rows = [one for one in results.get("tasks", {}).get("child", []) if one["unit"] == "share"]
+    if rows:
+        about = "Whiskers: 95% interval over items. Line: guessing. Rings: published figures, often of another form."
+        yield {"title": "Right answers", "about": about, "svg": plots.standings(rows)}
 
 
 def _plots(results: Mapping[str, Any], training: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:

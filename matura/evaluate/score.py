@@ -1,9 +1,9 @@
-"""What an exam asks of a model: log-probabilities of choices, bits of documents, divergence from a parent.
+"""How texts become rows of tokens to score: pairs of context and continuation, documents, divergence from a parent.
 
 Conventions, the same for every model, so that figures compare:
 
 - Text is encoded without special tokens. A context and its continuation are encoded together and cut where
-  the context ends; spaces at the end of the context belong to the continuation (as in lm-evaluation-harness),
+  the context ends; white space at the end of the context belongs to the continuation (as in lm-evaluation-harness),
   so no token boundary is forced that the model never saw.
 - A document comes after one token that begins a text (`Format.begin_id`, the separator of pre-training), as in
   training, and its first token is scored too. For a model without such a token the first token is given and not
@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from matura.core.records import Conversation
-from matura.evaluate.tasks import Item
 
 Row = tuple[Sequence[int], Sequence[int]]
 Advance = Callable[[int], None]
@@ -83,7 +82,7 @@ class Bits:
 
 def pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """Ids of the context (never empty: begin or end of text stands for none) and of the continuation."""
-    stripped = context.rstrip(" ")
+    stripped = context.rstrip()
     continuation = context[len(stripped) :] + continuation
     prefix = list(tokenizer.prefix_ids)
     if not stripped:
@@ -103,55 +102,15 @@ def _some_token(tokenizer: Tokenizer) -> int:
     raise ValueError("an empty context needs a token, and the tokenizer has neither begin nor end of text")
 
 
-def choice_rows(tokenizer: Tokenizer, items: Sequence[Item], window: int = WINDOW) -> list[Row]:
-    """All choices of all items, in order; a context that does not fit the window loses its beginning."""
-    rows: list[Row] = []
-    for item in items:
-        for choice in item.choices:
-            context, continuation = pair(tokenizer, item.context, " " + choice)
-            continuation = continuation[-(window - 1) :]
-            rows.append((context[-(window - len(continuation)) :], continuation))
-    return rows
+def fitting(row: Row, window: int) -> Row:
+    """The row with at most `window` tokens of input: a context that does not fit loses its beginning.
 
-
-def choices(
-    model: Any,
-    tokenizer: Tokenizer,
-    items: Sequence[Item],
-    *,
-    window: int = WINDOW,
-    advance: Advance | None = None,
-    logprobs: Scorer | None = None,
-) -> list[list[tuple[float, int]]]:
-    """For each item, for each choice: (sum of natural-log probabilities, bytes of the continuation).
-
-    The bytes are those of `" " + choice`: of what is scored.
+    The input is context and continuation without its last token. Of a continuation that is longer by itself, the end
+    is scored.
     """
-    rows = choice_rows(tokenizer, items, window)
-    sums = iter([math.fsum(row) for row in (logprobs or _logprobs())(model, rows, advance=advance)])
-    return [[(next(sums), len(f" {choice}".encode())) for choice in item.choices] for item in items]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """How one model answered one item. `norm`: the choice with the best log-probability per character."""
-
-    right: bool
-    right_norm: bool
-    gold_bits: float
-    gold_bytes: int
-
-
-def answer(item: Item, scored: Sequence[tuple[float, int]]) -> Answer:
-    """Accuracy as lm-evaluation-harness counts it (`acc`, `acc_norm`), and the bits of the right answer.
-
-    Of equal choices the first one counts as the model's. A choice's characters do not count the space before
-    it.
-    """
-    best = max(range(len(scored)), key=lambda i: scored[i][0])
-    best_norm = max(range(len(scored)), key=lambda i: scored[i][0] / max(1, len(item.choices[i])))
-    logprob, size = scored[item.gold]
-    return Answer(best == item.gold, best_norm == item.gold, -logprob / math.log(2), size)
+    context, continuation = row
+    continuation = continuation[-window:]
+    return context[-(window + 1 - len(continuation)) :], continuation
 
 
 def windows(ids: Sequence[int], begin: int | None, window: int = WINDOW) -> list[Row]:

@@ -1,34 +1,42 @@
-"""Two models sit one exam: every section is scored for both, and a finished section outlives a kill."""
+"""Models sit an exam: every section is asked in chunks, and what was answered outlives a kill."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matura.core.errors import MaturaError
-from matura.core.files import read_json, write_json
+from matura.core.files import canonical_hash
 from matura.core.metrics import progress
-from matura.core.records import Conversation, Document
-from matura.evaluate import score
+from matura.core.records import Conversation
+from matura.evaluate import asking, grading, score, shelf
+from matura.evaluate.asking import Reader, Reply, Request
 from matura.evaluate.score import Advance, Bits, Tokenizer
+from matura.evaluate.shelf import Shelf
+from matura.evaluate.spec import Task
 from matura.evaluate.tasks import Item
 from matura.tokenizer import conversation
 from matura.tokenizer.conversation import Format
 
 PARENT, CHILD = "parent", "child"
-MAX_SECTION_BYTES = 1 << 30
+CHUNK = 32
+"""Items that are asked together; a kill loses so many."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to examine: its folder and how it reads and writes. Its weights are loaded when needed."""
+    """A model to examine: its folder and how it reads and writes. Its weights are loaded when needed.
+
+    `id` is its artifact's, and names it in what is kept of its replies.
+    """
 
     folder: Path
     format: Format
+    id: str
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -42,131 +50,162 @@ class Candidate:
         return store.read_config(self.folder).context
 
 
-def candidate(folder: Path) -> Candidate:
+def candidate(folder: Path, id: str) -> Candidate:
     """The model of an artifact, without its weights."""
-    return Candidate(folder, conversation.load(folder))
+    return Candidate(folder, conversation.load(folder), id)
+
+
+Role = Literal["domain", "control", "panel", "task"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A task with the items that are asked. `name` is its name in this exam.
+
+    `role`: "panel" tasks make up general ability together; "domain" and "control" are documents and the text that
+    they are compared with; "task" stands for itself.
+    """
+
+    name: str
+    task: Task
+    items: Sequence[Item]
+    role: Role = "task"
+
+    def requests(self, start: int = 0, end: int | None = None) -> list[list[Request]]:
+        """What is asked for each item."""
+        return [grading.requests(self.task, item) for item in self.items[start:end]]
 
 
 @dataclass(frozen=True)
 class Paper:
-    """Everything both models are asked. `texts` are held-out and control documents, already clipped."""
+    """Everything the candidates are asked."""
 
     window: int
-    items: Sequence[Item] = ()
-    texts: dict[str, Sequence[Document]] = field(default_factory=dict)
+    sections: Sequence[Section] = ()
     conversations: Sequence[Conversation] = ()
     questions: Sequence[str] = ()
     answer_tokens: int = 48
 
 
+Replies = list[list[Reply]]
+"""For each item of a section, the replies to its requests."""
+
+
 @dataclass(frozen=True)
 class Scores:
-    """What both models made of it; the keys are "parent" and "child"."""
+    """What the candidates made of it; the keys are "parent" and "child", or "child" alone."""
 
-    choices: dict[str, list[list[tuple[float, int]]]]
-    texts: dict[str, dict[str, list[Bits]]]  # kind -> who
+    replies: dict[str, dict[str, Replies]]  # who -> section
     kl: list[tuple[float, int]]
     answers: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
-class _Section:
-    name: str
+class _Work:
+    """A piece of the exam that is kept as a whole."""
+
+    what: str
+    key: str
     tokens: int
     compute: Callable[[Advance], list[Any]]
 
 
-def sit(paper: Paper, candidates: dict[str, Candidate], resume: Path) -> Scores:
-    """Score every section of the paper for both candidates.
+def sit(paper: Paper, candidates: Mapping[str, Candidate], kept: Shelf) -> Scores:
+    """Ask every candidate every section of the paper.
 
-    A section that is already in `resume` is read from there, with the same bits. Raises MaturaError
-    when a model answers with something that is no number.
+    A chunk that is on the shelf is read from there, with the same bits. Raises MaturaError when a model answers with
+    something that is no number.
     """
     from matura.model import store
     from matura.model.allocator import keep_freed_memory
 
     keep_freed_memory()
     load = cache(lambda who: store.load_for_inference(candidates[who].folder))
-    sections = [
-        *(section for who in (PARENT, CHILD) for section in _sections(paper, who, candidates[who], load)),
-        _divergence(paper, candidates[PARENT], load),
-    ]
-    done = {section.name: _read(resume, section.name) for section in sections}
-    left = sum(section.tokens for section in sections if done[section.name] is None)
-    values: dict[str, list[Any]] = {}
+    work = list(_all_work(paper, candidates, load))
+    done = {one.key: kept.read(one.key) for one in work}
+    left = sum(one.tokens for one in work if done[one.key] is None)
+    found: dict[str, list[Any]] = {}
     with progress("exam", left) as bar:
-        for section in sections:
-            found = done[section.name]
-            values[section.name] = _compute(section, bar.advance, resume) if found is None else found
-    return Scores(
-        choices={
-            who: [[(lp, n) for lp, n in row] for row in values[f"{who}-choices"]] for who in (PARENT, CHILD)
-        },
-        texts={
-            kind: {who: [Bits(*one) for one in values[f"{who}-{kind}"]] for who in (PARENT, CHILD)}
-            for kind in paper.texts
-        },
-        kl=[(total, tokens) for total, tokens in values["kl"]],
-        answers={who: values[f"{who}-answers"] for who in (PARENT, CHILD)},
-    )
+        for one in work:
+            values = done[one.key]
+            if values is None and one.key not in found:
+                values = _compute(one, bar.advance, kept)
+            found.setdefault(one.key, values or [])
+    return _gathered(paper, candidates, iter(found[one.key] for one in work))
 
 
-def _sections(paper: Paper, who: str, one: Candidate, load: Callable[[str], Any]) -> list[_Section]:
-    tokenizer, window = one.tokenizer, paper.window
-    rows = score.choice_rows(tokenizer, paper.items, window)
-
-    def choices(advance: Advance) -> list[Any]:
-        scored = score.choices(load(who), tokenizer, paper.items, window=window, advance=advance)
-        return [[list(choice) for choice in item] for item in scored] if paper.items else []
-
-    def documents(kind: str) -> Callable[[Advance], list[Any]]:
-        texts = [document.text for document in paper.texts[kind]]
-
-        def compute(advance: Advance) -> list[Any]:
-            scored = score.documents(
-                load(who), tokenizer, texts, begin=one.format.begin_id, window=window, advance=advance
-            )
-            return [[one.bits, one.bytes, one.tokens] for one in scored]
-
-        return compute
-
-    return [
-        _Section(f"{who}-choices", sum(len(a) + len(b) for a, b in rows), choices),
-        *(
-            _Section(f"{who}-{kind}", sum(len(tokenizer.encode(t.text)) for t in texts), documents(kind))
-            for kind, texts in paper.texts.items()
-        ),
-        _Section(f"{who}-answers", 0, lambda advance: _answers(paper, one.format, load(who))),
-    ]
+def _all_work(
+    paper: Paper, candidates: Mapping[str, Candidate], load: Callable[[str], Any]
+) -> Iterator[_Work]:
+    """In the order in which `_gathered` reads it."""
+    for who, one in candidates.items():
+        for section in paper.sections:
+            for start in range(0, len(section.items), CHUNK):
+                yield _chunk(paper, section, start, who, one, load)
+        yield _answers(paper, who, one, load)
+    if PARENT in candidates:
+        yield _divergence(paper, candidates, load)
 
 
-def _divergence(paper: Paper, parent: Candidate, load: Callable[[str], Any]) -> _Section:
-    tokenizer, format = parent.tokenizer, parent.format
-    rows = score.conversation_rows(tokenizer, format, paper.conversations, paper.window)
+def _gathered(paper: Paper, candidates: Mapping[str, Candidate], values: Iterator[list[Any]]) -> Scores:
+    replies: dict[str, dict[str, Replies]] = {}
+    answers: dict[str, list[str]] = {}
+    for who in candidates:
+        replies[who] = {}
+        for section in paper.sections:
+            chunks = [next(values) for _ in range(0, len(section.items), CHUNK)]
+            replies[who][section.name] = [
+                [shelf.unpack(reply) for reply in item] for chunk in chunks for item in chunk
+            ]
+        answers[who] = next(values)
+    kl = [(total, tokens) for total, tokens in (next(values) if PARENT in candidates else [])]
+    return Scores(replies, kl, answers)
+
+
+def _chunk(
+    paper: Paper, section: Section, start: int, who: str, one: Candidate, load: Callable[[str], Any]
+) -> _Work:
+    asked = section.requests(start, start + CHUNK)
+    flat = [request for item in asked for request in item]
 
     def compute(advance: Advance) -> list[Any]:
-        if not paper.conversations:
+        replies = iter(asking.ask(Reader(load(who), one.format, paper.window), flat, advance=advance))
+        return [[shelf.pack(next(replies)) for _ in item] for item in asked]
+
+    what = f"{who}, {section.name}"
+    return _Work(what, shelf.key(one.id, paper.window, flat), _tokens(flat), compute)
+
+
+def _tokens(requests: Sequence[Request]) -> int:
+    """About how many tokens the requests have, for progress: nothing is encoded for it."""
+    tokens = 0
+    for request in requests:
+        match request:
+            case asking.Score(context, continuation):
+                tokens += (len(context) + len(continuation)) // 4
+            case asking.Roll(text):
+                tokens += len(text) // 4
+            case asking.Write(_, _, most):
+                tokens += most
+    return tokens
+
+
+def _answers(paper: Paper, who: str, one: Candidate, load: Callable[[str], Any]) -> _Work:
+    """Greedy answers to the questions, as plain text; they decide nothing."""
+    prompts = [prompt(one.format, question) for question in paper.questions]
+
+    def compute(advance: Advance) -> list[Any]:
+        from matura.infer import engine
+        from matura.infer.sampling import Sampling
+
+        if not prompts:
             return []
-        models = load(PARENT), load(CHILD)
-        found = score.kl(
-            *models, tokenizer, format, paper.conversations, window=paper.window, advance=advance
-        )
-        return [list(one) for one in found]
+        sampling = Sampling(max_new_tokens=paper.answer_tokens, temperature=0)
+        written = engine.generate(load(who), prompts, sampling, one.format.stop_ids)
+        return [one.format.tokenizer.decode(ids, skip_special=True).strip() for ids in written]
 
-    return _Section("kl", 2 * sum(len(a) + len(b) for one in rows for a, b in one), compute)
-
-
-def _answers(paper: Paper, format: Format, model: Any) -> list[Any]:
-    """Greedy answers to the questions, as plain text."""
-    from matura.infer import engine
-    from matura.infer.sampling import Sampling
-
-    if not paper.questions:
-        return []
-    prompts = [prompt(format, question) for question in paper.questions]
-    sampling = Sampling(max_new_tokens=paper.answer_tokens, temperature=0)
-    written = engine.generate(model, prompts, sampling, format.stop_ids)
-    return [format.tokenizer.decode(ids, skip_special=True).strip() for ids in written]
+    asked = {"model": one.id, "prompts": prompts, "tokens": paper.answer_tokens, "what": "answers"}
+    return _Work(f"{who}, answers", canonical_hash(asked), 0, compute)
 
 
 def prompt(format: Format, question: str) -> list[int]:
@@ -177,14 +216,41 @@ def prompt(format: Format, question: str) -> list[int]:
     return format.prompt([{"role": "user", "content": question}])
 
 
-def _compute(section: _Section, advance: Advance, resume: Path) -> list[Any]:
-    values = section.compute(advance)
+def _divergence(paper: Paper, candidates: Mapping[str, Candidate], load: Callable[[str], Any]) -> _Work:
+    parent, child = candidates[PARENT], candidates[CHILD]
+    rows = score.conversation_rows(parent.tokenizer, parent.format, paper.conversations, paper.window)
+
+    def compute(advance: Advance) -> list[Any]:
+        if not paper.conversations:
+            return []
+        found = score.kl(
+            load(PARENT),
+            load(CHILD),
+            parent.tokenizer,
+            parent.format,
+            paper.conversations,
+            window=paper.window,
+            advance=advance,
+        )
+        return [list(one) for one in found]
+
+    tokens = 2 * sum(len(a) + len(b) for one in rows for a, b in one)
+    asked = {
+        "parent": parent.id,
+        "child": child.id,
+        "rows": [[list(a), list(b)] for one in rows for a, b in one],
+    }
+    return _Work("divergence", canonical_hash({**asked, "what": "kl"}), tokens, compute)
+
+
+def _compute(work: _Work, advance: Advance, kept: Shelf) -> list[Any]:
+    values = work.compute(advance)
     if not all(math.isfinite(x) for x in _numbers(values)):
         raise MaturaError(
-            f"{section.name}: the model gives a probability that is no number, so its weights are broken "
+            f"{work.what}: the model gives a probability that is no number, so its weights are broken "
             "(a training that diverged?). Look at the loss of the training that made it."
         )
-    write_json(resume / f"{section.name}.json", {"values": values})
+    kept.write(work.key, values)
     return values
 
 
@@ -194,8 +260,6 @@ def _numbers(values: Any) -> list[float]:
     return [values] if isinstance(values, float) else []
 
 
-def _read(resume: Path, name: str) -> list[Any] | None:
-    path = resume / f"{name}.json"
-    if not path.is_file():
-        return None
-    return list(read_json(path, limit=MAX_SECTION_BYTES, what="a section of an exam")["values"])
+def bits(replies: Replies) -> list[Bits]:
+    """The replies of a task of kind=text, an item each."""
+    return [one[0] for one in replies if isinstance(one[0], Bits)]

@@ -22,9 +22,9 @@ from matura.model.blockwise import BLOCK, causal_attention
 class Packed:
     """Several sequences end to end in one row (B = 1); none sees another, except that one may continue a parent.
 
-    `parents[i]` is the index of an earlier sequence that sequence i continues (it sees all of it and counts its
-    positions on from there), or None. So the choices of a question share the work of reading it. A parent has no
-    parent itself; anything else is a ValueError.
+    `parents[i]` is the index of an earlier sequence that sequence i continues (it sees all of it, and all that one
+    continues, and counts its positions on from there), or None. So the choices of a question share the work of reading
+    it, and questions that of reading the examples before them. A parent that does not come earlier is a ValueError.
     """
 
     lengths: tuple[int, ...]
@@ -34,28 +34,34 @@ class Packed:
         if self.parents and len(self.parents) != len(self.lengths):
             raise ValueError(f"{len(self.lengths)} packed sequences, but {len(self.parents)} parents")
         for i, parent in enumerate(self.parents):
-            if parent is not None and not (0 <= parent < i and self.parents[parent] is None):
+            if parent is not None and not 0 <= parent < i:
                 raise ValueError(f"packed sequence {i} cannot continue sequence {parent}")
 
     def parent(self, i: int) -> int | None:
         """The sequence that sequence i continues."""
         return self.parents[i] if self.parents else None
 
+    def line(self, i: int) -> tuple[int, ...]:
+        """Sequence i after all that it continues, the first one first."""
+        parent = self.parent(i)
+        return (i,) if parent is None else (*self.line(parent), i)
+
     def positions(self, device: torch.device | None = None) -> Tensor:
         """Position of every token in its own sequence, counted on from its parent's end, [1, T]."""
-        starts = [0 if (p := self.parent(i)) is None else self.lengths[p] for i in range(len(self.lengths))]
+        starts = [sum(self.lengths[j] for j in self.line(i)[:-1]) for i in range(len(self.lengths))]
         counts = [torch.arange(s, s + n, device=device) for s, n in zip(starts, self.lengths, strict=True)]
         return torch.cat(counts)[None]
 
     def visible(self, device: torch.device | None = None) -> Tensor:
-        """[T, S], True where query and key belong to one sequence, or the key to the query's parent."""
+        """[T, S], True where query and key belong to one sequence, or the key to one that the query's continues."""
         label_T = torch.repeat_interleave(
             torch.arange(len(self.lengths), device=device), torch.tensor(self.lengths, device=device)
         )
         visible_TS = label_T[:, None] == label_T[None, :]
         if self.parents:
-            above = torch.tensor([-1 if p is None else p for p in self.parents], device=device)
-            visible_TS = visible_TS | (above[label_T][:, None] == label_T[None, :])
+            lines = [self.line(i) for i in range(len(self.lengths))]
+            seen_NN = torch.tensor([[j in line for j in range(len(lines))] for line in lines], device=device)
+            visible_TS = seen_NN[label_T][:, label_T]
         return visible_TS
 
 
@@ -214,12 +220,12 @@ def _attend_packed(
 def _attend_branches(
     q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, rule: Rule, mask: Packed, bias: Bias | None
 ) -> Tensor:
-    """One kernel per sequence; the keys of a continuation are its parent's and its own."""
+    """One kernel per sequence; the keys of a continuation are those of what it continues and its own."""
     qs, ks, vs = (x.split(list(mask.lengths), dim=2) for x in (q_BHTK, k_BGSK, v_BGSK))
     outs = []
     for i, (q, k, v) in enumerate(zip(qs, ks, vs, strict=True)):
-        if (parent := mask.parent(i)) is not None:
-            k, v = torch.cat([ks[parent], k], 2), torch.cat([vs[parent], v], 2)
+        if len(line := mask.line(i)) > 1:
+            k, v = torch.cat([ks[j] for j in line], 2), torch.cat([vs[j] for j in line], 2)
         outs.append(attend(q, k, v, rule, bias=bias))
     return torch.cat(outs, dim=2)
 

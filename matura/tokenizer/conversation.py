@@ -78,6 +78,13 @@ class Format:
         """Ids of the conversation so far, ready for the assistant's next answer; `tools` are what it may call."""
         return self._turns(messages, tools, generation_prompt=True).ids
 
+    def text(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:
+        """What the template writes, markup and content alike: for programs that encode texts themselves. Nothing here
+        keeps a content that looks like markup from being taken for it; `prompt` does."""
+        if self._compiled is None:
+            raise MaturaError("this model has no chat template; use it for plain text (`matura generate`)")
+        return self._text(messages, generation_prompt=generation_prompt)
+
     def render(self, messages: Sequence[Message], tools: Sequence[Message] = ()) -> Rendered:
         """Ids of a whole conversation with the mask of what an assistant said.
 

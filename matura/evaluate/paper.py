@@ -1,0 +1,82 @@
+"""What an exam asks: which items of which tasks, which documents, which conversations. Nothing is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from matura.core.errors import ConfigError
+from matura.core.exam_settings import Asked
+from matura.core.records import Conversation, Document
+from matura.evaluate import spec, tasks
+from matura.evaluate.rows import Sources
+from matura.evaluate.score import Tokenizer, clip
+from matura.evaluate.sitting import CHILD, PARENT, Candidate, Section
+from matura.evaluate.spec import Task
+
+DOCUMENTS = Task(
+    name="domain",
+    about="Held-out documents of the corpus",
+    kind="text",
+    data=("corpus",),
+    prompt="{{ text }}",
+)
+"""The task that documents are read as."""
+
+
+def specifications(asked: Sequence[Asked], folder: Path | None) -> list[Task]:
+    """The task of each entry. Raises ConfigError for what there is not, and for two entries of one name."""
+    labels = [one.label for one in asked]
+    if twice := {label for label in labels if labels.count(label) > 1}:
+        raise ConfigError(f"tasks: two are called {min(twice)!r}; give one of them another `name`")
+    return [spec.find(one.task, folder) for one in asked]
+
+
+def plain(asked: Sequence[Asked], chosen: Sequence[Task], panel: Sequence[str]) -> list[Section]:
+    """The sections without their items: what metrics they will have can be told before any work."""
+    return [
+        Section(one.label, task, (), "panel" if one.label in panel else "task")
+        for one, task in zip(asked, chosen, strict=True)
+    ]
+
+
+def filled(section: Section, one: Asked, sources: Sources) -> Section:
+    """The section with its items."""
+    version = tasks.Version(one.items, one.shots, one.prompt, one.perturbation, one.seed)
+    items = tasks.relabel(tasks.load(section.task, sources, version), section.name)
+    return replace(section, items=items, task=tasks.asked_as(section.task, version))
+
+
+def domain(documents: Sequence[Document], count: int, tokenizer: Tokenizer, tokens: int) -> Section:
+    """`count` held-out documents, the beginning of each."""
+    chosen = tasks.select("domain", documents, count)
+    clipped = [replace(one, text=clip(tokenizer, one.text, tokens)) for one in chosen]
+    items = [
+        replace(item, group=one.source)
+        for item, one in zip(tasks.texts("domain", clipped), chosen, strict=True)
+    ]
+    return Section("domain", DOCUMENTS, items, "domain")
+
+
+def control(wheel: Path, count: int) -> Section:
+    """`count` texts that have nothing to do with the documents."""
+    task = DOCUMENTS.model_copy(
+        update={"name": "control", "about": "Unrelated prose: paragraphs of English novels"}
+    )
+    return Section("control", task, tasks.texts("control", tasks.passages(wheel, count)), "control")
+
+
+def conversations(
+    found: Callable[[], list[Conversation]], candidates: Mapping[str, Candidate], count: int, notes: list[str]
+) -> list[Conversation]:
+    """The parent's own answers, for the divergence; none, with a note, when the two read different tokens."""
+    parent, child = candidates[PARENT].format, candidates[CHILD].format
+    vocabularies = [one.tokenizer.backend.get_vocab(with_added_tokens=True) for one in (parent, child)]
+    if vocabularies[0] != vocabularies[1]:
+        notes.append("Parent and child have different tokenizers, so their divergence was not measured.")
+        return []
+    rows = found()
+    if parent.template is None:
+        rows = [one for one in rows if not one.messages]
+    return tasks.select("replay", rows, count)

@@ -1,0 +1,83 @@
+"""The one interface: what is asked together is answered as if it were asked alone."""
+
+import pytest
+import torch
+
+from matura.core.errors import MaturaError
+from matura.evaluate import asking
+from matura.evaluate.asking import Reader, Roll, Score, Scored, Write
+from matura.evaluate.score import Bits
+from matura.model import config as c
+from tests import tiny_models
+from tests.model.tiny import build, gpt_stack
+
+EXAMPLES = "Question: one and one\nAnswer: two\n\nQuestion: two and two\nAnswer: four\n\n"
+QUESTIONS = [f"{EXAMPLES}Question: {n} and {n}\nAnswer:" for n in ("three", "four", "many thousands")]
+SCORES = [Score(context, f" {choice}") for context in QUESTIONS for choice in ("six", "eight of them", "no")]
+SCORES += [Score("", " alone"), Score("ends in space ", "x"), Score("short", " one")]
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return Reader(tiny_models.network(), tiny_models.chatml(), tiny_models.CONTEXT)
+
+
+def test_scores_asked_together_are_those_asked_alone(reader: Reader) -> None:
+    together = asking.score(reader, SCORES)
+    for request, found in zip(SCORES, together, strict=True):
+        (alone,) = asking.score(reader, [request])
+        assert found.logprob == pytest.approx(alone.logprob, abs=1e-5)
+        assert (found.greedy, found.bytes, found.tokens) == (alone.greedy, alone.bytes, alone.tokens)
+    assert together[1].bytes == len(" eight of them")
+
+
+def test_greedy_says_that_every_token_is_the_likeliest(reader: Reader) -> None:
+    tokenizer = reader.format.tokenizer
+    ids = tokenizer.encode("Question")
+    for _ in range(3):
+        ids.append(int(reader.model.logits(reader.model.decode(torch.tensor([ids])))[0, -1].argmax()))
+    likely, other = tokenizer.decode(ids)[len("Question") :], " never"
+    found = asking.score(reader, [Score("Question", likely), Score("Question", other)])
+    assert [one.greedy for one in found] == [tokenizer.encode(f"Question{likely}") == ids, False]
+
+
+def test_texts_rolled_over_together_are_those_alone(reader: Reader) -> None:
+    texts = ["one text " * 60, "x", "another text"]
+    together = asking.rolling(reader, texts)
+    for text, found in zip(texts, together, strict=True):
+        (alone,) = asking.rolling(reader, [text])
+        assert (found.bits, found.bytes) == (pytest.approx(alone.bits, abs=1e-4), len(text.encode()))
+
+
+def test_answers_written_together_are_those_alone_and_end_before_a_stop(reader: Reader) -> None:
+    asked = [Write(f"{prompt} and", (), 12) for prompt in ("a", "hello hello", "x y z")]
+    together = asking.generate(reader, asked)
+    assert together == [asking.generate(reader, [one])[0] for one in asked]
+    whole = together[1]
+    stop = whole[3:5]
+    (cut,) = asking.generate(reader, [Write(asked[1].prompt, (stop,), 12)])
+    assert cut == whole[: whole.index(stop)]
+
+
+def test_a_prompt_that_leaves_no_room_loses_its_beginning(reader: Reader) -> None:
+    long = Write("far too long " * 200, (), 16)
+    ids = asking.prompt_ids(reader, long)
+    assert len(ids) == tiny_models.CONTEXT - 16
+    assert ids == reader.format.tokenizer.encode(long.prompt)[-len(ids) :]
+    assert isinstance(asking.generate(reader, [long])[0], str)
+
+
+def test_a_mixed_list_comes_back_in_its_own_order(reader: Reader) -> None:
+    replies = asking.ask(reader, [Write("a", (), 2), SCORES[0], Roll("text"), SCORES[1]])
+    assert [type(one) for one in replies] == [str, Scored, Bits, Scored]
+    assert [replies[1], replies[3]] == asking.score(reader, [SCORES[0], SCORES[1]])
+    assert asking.ask(reader, []) == []
+
+
+def test_a_model_that_does_not_write_sits_no_exam() -> None:
+    with pytest.raises(MaturaError, match="for models that continue text"):
+        Reader(
+            build(c.ModelConfig(vocabulary=97, context=16, encoder=gpt_stack(causal=False))),
+            tiny_models.chatml(),
+            64,
+        )
