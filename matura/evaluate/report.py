@@ -56,6 +56,7 @@ def render(results: Mapping[str, Any], context: Context) -> str:
         standings=[_standing(one) for one in figures],
         published=[{"task": one["task"], **row} for one in figures for row in one["published"]],
         samples=[{key: _cut(text) for key, text in sample.items()} for sample in results["samples"]],
+        speed=table(results.get("speed", {})),
         curation=table(context.curation or {}),
         lineage=context.lineage,
         costs=context.costs,

@@ -1,9 +1,8 @@
 """An exam of a model, alone or against its parent on the same items; gates decide whether it passes."""
 
-import json
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -13,17 +12,18 @@ from matura.core import config
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
-from matura.core.exam_settings import Asked, Gate, Margins, Panel, Texts
-from matura.core.files import atomic_write, read_json, write_json
+from matura.core.exam_settings import Asked, Gate, Latency, Margins, Panel, Texts
+from matura.core.files import read_json, write_json
 from matura.core.plan import Estimate
 from matura.core.records import Conversation, Document, read_conversations, read_documents
 
 if TYPE_CHECKING:
     from matura.core.workspace import Workspace
     from matura.evaluate.gates import Gate as Demand
+    from matura.evaluate.report import Context
     from matura.evaluate.rows import Sources
     from matura.evaluate.shelf import Shelf
-    from matura.evaluate.sitting import Candidate, Paper, Scores, Section
+    from matura.evaluate.sitting import Candidate, Paper, Section
 
 KIND = "evaluation"
 VERSION = 2
@@ -98,6 +98,7 @@ class Config(config.Config):
         "ids",
         description="texts: every question and reply is written down too, so test items lie there as text",
     )
+    latency: Latency = Latency()
     resamples: int = Field(10_000, ge=1000, description="Bootstrap resamples")
     seed: int = Field(0, description="Of the bootstrap")
 
@@ -143,6 +144,7 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
     size = max(_weight_bytes(inputs.get(name)) for name in ("model", "parent"))
     scale = size / REFERENCE_BYTES
     written = models * len(config.questions) * config.answer_tokens
+    written += config.latency.requests * (config.latency.prompt_tokens // 8 + config.latency.new_tokens) * 2
     seconds = (models * tokens / TOKENS_PER_SECOND + written / NEW_TOKENS_PER_SECOND) * scale + 5
     return Estimate(
         seconds=seconds,
@@ -183,7 +185,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     names what is not measured or a task is not there, MaturaError when there is nothing to measure or a model gives no
     numbers.
     """
-    from matura.evaluate import exam, sitting
+    from matura.evaluate import exam, outcome, sitting
 
     began = time.monotonic()
     planned = _planned(config, inputs)
@@ -194,17 +196,20 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     notes = _quantization(models)
     paper = _paper(config, inputs, planned, candidates, notes)
     scores = sitting.sit(paper, candidates, _shelf(draft))
-    found = _leaked(paper, inputs, notes)
-    results = {**_results(config, paper, scores, gates, notes), "contamination": found}
+    settings = outcome.Settings(
+        exam.Margins(config.margins.bits, config.margins.accuracy), config.resamples, config.seed
+    )
+    results = outcome.results(paper, scores, gates, settings, notes, _trained_on(inputs))
     write_json(draft.path / "results.json", results)
-    _write_lines(draft.path / "items.jsonl", exam.lines(paper, scores))
-    _write_harness(config, draft, paper, scores, results)
-    _write_report(draft, inputs, config, results, began)
+    outcome.write_lines(draft.path / "items.jsonl", exam.lines(paper, scores))
+    outcome.write_harness(draft.path, paper, scores, results, settings, texts=config.samples == "texts")
+    speed = _speed(config, models["child"], draft)
+    outcome.write_report(draft.path, {**results, "speed": speed}, _story(config, inputs, draft, began))
     told = {
         one["name"]: {key: one[key] for key in ("parent", "child", "verdict")} for one in results["metrics"]
     }
     summary = {"line": results["line"], "gate": results["gate"], "metrics": told, "notes": notes}
-    return draft.commit(summary, logs=["report.html"])
+    return draft.commit(summary, logs=["report.html", *(["latency.json"] if speed else [])])
 
 
 def _artifact(inputs: dict[str, Artifact | RawInput], name: str) -> Artifact:
@@ -320,86 +325,30 @@ def _heldout(corpus: Artifact) -> list[Document]:
     return found
 
 
-def _leaked(
-    paper: "Paper", inputs: dict[str, Artifact | RawInput], notes: list[str]
-) -> dict[str, Any] | None:
-    """Which items stand in the text that the model was trained on, as far as its corpora are still there."""
-    from dataclasses import asdict
-
-    from matura.evaluate import contamination, history
+def _trained_on(inputs: dict[str, Artifact | RawInput]) -> Iterator[Document]:
+    """The text of the corpora that the model comes from, as far as they are still there."""
+    from matura.evaluate import history
 
     known = [one for name in ("model", "corpus") if isinstance(one := inputs.get(name), Artifact)]
-    corpora = [one for one in history.ancestors(known) if one.kind == "corpus"]
-    documents = (
-        document
-        for one in corpora
-        if "train.parquet" in one.record["files"]
-        for document in read_documents(one.file("train.parquet"))
-    )
-    found = contamination.search(paper.sections, documents)
-    if found is None:
-        return None
-    notes += contamination.notes(found, paper.sections)
-    return asdict(found)
+    for one in history.ancestors(known):
+        if one.kind == "corpus" and "train.parquet" in one.record["files"]:
+            yield from read_documents(one.file("train.parquet"))
 
 
-def _results(
-    config: Config, paper: "Paper", scores: "Scores", chosen: "list[Demand]", notes: list[str]
-) -> dict[str, Any]:
-    """All figures, without names or places: equal models and items give equal bytes."""
-    from dataclasses import asdict
+def _speed(config: Config, model: Artifact, draft: Draft) -> dict[str, Any]:
+    """latency.json, if it is asked for: no part of the results, for no two runs measure the same."""
+    if not config.latency.requests:
+        return {}
+    from matura.evaluate import latency
+    from matura.model import store
 
-    from matura.evaluate import exam, gates
-
-    settings = {"resamples": config.resamples, "seed": config.seed}
-    margins = exam.Margins(config.margins.bits, config.margins.accuracy)
-    compared = exam.metrics(paper, scores, margins) if config.parent else []
-    judged, reasons = gates.judge(compared, chosen, **settings)
-    figures = {who: exam.standings(paper, scores, who, **settings) for who in scores.replies}
-    return {
-        "schema": 2,
-        "line": exam.line(judged) if judged else exam.line_of_one(figures["child"]),
-        "gate": {"passed": not reasons, "reasons": reasons},
-        "metrics": [one.as_dict() for one in judged],
-        "tasks": figures,
-        "gates": [asdict(gate) for gate in chosen],
-        "kl": exam.divergence(scores.kl, **settings),
-        "documents": exam.document_lines(paper, scores, "domain"),
-        "samples": [
-            {"question": question, **{who: answers[i] for who, answers in scores.answers.items()}}
-            for i, question in enumerate(paper.questions)
-        ],
-        "items": exam.asked(paper),
-        "notes": notes,
-    }
+    found = latency.measure(store.load_for_inference(model.path), config.latency, seed=config.seed)
+    write_json(draft.path / "latency.json", found)
+    return found
 
 
-def _write_harness(
-    config: Config, draft: Draft, paper: "Paper", scores: "Scores", results: dict[str, Any]
-) -> None:
-    """harness.json, and with texts a file of samples for each task of the examined model."""
-    from matura.evaluate import harness
-
-    told = {"model": "matura", "window": paper.window, "seed": config.seed, "resamples": config.resamples}
-    write_json(draft.path / "harness.json", harness.results(paper.sections, results["tasks"]["child"], told))
-    if config.samples == "texts":
-        for one in paper.sections:
-            rows = harness.samples(one, scores.replies["child"][one.name])
-            _write_lines(draft.path / f"samples-{one.name}.jsonl", rows)
-
-
-def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="ascii")
-
-
-def _write_report(
-    draft: Draft,
-    inputs: dict[str, Artifact | RawInput],
-    config: Config,
-    results: dict[str, Any],
-    began: float,
-) -> None:
+def _story(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft, began: float) -> "Context":
+    """What the report tells besides the results."""
     from matura.core import lineage, provenance
     from matura.evaluate import history, report
 
@@ -410,7 +359,7 @@ def _write_report(
         curation = read_json(corpus.file("report.json"), limit=64 << 20, what="the report of a corpus")
     costs = history.costs(one for one in inputs.values() if isinstance(one, Artifact))
     costs.append({"stage": "evaluate", "name": "this exam", "seconds": time.monotonic() - began})
-    context = report.Context(
+    return report.Context(
         model=lineage.name_of(model.path),
         parent=lineage.name_of(parent.path) if isinstance(parent, Artifact) else "",
         training=history.training(model, parent) if isinstance(parent, Artifact) else [],
@@ -420,5 +369,3 @@ def _write_report(
         settings=config.model_dump(mode="json"),
         environment=provenance.environment(),
     )
-    with atomic_write(draft.path / "report.html") as temporary:
-        temporary.write_text(report.render(results, context), encoding="utf-8")

@@ -396,6 +396,14 @@ def test_a_model_that_was_trained_on_the_questions_is_flagged(world, tmp_path):
     assert results(clean)["contamination"]["found"] == {}
 
 
+def test_speed_is_measured_beside_the_results(world, tmp_path):
+    timed = {"requests": 3, "prompt_tokens": 8, "new_tokens": 3, "batch": 2, "price_per_hour": 1.0}
+    made = alone(world, world["parent"], tmp_path / "exam", latency=timed)
+    assert json.loads(made.file("latency.json").read_text())["price_per_million"]["written"] > 0
+    assert "How fast it answers here" in made.file("report.html").read_text()
+    assert "latency" not in made.file("results.json").read_text()
+
+
 def test_shuffled_answers_are_at_chance_and_nothing_is_concluded(world, tmp_path):
     asked = [{"task": "piqa", "items": 90, "perturbation": "any_answer"}]
     made = exam(world, write_model(tmp_path / "child", network(1)), tmp_path / "exam", tasks=asked)
