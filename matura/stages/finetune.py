@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from matura.core import config
+from matura.core import config, promptfile
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.conversation_settings import ConversationData
@@ -46,6 +46,14 @@ class Config(config.Config):
         description="Conversations to learn: the assistant's answers. Files of your own, hf:organisation/dataset, or "
         "what another stage wrote",
     )
+    prompt: Annotated[str | None, Input("prompt", "raw")] = Field(
+        None,
+        description="What `matura prompt` made, or a prompt.yaml: its system text and template are put around the "
+        "conversations",
+    )
+    prompt_examples: bool = Field(
+        False, description="The prompt's examples are shown too; they are never trained"
+    )
     data: ConversationData = Field(ConversationData(), description="How conversations are read and cut")
     replay: Annotated[str | None, Input("conversations")] = Field(
         None, description="What `synthesize` wrote, mixed in against forgetting"
@@ -66,11 +74,18 @@ class Config(config.Config):
     def _something_to_learn(self) -> "Config":
         if (self.corpus is None) == (self.conversations is None):
             raise ValueError("give either a corpus or conversations to learn from")
+        if self.prompt is not None and self.conversations is None:
+            raise ValueError("prompt is for conversations; documents are learned as they are")
+        if self.prompt is None and self.prompt_examples:
+            raise ValueError("prompt_examples would do nothing without a prompt")
         return self
 
 
-def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
-    """Where the files of conversations are on this machine; a dataset of the hub is fetched first."""
+def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path | RawInput:
+    """Where the files of conversations are on this machine; a dataset of the hub is fetched first. A prompt comes with
+    the file of its examples."""
+    if config.prompt is not None and setting == "prompt":
+        return promptfile.raw_input(config.prompt)
     assert config.conversations is not None
     from matura.data import reading
 
@@ -150,11 +165,18 @@ def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> 
 
 def _material(config: Config, inputs: dict[str, Artifact | RawInput]) -> "dict[str, Material]":
     """What is learned from, by the name of its setting."""
+    from matura.tokenizer import prompt as prompts
     from matura.train import material
 
     material.check_settings(config.data, inputs.get("conversations"))
     names = [name for name in ("corpus", "conversations", "replay") if name in inputs]
-    return {name: material.read(inputs[name], config.data) for name in names}
+    found: dict[str, Material] = {name: material.read(inputs[name], config.data) for name in names}
+    if (given := inputs.get("prompt")) is not None:
+        prompt = prompts.read(given)
+        found["conversations"] = material.prompted(
+            found["conversations"], prompt, examples=config.prompt_examples
+        )
+    return found
 
 
 def _room(config: Config) -> tuple[int, int]:
