@@ -21,7 +21,7 @@ from matura.evaluate.spec import Task
 from matura.evaluate.tasks import Item
 from matura.tokenizer import conversation
 from matura.tokenizer.conversation import Format
-from matura.tokenizer.prompt import Prompt
+from matura.tokenizer.prompt import Prompt, bare
 
 PARENT, CHILD = "parent", "child"
 CHUNK = 32
@@ -222,8 +222,7 @@ def prompt(format: Format, question: str, around: Prompt | None = None) -> list[
     if format.template is None:
         begin = [] if format.begin_id is None else [format.begin_id]
         return [*begin, *format.tokenizer.encode(around.plain(question) if around else question)]
-    asked = [{"role": "user", "content": question}]
-    return around.ids(format, asked) if around else format.prompt(asked)
+    return format.prompt(bare(around.ask(question)) if around else [{"role": "user", "content": question}])
 
 
 def _divergence(paper: Paper, candidates: Mapping[str, Candidate], load: Callable[[str], Any]) -> _Work:

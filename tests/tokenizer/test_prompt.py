@@ -63,7 +63,8 @@ def test_training_exam_and_chat_have_the_same_ids(choose: str) -> None:
     chat = prompt.ids(format, [{"role": "user", "content": question}])
     (scored,) = requests(prompt, True, [asking.Score(question, f" {ANSWER}")], question)
     (written,) = requests(prompt, True, [asking.Write(question)], question)
-    assert isinstance(scored, asking.Score) and isinstance(written, asking.Write)
+    assert isinstance(scored, asking.Score)
+    assert isinstance(written, asking.Write)
     context, continuation = asking.pair(format, scored)
     talk = prompts.trained(row("x", question, ANSWER), prompt, examples=True)
     (example,), _ = examples.from_conversation(talk, format, 10_000)
@@ -134,7 +135,7 @@ def test_a_template_of_fields_is_for_tasks() -> None:
     ],
 )
 def test_prompts_that_cannot_be(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match="template|examples") as caught:
+    with pytest.raises(ConfigError) as caught:
         made(**settings)  # type: ignore[arg-type]
     assert message in str(caught.value)
 
