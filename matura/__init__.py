@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "pipeline"]
+__all__ = ["__version__", "load", "load_prompt", "pipeline"]
 
 if TYPE_CHECKING:
-    from matura.api import load, pipeline
+    from matura.api import load, load_prompt, pipeline
 
 
 def __getattr__(name: str) -> Any:
-    """`matura.load` and `matura.pipeline` are imported when they are first used: `import matura` alone loads nothing
-    heavy."""
-    if name in ("load", "pipeline"):
+    """`matura.load`, `matura.load_prompt` and `matura.pipeline` are imported when they are first used: `import matura`
+    alone loads nothing heavy."""
+    if name in ("load", "load_prompt", "pipeline"):
         from matura import api
 
         return getattr(api, name)

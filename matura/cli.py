@@ -20,6 +20,7 @@ from matura.core.errors import MaturaError
 STAGES = {
     "curate": "matura.stages.curate",
     "synthesize": "matura.stages.synthesize",
+    "prompt": "matura.stages.prompt",
     "tokenizer": "matura.stages.tokenizer",
     "encode": "matura.stages.encode",
     "pretrain": "matura.stages.pretrain",
@@ -31,6 +32,7 @@ STAGES = {
 ABOUT = {
     "curate": "Turn a folder of documents into a corpus.",
     "synthesize": "Let a model write text of its own, for replay.",
+    "prompt": "Make a prompt: system text, template and examples, as files.",
     "tokenizer": "Train a tokenizer on corpora.",
     "encode": "Turn a corpus into token shards.",
     "pretrain": "Train a model from first weights on token shards.",

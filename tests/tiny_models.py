@@ -98,7 +98,7 @@ def pulled(folder: Path, *, model: Transformer | None = None, name: str = "tiny"
     return run(pull, folder / name, reference=name, files=raw_input(source))
 
 
-def run(stage: ModuleType, folder: Path, **settings: Any) -> Artifact:
+def run(stage: ModuleType, folder: Path, /, **settings: Any) -> Artifact:
     """What a stage makes in `folder`; settings that are artifacts or raw inputs are its inputs."""
     inputs = {name: one for name, one in settings.items() if isinstance(one, Artifact | RawInput)}
     values = settings | {name: str(one.path) for name, one in inputs.items()}

@@ -10,5 +10,6 @@
 from matura.api.loading import load, pull
 from matura.api.model import LanguageModel
 from matura.api.pipelines import Pipeline, pipeline
+from matura.api.prompting import load_prompt
 
-__all__ = ["LanguageModel", "Pipeline", "load", "pipeline", "pull"]
+__all__ = ["LanguageModel", "Pipeline", "load", "load_prompt", "pipeline", "pull"]

@@ -14,6 +14,8 @@ from matura.core.errors import ConfigError, MaturaError
 from matura.core.settings import Beams, Sampling, generation_defaults
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from matura.evaluate.likelihood import Likelihood
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from matura.model.peft.adapter import Adapter
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format, Message
+    from matura.tokenizer.prompt import Prompt
     from matura.tokenizer.tokenizer import Tokenizer
 
 Ids = Sequence[int]
@@ -143,13 +146,21 @@ class LanguageModel:
         own = self.format.generation.get("beams", 1) > 1 and settings.keys() <= Beams.model_fields.keys()
         return "beams" in settings or own
 
-    def chat(self, messages: Sequence[Message], **sampling: Any) -> str:
-        """The assistant's answer to a conversation."""
-        return "".join(self.chat_stream(messages, **sampling))
+    def chat(
+        self, messages: Sequence[Message], *, prompt: str | Path | Prompt | None = None, **sampling: Any
+    ) -> str:
+        """The assistant's answer to a conversation, with a prompt around it where one is given (`load_prompt`)."""
+        return "".join(self.chat_stream(messages, prompt=prompt, **sampling))
 
-    def chat_stream(self, messages: Sequence[Message], **sampling: Any) -> Iterator[str]:
+    def chat_stream(
+        self, messages: Sequence[Message], *, prompt: str | Path | Prompt | None = None, **sampling: Any
+    ) -> Iterator[str]:
         """The assistant's answer, piece by piece."""
-        return self.stream(self.format.prompt(checks.messages(messages)), **sampling)
+        from matura.api.prompting import load_prompt
+
+        talk = checks.messages(messages)
+        ids = self.format.prompt(talk) if prompt is None else load_prompt(prompt).ids(self.format, talk)
+        return self.stream(ids, **sampling)
 
     def translate(self, text: str, **settings: Any) -> str:
         """What an encoder-decoder makes of a text; T5 wants its task in it ("translate English to German: ...")."""

@@ -15,12 +15,14 @@ HELP = """/reset  forget the conversation and start again
 /exit   leave (or Ctrl-D); Ctrl-C cuts an answer short"""
 
 
-def generate(reference: str, prompt: str, settings: dict[str, Any]) -> None:
+def generate(reference: str, prompt: str, settings: dict[str, Any], around: str | None = None) -> None:
     """Print the continuation of `prompt` as it is sampled, or the best one that a beam search finds; "-" reads the
-    prompt from stdin. Ctrl-C ends the program with code 130."""
+    prompt from stdin. `around` names files of a prompt to put it in. Ctrl-C ends the program with code 130."""
     from matura import api
 
     text = sys.stdin.read() if prompt == "-" else prompt
+    if around is not None:
+        text = api.load_prompt(around).plain(text)
     try:
         model = api.load(reference)
         _print(
@@ -34,10 +36,14 @@ def generate(reference: str, prompt: str, settings: dict[str, Any]) -> None:
         raise SystemExit(130) from None
 
 
-def chat(reference: str, system: str | None, sampling: dict[str, Any]) -> None:
-    """A conversation of many turns: lines from stdin, answers streamed to stdout. Raises MaturaError for a model
-    that knows no conversations."""
+def chat(reference: str, system: str | None, sampling: dict[str, Any], around: str | None = None) -> None:
+    """A conversation of many turns: lines from stdin, answers streamed to stdout. `around` names files of a prompt.
+    Raises MaturaError for a model that knows no conversations."""
     from matura import api
+
+    prompt = None if around is None else api.load_prompt(around)
+    if system and prompt and prompt.system:
+        raise MaturaError(f"{around} has a system message already; leave --system out, or take it from there")
 
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 (line editing and history for input())
@@ -65,7 +71,7 @@ def chat(reference: str, system: str | None, sampling: dict[str, Any]) -> None:
             case _:
                 asked, said = [*messages, {"role": "user", "content": line}], list[str]()
                 try:
-                    _print(model.chat_stream(asked, **sampling), said)
+                    _print(model.chat_stream(asked, prompt=prompt, **sampling), said)
                 except KeyboardInterrupt:
                     print(" [cut]", flush=True)
                 except MaturaError as error:  # the context is full, say: the conversation is not lost

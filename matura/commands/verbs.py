@@ -9,6 +9,13 @@ from matura.commands.options import ModelArgument, WorkspaceOption, sampled, wor
 
 Text = Annotated[str, typer.Argument(help='The text; "-" reads it from stdin.')]
 
+PromptOption = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt", help="What `matura prompt` made, or a prompt.yaml, to put around what is asked."
+    ),
+]
+
 
 @sampled
 def generate(
@@ -20,6 +27,7 @@ def generate(
     length_penalty: Annotated[
         float | None, typer.Option(help="With --beams: above 0 favours long answers, below 0 short ones.")
     ] = None,
+    around: PromptOption = None,
     *,
     sampling: dict[str, Any],
     workspace: WorkspaceOption = None,
@@ -30,13 +38,14 @@ def generate(
     searching = {"beams": beams, "length_penalty": length_penalty}
     given = {name: value for name, value in searching.items() if value is not None}
     _use(workspace)
-    talking.generate(model, prompt, sampling | given)
+    talking.generate(model, prompt, sampling | given, around)
 
 
 @sampled
 def chat(
     model: ModelArgument,
     system: Annotated[str | None, typer.Option(help="A system message to open with.")] = None,
+    around: PromptOption = None,
     *,
     sampling: dict[str, Any],
     workspace: WorkspaceOption = None,
@@ -45,7 +54,7 @@ def chat(
     from matura.commands import talking
 
     _use(workspace)
-    talking.chat(model, system, sampling)
+    talking.chat(model, system, sampling, around)
 
 
 def fill(

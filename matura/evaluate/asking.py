@@ -21,10 +21,26 @@ BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """How likely is `continuation` after `context`? The space between them is part of the continuation."""
+class Turns:
+    """A conversation up to the answer, as (role, content): what a model with a chat template is asked."""
 
-    context: str
+    messages: tuple[tuple[str, str], ...]
+
+    def __len__(self) -> int:
+        """Characters."""
+        return sum(len(content) for _, content in self.messages)
+
+    def ids(self, format: Any) -> list[int]:
+        """The prompt as the format's template writes it."""
+        return list(format.prompt([{"role": role, "content": content} for role, content in self.messages]))
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How likely is `continuation` after `context`? The space between them is part of the continuation; in a
+    conversation, where the answer opens a turn of its own, it is not asked for."""
+
+    context: str | Turns
     continuation: str
 
 
@@ -43,7 +59,7 @@ class Write:
     own conversation format; plain text for a model without one.
     """
 
-    prompt: str
+    prompt: str | Turns
     until: tuple[str, ...] = ()
     max_tokens: int = 256
     chat: bool = False
@@ -107,10 +123,7 @@ def score(reader: Reader, asked: Sequence[Score], *, advance: Advance | None = N
     """Log-probability of each continuation. A context that does not fit the window loses its beginning."""
     from matura.model.logprobs import continuation_scores
 
-    rows = [
-        encoding.fitting(encoding.pair(reader.format.tokenizer, one.context, one.continuation), reader.window)
-        for one in asked
-    ]
+    rows = [encoding.fitting(pair(reader.format, one), reader.window) for one in asked]
     found = continuation_scores(reader.model, rows, advance=advance)
     return [
         Scored(
@@ -121,6 +134,13 @@ def score(reader: Reader, asked: Sequence[Score], *, advance: Advance | None = N
         )
         for one, tokens in zip(asked, found, strict=True)
     ]
+
+
+def pair(format: Any, asked: Score) -> encoding.Row:
+    """Ids of context and continuation."""
+    if isinstance(asked.context, Turns):
+        return asked.context.ids(format), format.tokenizer.encode(asked.continuation.lstrip())
+    return encoding.pair(format.tokenizer, asked.context, asked.continuation)
 
 
 def rolling(reader: Reader, texts: Sequence[str], *, advance: Advance | None = None) -> list[Bits]:
@@ -177,5 +197,8 @@ def prompt_ids(reader: Reader, asked: Write) -> list[int]:
         ids = format.prompt([{"role": "user", "content": asked.prompt}])
         return list(ids[-max(1, reader.window - asked.max_tokens) :])
     begin = [] if format.begin_id is None else [format.begin_id]
-    ids = [*tokenizer.prefix_ids, *tokenizer.encode(asked.prompt)] or begin
+    if isinstance(asked.prompt, Turns):
+        ids = asked.prompt.ids(format)
+    else:
+        ids = [*tokenizer.prefix_ids, *tokenizer.encode(asked.prompt)] or begin
     return ids[-max(1, reader.window - asked.max_tokens) :]

@@ -7,7 +7,7 @@ from typing import Any
 
 from matura.core.files import canonical_hash
 from matura.evaluate import grading
-from matura.evaluate.asking import Reply, Roll, Score, Scored, Write
+from matura.evaluate.asking import Reply, Roll, Score, Scored, Turns, Write
 from matura.evaluate.score import Bits
 from matura.evaluate.sitting import Replies, Section
 
@@ -83,7 +83,7 @@ def samples(section: Section, replies: Replies) -> Iterator[dict[str, Any]]:
     """A row for each item with everything that was asked and answered: texts of the test are in it."""
     known = grading.metrics(section.task)
     for number, (item, found) in enumerate(zip(section.items, replies, strict=True)):
-        asked = [_arguments(one) for one in grading.requests(section.task, item)]
+        asked = [_arguments(one) for one in section.requests(number, number + 1)[0]]
         marks = {one.name: one.mark(section.task, item, found).value for one in known}
         target = item.choices[item.gold] if item.choices else item.context
         yield {
@@ -104,12 +104,19 @@ def samples(section: Section, replies: Replies) -> Iterator[dict[str, Any]]:
 def _arguments(request: Any) -> list[Any]:
     match request:
         case Score(context, continuation):
-            return [context, continuation]
+            return [_shown(context), continuation]
         case Roll(text):
             return [text]
         case Write(prompt, until, most):
-            return [prompt, {"until": list(until), "max_gen_toks": most}]
+            return [_shown(prompt), {"until": list(until), "max_gen_toks": most}]
     raise TypeError(f"no request: {request!r}")
+
+
+def _shown(asked: str | Turns) -> Any:
+    """A text, or the messages of a conversation."""
+    if isinstance(asked, str):
+        return asked
+    return [{"role": role, "content": content} for role, content in asked.messages]
 
 
 def _response(reply: Reply) -> Any:

@@ -9,10 +9,10 @@ from pathlib import Path
 from matura.core.errors import ConfigError
 from matura.core.exam_settings import Asked
 from matura.core.records import Conversation, Document
-from matura.evaluate import spec, tasks
+from matura.evaluate import prompted, spec, tasks
 from matura.evaluate.rows import Sources
 from matura.evaluate.score import Tokenizer, clip
-from matura.evaluate.sitting import CHILD, PARENT, Candidate, Section
+from matura.evaluate.sitting import CHILD, PARENT, Candidate, Paper, Section
 from matura.evaluate.spec import Task
 
 DOCUMENTS = Task(
@@ -41,11 +41,38 @@ def plain(asked: Sequence[Asked], chosen: Sequence[Task], panel: Sequence[str]) 
     ]
 
 
-def filled(section: Section, one: Asked, sources: Sources) -> Section:
-    """The section with its items."""
+def filled(section: Section, one: Asked, sources: Sources, candidate: Candidate | None = None) -> Section:
+    """The section with its items, as the candidate is asked them."""
+    prompt = candidate.prompt if candidate and section.task.kind != "text" else None
+    one = prompted.template(prompt, one)
     version = tasks.Version(one.items, one.shots, one.prompt, one.perturbation, one.seed)
     items = tasks.relabel(tasks.load(section.task, sources, version), section.name)
-    return replace(section, items=items, task=tasks.asked_as(section.task, version))
+    chat = candidate is not None and candidate.format.template is not None
+    task = tasks.asked_as(section.task, version)
+    return replace(section, items=items, task=task, prompt=prompt, chat=chat)
+
+
+def prompted_candidates(
+    paper: Paper, asked: Sequence[Asked], sources: Sources, candidates: Mapping[str, Candidate]
+) -> dict[str, Candidate]:
+    """The candidates with their prompts settled: the paper asks the child its way, and the parent has sections of its
+    own, with the same items in the same order.
+
+    Raises ConfigError for a prompt that gives answers away or leaves a question no room.
+    """
+    settled = dict(candidates)
+    if PARENT in settled and any(one.prompt for one in settled.values()):
+        known = {one.label: one for one in asked}
+        own = {
+            one.name: filled(one, known[one.name], sources, settled[PARENT])
+            for one in paper.sections
+            if one.name in known
+        }
+        settled[PARENT] = replace(settled[PARENT], own=own)
+    for who, one in settled.items():
+        for section in paper.sections:
+            prompted.check(one.own.get(section.name, section), who, one, paper.window)
+    return settled
 
 
 def domain(documents: Sequence[Document], count: int, tokenizer: Tokenizer, tokens: int) -> Section:

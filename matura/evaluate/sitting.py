@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from matura.core.errors import MaturaError
 from matura.core.files import canonical_hash
 from matura.core.metrics import progress
 from matura.core.records import Conversation
-from matura.evaluate import asking, grading, score, shelf
+from matura.evaluate import asking, grading, prompted, score, shelf
 from matura.evaluate.asking import Reader, Reply, Request
 from matura.evaluate.panels.sheet import Sheet
 from matura.evaluate.score import Advance, Bits, Tokenizer
@@ -22,6 +22,7 @@ from matura.evaluate.spec import Task
 from matura.evaluate.tasks import Item
 from matura.tokenizer import conversation
 from matura.tokenizer.conversation import Format
+from matura.tokenizer.prompt import Prompt, bare
 
 PARENT, CHILD = "parent", "child"
 CHUNK = 32
@@ -32,12 +33,15 @@ CHUNK = 32
 class Candidate:
     """A model to examine: its folder and how it reads and writes. Its weights are loaded when needed.
 
-    `id` is its artifact's, and names it in what is kept of its replies.
+    `id` is its artifact's, and names it in what is kept of its replies. `prompt` is put around what it is asked, and
+    `own` holds the sections that it is asked otherwise than the paper says, by name.
     """
 
     folder: Path
     format: Format
     id: str
+    prompt: Prompt | None = None
+    own: Mapping[str, Section] = field(default_factory=dict)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -51,9 +55,9 @@ class Candidate:
         return store.read_config(self.folder).context
 
 
-def candidate(folder: Path, id: str) -> Candidate:
+def candidate(folder: Path, id: str, prompt: Prompt | None = None) -> Candidate:
     """The model of an artifact, without its weights."""
-    return Candidate(folder, conversation.load(folder), id)
+    return Candidate(folder, conversation.load(folder), id, prompt)
 
 
 Role = Literal["domain", "control", "panel", "task"]
@@ -71,10 +75,15 @@ class Section:
     task: Task
     items: Sequence[Item]
     role: Role = "task"
+    prompt: Prompt | None = None
+    chat: bool = False
 
     def requests(self, start: int = 0, end: int | None = None) -> list[list[Request]]:
         """What is asked for each item."""
-        return [grading.requests(self.task, item) for item in self.items[start:end]]
+        plain = [(item, grading.requests(self.task, item)) for item in self.items[start:end]]
+        if self.prompt is None:
+            return [asked for _, asked in plain]
+        return [prompted.requests(self.prompt, self.chat, asked, item.question) for item, asked in plain]
 
 
 @dataclass(frozen=True)
@@ -172,7 +181,7 @@ def _gathered(paper: Paper, candidates: Mapping[str, Candidate], values: Iterato
 def _chunk(
     paper: Paper, section: Section | Sheet, start: int, who: str, one: Candidate, load: Callable[[str], Any]
 ) -> _Work:
-    asked = section.requests(start, start + CHUNK)
+    asked = one.own.get(section.name, section).requests(start, start + CHUNK)
     flat = [request for item in asked for request in item]
 
     def compute(advance: Advance) -> list[Any]:
@@ -199,7 +208,7 @@ def _tokens(requests: Sequence[Request]) -> int:
 
 def _answers(paper: Paper, who: str, one: Candidate, load: Callable[[str], Any]) -> _Work:
     """Greedy answers to the questions, as plain text; they decide nothing."""
-    prompts = [prompt(one.format, question) for question in paper.questions]
+    prompts = [prompt(one.format, question, one.prompt) for question in paper.questions]
 
     def compute(advance: Advance) -> list[Any]:
         from matura.infer import engine
@@ -215,12 +224,12 @@ def _answers(paper: Paper, who: str, one: Candidate, load: Callable[[str], Any])
     return _Work(f"{who}, answers", canonical_hash(asked), 0, compute)
 
 
-def prompt(format: Format, question: str) -> list[int]:
+def prompt(format: Format, question: str, around: Prompt | None = None) -> list[int]:
     """A question as the model is asked in a chat, or as plain text when it has no template."""
     if format.template is None:
         begin = [] if format.begin_id is None else [format.begin_id]
-        return [*begin, *format.tokenizer.encode(question)]
-    return format.prompt([{"role": "user", "content": question}])
+        return [*begin, *format.tokenizer.encode(around.plain(question) if around else question)]
+    return format.prompt(bare(around.ask(question)) if around else [{"role": "user", "content": question}])
 
 
 def _divergence(paper: Paper, candidates: Mapping[str, Candidate], load: Callable[[str], Any]) -> _Work:

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from matura.core import config, yamlfile
 from matura.core.errors import ConfigError
-from matura.evaluate import wording
+from matura.tokenizer import wording
 
 FOLDER = Path(__file__).with_name("specs")
 SUFFIXES = (".yaml", ".yml")

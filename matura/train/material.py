@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from matura.core.artifact import Artifact
@@ -14,6 +14,7 @@ from matura.core.raw import RawInput
 from matura.core.records import Conversation, Document, read_conversations, read_documents
 from matura.data import conversations
 from matura.tokenizer.conversation import Format
+from matura.tokenizer.prompt import Prompt, trained
 from matura.train import examples
 from matura.train.batches import Example, PackedBatches, Rows
 from matura.train.examples import Made
@@ -43,6 +44,15 @@ def read(source: Artifact | RawInput, settings: ConversationData) -> Material:
         return Material(documents[0], documents[1])
     talks = [list(read_conversations(source.file(f"{side}.jsonl"))) for side in SIDES]
     return Material(talks[0], talks[1])
+
+
+def prompted(material: Material, prompt: Prompt, *, examples: bool) -> Material:
+    """Conversations with a prompt around them, with its examples or without; see `tokenizer.prompt.trained`."""
+    sides = [
+        [trained(row, prompt, examples=examples) for row in side if isinstance(row, Conversation)]
+        for side in (material.train, material.heldout)
+    ]
+    return replace(material, train=sides[0], heldout=sides[1])
 
 
 def check_settings(settings: ConversationData, source: Artifact | RawInput | None) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from matura.core.errors import ConfigError, FormatError
-from matura.evaluate import grading, rows, spec, wording
+from matura.evaluate import grading, rows, spec
 from matura.evaluate.rows import Sources
+from matura.tokenizer import wording
 
 DOCS = Path(__file__).parents[2] / "docs" / "stages" / "evaluate.md"
 

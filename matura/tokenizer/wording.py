@@ -1,4 +1,4 @@
-"""Templates and expressions of a task's specification, over the fields of a row.
+"""Templates and expressions over the fields of a row: those of exam tasks and of prompts.
 
 `row` is the row itself, for fields whose names are no words: `row['Best Answer']`. They run in the sandbox that chat
 templates run in (`tokenizer/template.py`), with its budget of work. A field that the row does not have is an error,
@@ -64,6 +64,11 @@ def check(template: Text | Value, where: str) -> None:
         _compiled(source)
     except FormatError as error:
         raise ConfigError(f"{where}: {str(error).replace('the chat template', 'it')}") from error
+
+
+def fields(source: str) -> tuple[str, ...]:
+    """The fields that a template reads. Raises FormatError for what is no template."""
+    return _compiled(source)[1]
 
 
 def _rendered(source: str, row: Row) -> str:
