@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from matura.core import config, promptfile, wheels
+from matura.core import config, exam_costs, promptfile, wheels
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
@@ -32,26 +32,6 @@ KIND = "evaluation"
 VERSION = 2
 
 MAX_FOLDER_BYTES = 8 << 30  # of a data set that is fetched
-# Time of the default exam. Tokens that one model reads:
-#   16 HellaSwag x 309 + 50 ARC-Easy x 130 + 50 PIQA x 68     = 14,900   (all choices, each with its question)
-#   12 held-out documents x 512 + 10 control texts x 240      =  8,600
-#   12 answers of the parent x about 130                      =  1,600
-# together 25,100; both models 50,200; at 450 tokens/s 112 s. Three answers of 48 tokens by both models, in
-# batches, about 8 s; loading and the report about 5 s: 125 s.
-TOKENS_PER_QUESTION = {
-    "hellaswag": 309,
-    "arc_easy": 130,
-    "piqa": 68,
-    "boolq": 160,
-    "lambada": 90,
-    "blimp": 25,
-}
-TOKENS_PER_OTHER_QUESTION = 150
-ALL_ITEMS = 1500  # assumed where all are asked: how many there are is only known once the rows are read
-TOKENS_PER_CONTROL = 240
-TOKENS_PER_SECOND = 450.0  # read, by a model of 135M parameters on two cores
-NEW_TOKENS_PER_SECOND = 36.0  # written, in small batches
-REFERENCE_BYTES = 540e6  # of that model's weights
 
 
 class Config(config.Config):
@@ -136,38 +116,24 @@ def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
-    """Time from the tokens to read (see the arithmetic above), scaled by the size of the models."""
-    tokens = 0
-    for one in _asked(config):
-        each = TOKENS_PER_QUESTION.get(one.task, TOKENS_PER_OTHER_QUESTION)
-        tokens += (one.items or ALL_ITEMS) * each
+    """Time from the tokens to read (see `core/exam_costs.py`), scaled by the size of the models."""
+    texts = 0
     if config.exams:
-        tokens += config.texts.control * TOKENS_PER_CONTROL
+        texts += config.texts.control * exam_costs.TOKENS_PER_CONTROL
     if config.corpus:
-        tokens += config.texts.documents * config.texts.document_tokens
-    read, wrote = config.panels.work
-    tokens += read
+        texts += config.texts.documents * config.texts.document_tokens
     if config.replay:
-        tokens += config.texts.answers * 130
-    models = 1 if config.parent is None else 2
-    size = max(_weight_bytes(inputs.get(name)) for name in ("model", "parent"))
-    scale = size / REFERENCE_BYTES
-    written = models * (len(config.questions) * config.answer_tokens + wrote)
-    written += config.latency.requests * (config.latency.prompt_tokens // 8 + config.latency.new_tokens) * 2
-    seconds = (models * tokens / TOKENS_PER_SECOND + written / NEW_TOKENS_PER_SECOND) * scale + 5
-    return Estimate(
-        seconds=seconds,
-        memory_bytes=int(models * size + 1e9),
-        disk_bytes=1_000_000 + 40 * tokens,
-        note=f"{tokens:,} tokens read by each model",
+        texts += config.texts.answers * exam_costs.TOKENS_PER_ANSWER
+    read, wrote = config.panels.work
+    latency = config.latency
+    wrote += latency.requests * (latency.prompt_tokens // 8 + latency.new_tokens) * 2
+    return exam_costs.estimate(
+        read=exam_costs.questions(_asked(config)) + texts + read,
+        written=len(config.questions) * config.answer_tokens + wrote,
+        models=[inputs.get("model")]
+        if config.parent is None
+        else [inputs.get("model"), inputs.get("parent")],
     )
-
-
-def _weight_bytes(model: Artifact | RawInput | None) -> float:
-    if not isinstance(model, Artifact):
-        return REFERENCE_BYTES
-    weights = model.record["files"].get("model.safetensors")
-    return float(weights["bytes"]) if weights else REFERENCE_BYTES
 
 
 def _asked(config: Config) -> list[Asked]:
