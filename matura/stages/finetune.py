@@ -1,7 +1,8 @@
 """Teach a model documents or conversations, with replay of what it knew.
 
 `corpus` is domain-adaptive training (every token of the documents), `conversations` is supervised fine-tuning (the
-answers only). Each update mixes a fixed share of replay.
+answers only): files of one's own, or what another stage wrote. Each update mixes a fixed share of replay. `--audit`
+shows what would be trained, and trains nothing.
 """
 
 from pathlib import Path
@@ -12,18 +13,24 @@ from pydantic import Field, model_validator
 from matura.core import peft_settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
+from matura.core.conversation_settings import ConversationData
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
 from matura.core.settings import Recompute
 
 if TYPE_CHECKING:
+    from matura.core.workspace import Workspace
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format
+    from matura.train.audit import Audit
     from matura.train.batches import Example, PackedBatches, Rows
+    from matura.train.examples import Made
+    from matura.train.material import Material
 
 KIND = "model"
-VERSION = 4
+VERSION = 5
+MAX_REMOTE = 64 << 30  # bytes of a dataset
 TOKENS_PER_SECOND = {
     "lora": 180.0,
     "full": 120.0,
@@ -39,9 +46,12 @@ class Config(peft_settings.Tuning):
     corpus: Annotated[str | None, Input("corpus")] = Field(
         None, description="Documents to learn: every token"
     )
-    conversations: Annotated[str | None, Input("conversations")] = Field(
-        None, description="Conversations to learn: the assistant's answers"
+    conversations: Annotated[str | None, Input("conversations", "raw")] = Field(
+        None,
+        description="Conversations to learn: the assistant's answers. Files of your own, hf:organisation/dataset, or "
+        "what another stage wrote",
     )
+    data: ConversationData = Field(ConversationData(), description="How conversations are read and cut")
     labelled: Annotated[str | None, Input("raw")] = Field(
         None, description='Texts to tell apart: a JSONL file of {"text": ..., "label": ...}'
     )
@@ -74,6 +84,22 @@ class Config(peft_settings.Tuning):
                 "replay is for a model that writes; labelled texts train one that tells labels apart"
             )
         return self
+
+
+def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
+    """Where the files of conversations are on this machine; a dataset of the hub is fetched first."""
+    from matura.data import reading
+
+    if setting == "labelled":
+        return Path(str(config.labelled)).expanduser()
+    assert config.conversations is not None
+
+    if not reading.is_remote(config.conversations):
+        return Path(config.conversations).expanduser()
+    from matura.core.workspace import Workspace
+
+    downloads = (workspace or Workspace()).downloads
+    return reading.fetch(config.conversations, downloads, max_bytes=MAX_REMOTE)
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
@@ -120,8 +146,9 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     with resume.deterministic(config.seed):
         model = _prepared(config, parent.path, format)
         if config.labelled is None:
-            batches, counts = _batches(config, inputs, format)
-            meters = _meters(config, inputs, format)
+            material = _material(config, inputs)
+            batches, counts = _batches(config, material, format)
+            meters: dict[str, list[Any]] = dict(_meters(config, material, format))
         else:
             batches, counts, meters = _labelled(config, inputs["labelled"], model, format)
         totals = _train(config, model, batches, meters, draft)
@@ -160,12 +187,17 @@ def _labelled(
     config: Config, source: Artifact | RawInput, model: "Transformer", format: "Format"
 ) -> tuple["PackedBatches", dict[str, Any], dict[str, list[Any]]]:
     """Labelled texts: batches, counts, and the held-out tenth; the model gets the head that tells them apart."""
+    from collections import Counter
+
     from matura.core.labelled import read_labelled
     from matura.infer.reading import clipped, longest
     from matura.model.classifying import head_for, set_head
     from matura.train.batches import PackedBatches
+    from matura.train.examples import Made
     from matura.train.labels import Labelled, pack_labels
+    from matura.train.material import check_settings, spread
 
+    check_settings(config.data, None)
     rows = read_labelled(source.path)
     names = tuple(sorted({row.label for row in rows}))
     set_head(model, head_for(model.config, names), config.seed)
@@ -176,53 +208,84 @@ def _labelled(
     parts: dict[bool, list[Any]] = {True: [], False: []}
     for row, one in zip(rows, ids, strict=True):
         parts[row.is_heldout].append(Labelled(tuple(one), names.index(row.label)))
-    source_rows = _rows("learn from", parts[False], config.tokens_per_step, config.seed)
+    source_rows = _rows("learn from", Made(parts[False], Counter()), config.tokens_per_step, config.seed)
     counts = {"examples": len(parts[False]), "heldout": len(parts[True]), "cut": len(cut), "labels": names}
     meters = (
-        {"heldout": _spread(parts[True], config.meter_tokens)} if config.meter_every and parts[True] else {}
+        {"heldout": spread(parts[True], config.meter_tokens)} if config.meter_every and parts[True] else {}
     )
     return PackedBatches([source_rows], pack=pack_labels), counts, meters
 
 
+def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> "Audit":
+    """What would be trained, with `rows` of the material shown token by token; nothing is trained."""
+    from matura.tokenizer import conversation
+    from matura.train import audit
+
+    if config.labelled is not None:
+        raise ConfigError(
+            "--audit shows what a model that writes would learn; labelled texts are read as they are"
+        )
+    format = conversation.load(inputs["model"].path)
+    material = _material(config, inputs)
+    room, length = _room(config)
+    main = "corpus" if config.corpus else "conversations"
+    return audit.look(material[main], format, length, config.data, rows=rows, capacity=room, seed=config.seed)
+
+
+def _material(config: Config, inputs: dict[str, Artifact | RawInput]) -> "dict[str, Material]":
+    """What is learned from, by the name of its setting."""
+    from matura.train import material
+
+    material.check_settings(config.data, inputs.get("conversations"))
+    names = [name for name in ("corpus", "conversations", "replay") if name in inputs]
+    return {name: material.read(inputs[name], config.data) for name in names}
+
+
+def _room(config: Config) -> tuple[int, int]:
+    """Tokens of an update that are not replay, and the longest example."""
+    share = config.replay_share if config.replay else 0.0
+    room = round(config.tokens_per_step * (1 - share))
+    return room, min(config.sequence, room)
+
+
 def _batches(
-    config: Config, inputs: dict[str, Artifact | RawInput], format: "Format"
+    config: Config, material: "dict[str, Material]", format: "Format"
 ) -> tuple["PackedBatches", dict[str, Any]]:
     """The mixture of every update, and what it is made of."""
     from matura.train.batches import PackedBatches
+    from matura.train.material import make
 
-    share = config.replay_share if config.replay else 0.0
-    room = round(config.tokens_per_step * (1 - share))
-    main, dropped = _examples(
-        inputs["corpus" if config.corpus else "conversations"], format, min(config.sequence, room)
-    )
-    counts: dict[str, Any] = {"examples": len(main), "dropped_rows": dropped}
-    sources = [_rows("learn from", main, room, config.seed)]
-    if share:
+    room, length = _room(config)
+    main = material["corpus" if config.corpus else "conversations"]
+    made = make(main.train, format, length, config.data)
+    counts: dict[str, Any] = {
+        "examples": len(made.examples),
+        "dropped_rows": made.dropped.total(),
+        "dropped": dict(sorted(made.dropped.items())),
+        **main.found,
+    }
+    sources = [_rows("learn from", made, room, config.seed)]
+    if room < config.tokens_per_step:
         rest = config.tokens_per_step - room
-        replay, dropped = _examples(inputs["replay"], format, min(config.sequence, rest))
+        replay = make(material["replay"].train, format, min(config.sequence, rest), config.data)
         sources.append(_rows("replay", replay, rest, config.seed + 1))
-        counts |= {"replay_examples": len(replay), "replay_dropped_rows": dropped}
+        counts |= {
+            "replay_examples": len(replay.examples),
+            "replay_dropped_rows": replay.dropped.total(),
+        }
+    counts["fill"] = [round(source.fill, 4) for source in sources]
     return PackedBatches(sources), counts
 
 
-def _examples(source: Artifact | RawInput, format: "Format", length: int) -> tuple[list["Example"], int]:
-    from matura.core.records import read_conversations, read_documents
-    from matura.train import examples
-
-    assert isinstance(source, Artifact)
-    if source.kind == "corpus":
-        return examples.from_documents(read_documents(source.file("train.parquet")), format, length), 0
-    return examples.from_conversations(read_conversations(source.file("train.jsonl")), format, length)
-
-
-def _rows(what: str, examples: list[Any], tokens: int, seed: int) -> "Rows":
+def _rows(what: str, made: "Made", tokens: int, seed: int) -> "Rows":
     from matura.train.batches import Rows
 
-    if not any(example.trained for example in examples):
+    if not any(example.trained for example in made.examples):
+        why = ", ".join(f"{n:,} {reason}" for reason, n in made.dropped.items()) or "no rows"
         raise MaturaError(
-            f"there is nothing to {what}: no example has a trained token left after cutting to length"
+            f"there is nothing to {what}: no example has a trained token left after cutting to length ({why})"
         )
-    return Rows(examples, tokens=tokens, seed=seed)
+    return Rows(made.examples, tokens=tokens, seed=seed)
 
 
 def _train(
@@ -274,40 +337,19 @@ def _train(
     return {"steps": steps, "tokens": tokens, "loss": loss, "epochs": epochs}
 
 
-def _meters(
-    config: Config, inputs: dict[str, Artifact | RawInput], format: "Format"
-) -> "dict[str, list[Example]]":
+def _meters(config: Config, material: "dict[str, Material]", format: "Format") -> "dict[str, list[Example]]":
     """A little held-out text of each kind: what is learned, and what should not be forgotten."""
-    from matura.core.records import read_conversations, read_documents
-    from matura.train import examples
+    from matura.train.material import make, spread
 
     if not config.meter_every:
         return {}
-    meters: dict[str, list[Example]] = {}
-    corpus, talk, replay = (inputs.get(name) for name in ("corpus", "conversations", "replay"))
-    if isinstance(corpus, Artifact):
-        documents = read_documents(corpus.file("heldout.parquet"))
-        meters["heldout_loss"] = examples.from_documents(documents, format, config.sequence)
-    if isinstance(talk, Artifact):
-        rows = read_conversations(talk.file("heldout.jsonl"))
-        meters["heldout_loss"] = examples.from_conversations(rows, format, config.sequence)[0]
-    if isinstance(replay, Artifact):
-        rows = read_conversations(replay.file("heldout.jsonl"))
-        meters["replay_loss"] = examples.from_conversations(rows, format, config.sequence)[0]
-    return {name: _spread(made, config.meter_tokens) for name, made in meters.items() if made}
-
-
-def _spread(made: list[Any], tokens: int) -> list[Any]:
-    """Examples from all over the list, until `tokens` are reached."""
-    chosen: list[Any] = []
-    used = 0
-    stride = max(1, len(made) * 256 // max(tokens, 256))
-    for example in made[::stride]:
-        if used and used + len(example.ids) > tokens:
-            break
-        chosen.append(example)
-        used += len(example.ids)
-    return chosen
+    meters = {
+        "replay_loss" if name == "replay" else "heldout_loss": make(
+            one.heldout, format, config.sequence, config.data
+        ).examples
+        for name, one in material.items()
+    }
+    return {name: spread(made, config.meter_tokens) for name, made in meters.items() if made}
 
 
 def _look(model: "Transformer", meters: dict[str, list[Any]]) -> dict[str, float]:
