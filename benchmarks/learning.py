@@ -1,22 +1,27 @@
 """Learning per minute: bits per byte on held-out text after the same wall-clock minutes on the same cores.
 
-Every side trains on the first 90% of one text for `--seconds` (evaluation not counted) and predicts the rest, every
-byte of it once, with at least half its context before each token. Tokenizers may differ, bytes are counted. A side
-falls to its final learning rate exactly with the end of its time, and its best weights on the way count, as in
-nanoGPT's train.py. Three seeds; the best configuration of a peer, by its mean, is its result.
+Every side trains on the first 90% of one text for `--seconds` (evaluation not counted) and predicts the rest (at most
+250,000 characters), every byte of it once, with at least half its context before each token. Tokenizers may differ,
+bytes are counted. A side falls to its final learning rate exactly with the end of its time, and its best weights on the
+way count, as in nanoGPT's train.py. Three seeds; the best configuration of a peer, by its mean, is its result.
+
+Finished runs are kept in `--results`/learning, so the hours may be spent in pieces: `--cases` and `--seed` say which.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from benchmarks import record, sides
 from benchmarks.options import Options
+from matura.core.files import read_json, write_json
 
 PEERS = ("learning_nanogpt", "learning_trainer")
 CASES = {
+    "matura": ("learning_matura", "matura"),
     "nanogpt-readme": ("learning_nanogpt", "readme"),
     "nanogpt-10m": ("learning_nanogpt", "10m"),
     "nanogpt-10m-batch64": ("learning_nanogpt", "10m-batch64"),
@@ -25,6 +30,8 @@ CASES = {
     "trainer-10m": ("learning_trainer", "10m"),
 }
 """Name of a side -> module that trains it, and the configuration there."""
+VALIDATION = 250_000
+"""Characters of the held-out part that are predicted, at most."""
 GOAL = 0.92
 """Bits per byte of ours over those of the best peer."""
 COLUMNS = ("side", "parameters", "steps", "tokens", "val bits/byte", "min", "max")
@@ -40,7 +47,7 @@ def run(options: Options) -> bool:
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in cases}
     for seed, name in _order(options, list(cases)):
         module, case = cases[name]
-        found = sides.measure(module, case, _settings(options, seed), options.threads)
+        found = _kept(module, case, name, _settings(options, seed), options)
         runs[name].append(found)
         print(f"  seed {seed} {name}: {found['val_bits_per_byte']:.4f} bits per byte", flush=True)
     scores = {name: [one["val_bits_per_byte"] for one in made] for name, made in runs.items()}
@@ -51,6 +58,21 @@ def run(options: Options) -> bool:
     figures = {"text": options.text.name, "runs": runs, "means": means, "ratio": ratio, "checks": checks}
     record.save(f"learning.{options.text.stem}", options, figures)
     return options.quick or all(checks.values())
+
+
+def _kept(module: str, case: str, name: str, settings: dict[str, Any], options: Options) -> dict[str, Any]:
+    """One run: read when it was made before with the same budget, else made and written."""
+    folder = options.results / "learning"
+    place = folder / f"{Path(settings['text']).stem}-{name}-{settings['seed']}.json"
+    if not options.quick and place.exists():
+        found = read_json(place, limit=1 << 20, what="a run")
+        if found["budget"] == settings["seconds"]:
+            return found
+    found = sides.measure(module, case, settings, options.threads) | {"budget": settings["seconds"]}
+    if not options.quick:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(place, found)
+    return found
 
 
 def _order(options: Options, names: list[str]) -> Iterator[tuple[int, str]]:
@@ -67,7 +89,7 @@ def _settings(options: Options, seed: int) -> dict[str, Any]:
         "seed": seed,
         "threads": options.threads,
         "seconds": options.default(options.seconds, 600, 30),
-        "validation": 5_000 if options.quick else None,
+        "validation": 5_000 if options.quick else VALIDATION,
         "vocabulary": None,
         "dropout": None,
         "lr": None,
