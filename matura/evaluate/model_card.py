@@ -19,6 +19,7 @@ from matura.core.artifact import Artifact
 from matura.core.errors import ArtifactError
 from matura.core.files import atomic_write, read_json
 from matura.evaluate import history
+from matura.evaluate.panels import page
 from matura.model import config as c
 from matura.model import store
 
@@ -150,6 +151,7 @@ def _limits(made: Sequence[Artifact], results: Sequence[tuple[Artifact, Mapping[
     """What is known to be wrong or unknown, from the records alone."""
     lines = [note for _, found in results for note in found["notes"]]
     lines += [reason for _, found in results for reason in found["gate"]["reasons"]]
+    lines += [page.told(one) for _, found in results for one in found.get("panels", ())]
     if not results:
         lines.append("It has sat no exam in the workspace it was exported from.")
     lines.append(

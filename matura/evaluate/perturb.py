@@ -46,12 +46,10 @@ def _any_answer(question: Question, chance: random.Random) -> Question:
 
 
 def _typos(question: Question, chance: random.Random) -> Question:
-    """Typing errors in the part of the question that all its prompts share; the words of the choices are spared."""
-    seed, end, keep = (
-        chance.random(),
-        rewording.shared(question.prompts),
-        rewording.words(question.choices),
-    )
+    """Typing errors in the part of the question that all its prompts share; words of the choices are spared, and those
+    in which the prompts differ."""
+    end, seed = rewording.shared(question.prompts), chance.random()
+    keep = rewording.words([*question.choices, *(prompt[end:] for prompt in question.prompts)])
     prompts = (
         rewording.typos(prompt, random.Random(seed), keep=keep, end=end) for prompt in question.prompts
     )

@@ -134,7 +134,8 @@ def reframe(prompt: str, chance: random.Random) -> str:
     match = _FRAME.match(prompt)
     if match is None:
         return chance.choice(LEADS) + prompt
-    return chance.choice(FRAMES).replace("{}", match["question"])
+    framed = [frame.replace("{}", match["question"]) for frame in FRAMES]
+    return chance.choice([one for one in framed if one != prompt])
 
 
 def options(prompt: str, count: int) -> list[re.Match[str]]:

@@ -11,6 +11,7 @@ from matura.evaluate import model_card
 from matura.model import store
 from matura.stages import export
 from tests import tiny_models
+from tests.evaluate.panels.test_page import FIGURE, PANEL
 
 ROW = {
     "task": "piqa", "metric": "acc_norm", "unit": "share", "better": "higher", "value": 0.625, "low": 0.5, "high": 0.75,
@@ -36,7 +37,7 @@ def tuned(root: Path) -> Artifact:
     return draft.commit({"line": "lora on 3 talks"})
 
 
-def examined(root: Path, model: Artifact, name: str, *, passed: bool) -> Artifact:
+def examined(root: Path, model: Artifact, name: str, *, passed: bool, **more: object) -> Artifact:
     draft = artifact.begin(
         root / "runs" / "r" / name,
         kind="evaluation",
@@ -52,6 +53,7 @@ def examined(root: Path, model: Artifact, name: str, *, passed: bool) -> Artifac
         "notes": ["a note"],
         "metrics": [{}],
         "line": "all of it",
+        **more,
     }
     write_json(draft.path / "results.json", found)
     return draft.commit({})
@@ -81,6 +83,13 @@ def test_a_card_tells_lineage_settings_and_exams(tmp_path: Path) -> None:
     (result,) = head["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "acc_norm", "value": 0.625, "name": "acc_norm"}]
     assert "base_model" not in head  # the parent came from a file
+
+
+def test_panels_are_told_with_what_they_do_not_show(tmp_path: Path) -> None:
+    model = tuned(tmp_path)
+    examined(tmp_path, model, "exam-1", passed=True, panels=[{**PANEL, "figures": [FIGURE]}])
+    card = model_card.text(model, "F32", list(model_card.exams(model)))
+    assert "preference 60.0% (55.0% … 65.0%, 1,200 items). What this does not show: Fairness." in card
 
 
 def test_exams_of_other_models_are_not_told_and_those_before_a_merge_are(tmp_path: Path) -> None:

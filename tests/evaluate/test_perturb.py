@@ -41,6 +41,8 @@ def test_prompts_of_one_question_get_the_same_errors(seed):
     assert one.endswith(" Maria")
     assert other.endswith(" Susan")
     assert one.removesuffix(" Maria") == other.removesuffix(" Susan")
+    assert one.startswith("Maria ")  # what the prompts differ in is spared everywhere
+    assert "thanked Susan" not in one or "because" not in one
     one, other = changed("paraphrase", BY_PROMPT, seed).prompts
     assert one.removesuffix(" Maria") == other.removesuffix(" Susan")
 

@@ -77,6 +77,8 @@ def test_a_frame_is_changed_and_the_question_is_not():
     frames = {rewording.reframe("Question: Why?\nAnswer:", chance(seed)) for seed in range(40)}
     assert frames == {frame.replace("{}", "Why?") for frame in rewording.FRAMES}
     assert "Question: Why?\nAnswer:" not in frames
+    ours = rewording.FRAMES[0].replace("{}", "Why?")
+    assert all(rewording.reframe(ours, chance(seed)) != ours for seed in range(40))
     leads = {rewording.reframe("He took {} the", chance(seed)) for seed in range(40)}
     assert leads == {lead + "He took {} the" for lead in rewording.LEADS}
 

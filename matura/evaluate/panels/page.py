@@ -57,6 +57,18 @@ def _interval(low: float | None, high: float | None, unit: str, *, signed: bool 
     return f"{number(low, unit, signed=signed)} … {number(high, unit, signed=signed)}"
 
 
+def told(panel: Mapping[str, Any], most: int = 3) -> str:
+    """A panel in a few sentences of plain text: its first figures about all items, and what they do not show."""
+    known = [one for one in panel["figures"] if one["value"] is not None]
+    shown = ([one for one in known if not one["part"]] or known)[:most]
+    parts = [
+        f"{one['name']}{', ' * bool(one['part'])}{one['part']} {number(one['value'], one['unit'])} "
+        f"({_interval(one['low'], one['high'], one['unit'])}, {one['items']:,} items)"
+        for one in shown
+    ]
+    return f"{panel['title']}: {'; '.join(parts)}. What this does not show: {panel['silent']}"
+
+
 def reading(figure: Mapping[str, Any]) -> str:
     """What may be said of a figure: on which side of what guessing has its whole interval lies, if on any."""
     value, low, high, neutral = (figure[name] for name in ("value", "low", "high", "neutral"))
