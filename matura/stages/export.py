@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matura.tokenizer.conversation import Format
 
 KIND = "export"
-VERSION = 1
+VERSION = 2
 HF_FOLDER, GGUF_FILE = "hf", "model.gguf"
 WEIGHTS = {"hf": ("F32", "F16", "BF16"), "gguf": ("F16", "F32", "Q8_0", "Q4_0", "Q4_1")}
 """What each format can hold; the first is the default."""
@@ -59,6 +59,7 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
 
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
     """Write the files into `hf/`, or `model.gguf`. Raises FormatError when the format has no place for the model."""
+    from matura.evaluate import model_card
     from matura.model import store
     from matura.model.peft.lora import merge_lora
     from matura.tokenizer import conversation
@@ -71,6 +72,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     if config.format == "hf":
         files = HF_FOLDER
         write_hf(draft.path / files, model, format, weights)
+        model_card.write(draft.path / files, source, weights)
     else:
         from matura.model import gguf_writer
         from matura.tokenizer import to_gguf
@@ -87,7 +89,8 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         "family": model.config.family,
         "source_quantization": source.summary.get("source_quantization"),
     }
-    return draft.commit(summary)
+    # The card tells of exams, which may be sat after an export: it is no part of what the export is.
+    return draft.commit(summary, logs=[f"{files}/{model_card.FILE}"] if config.format == "hf" else [])
 
 
 def write_hf(folder: Path, model: Transformer, format: Format, weights: str) -> None:

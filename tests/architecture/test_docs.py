@@ -19,7 +19,8 @@ from matura import cli
 from matura.commands import auditing
 from matura.core import recipe as recipes
 from matura.core import references
-from tests.architecture import settings_tables
+from matura.evaluate import spec
+from tests.architecture import settings_tables, task_table
 
 ROOT = Path(__file__).parents[2]
 PAGES = settings_tables.pages()
@@ -131,11 +132,20 @@ def test_benchmarks_of_the_pages_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_recipes_in_pages_are_valid(page: Path, tmp_path: Path) -> None:
+def test_recipes_and_specifications_in_pages_are_valid(page: Path, tmp_path: Path) -> None:
     for body in blocks(page, "yaml"):
-        path = tmp_path / "recipe.yaml"
+        path = tmp_path / "page.yaml"
         path.write_text(body, "utf-8")
-        recipes.load(path, cli._Modules())
+        if re.search("^stages:", body, re.MULTILINE):
+            recipes.load(path, cli._Modules())
+        else:
+            spec.read(path)
+
+
+def test_the_table_of_tasks_is_written_from_their_specifications() -> None:
+    text = task_table.PAGE.read_text("utf-8")
+    assert "| `piqa` |" in text
+    assert text == task_table.filled(text), "run: python -m tests.architecture.task_table"
 
 
 def test_python_in_pages_uses_what_exists() -> None:

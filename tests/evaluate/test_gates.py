@@ -169,3 +169,22 @@ def test_a_gate_about_no_metric_is_an_error_not_a_pass(gate):
     assert "domain.bpb, control.bpb" in str(raised.value)
     if gate.metric == "domain.bpp":
         assert "Did you mean 'domain.bpb'" in str(raised.value)
+
+
+def test_every_verdict_tells_what_change_its_items_could_see():
+    same = [1.0] * 60 + [0.0] * 40
+    moved = [0.0] * 10 + [1.0] * 60 + [0.0] * 30
+    bits = [10.0 + n % 7 for n in range(50)]
+    metrics = [
+        accuracy("same.acc", same, same, 0.5),
+        accuracy("moved.acc", same, moved, 0.5),
+        bits_per_byte("same.bpb", bits, bits, [10] * 50),
+        bits_per_byte("moved.bpb", bits, [one + n % 3 for n, one in enumerate(bits)], [10] * 50),
+    ]
+    found = {one.name: one.detectable for one in judge(metrics, [], resamples=1000)[0]}
+    assert found["same.acc"] == pytest.approx(
+        2.8016 * (0.03 / 100) ** 0.5, rel=1e-4
+    )  # up to 3 in n may differ unseen
+    assert found["moved.acc"] == pytest.approx(2.8016 * (0.2 / 100) ** 0.5, rel=1e-4)
+    assert found["same.bpb"] is None
+    assert 0 < found["moved.bpb"] < 0.1

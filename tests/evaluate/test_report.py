@@ -195,3 +195,32 @@ def test_ancestors_come_once_and_before_their_children():
     corpus = made("corpus", kind="corpus")
     tuned = made("tuned", base, corpus)
     assert [one.id for one in history.ancestors([tuned, base, corpus])] == ["base", "corpus", "tuned"]
+
+
+def standing(**more):
+    row = {
+        "task": NASTY, "metric": "acc", "unit": "share", "better": "higher", "value": 0.3, "low": 0.2, "high": 0.4,
+        "items": 80, "shots": 5, "chance": 0.25, "detectable": 0.1, "published": [],
+    }  # fmt: skip
+    return {**row, **more}
+
+
+def test_figures_of_one_model_stand_beside_chance_power_and_what_was_published():
+    published = [{"model": NASTY, "metric": "acc", "value": 0.42, "shots": 0, "source": NASTY}]
+    rows = [
+        standing(published=published),
+        standing(low=0.26),
+        standing(metric="bpb", unit="bits", chance=None, detectable=None),
+    ]
+    text = render({**results(), "metrics": [], "tasks": {"child": rows}}, Context(parent=""))
+    page = Page(text)
+    assert page.open == []
+    assert "examined alone" in page.text
+    assert "20.0% … 40.0%" in page.text
+    assert page.text.count("at chance") == 1 + 1  # the first row, and the sentence about it
+    assert "0.42" in page.text
+    assert "10.0%" in page.text  # what 80 items can see
+    assert NASTY in page.text
+    assert "<script" not in text
+    assert "Passed" not in page.text
+    assert "Right answers" in page.text

@@ -89,3 +89,23 @@ def test_holm_of_one_is_no_correction_and_of_none_is_empty():
     assert holm([0.03]).adjusted == (0.03,)
     assert holm([0.03]).alphas == (0.05,)
     assert holm([]).adjusted == ()
+
+
+@pytest.mark.parametrize(("changed", "items"), [(0.4, 100), (0.1, 1000), (0.4, 400)])
+def test_what_is_said_to_be_detectable_is_detected_in_four_exams_of_five(changed, items):
+    """Simulated: answers change for `changed` of the items, more often to right than to wrong."""
+    random = np.random.default_rng(0)
+    effect = statistics.detectable(changed, items)
+    gain = (changed + effect) / 2
+    draws = random.multinomial(items, [gain, changed - gain, 1 - changed], size=4000)
+    better, worse = draws[:, 0], draws[:, 1]
+    difference = (better - worse) / items
+    error = np.sqrt(((better + worse) / items - difference**2) / items)
+    power = float((np.abs(difference) > 1.96 * error).mean())
+    assert power == pytest.approx(0.8, abs=0.06)
+
+
+def test_known_powers():
+    assert statistics.detectable(0.1, 100) == pytest.approx(0.0886, abs=1e-4)
+    assert statistics.detectable(0.1, 1000) == pytest.approx(0.0280, abs=1e-4)
+    assert statistics.detectable(1.0, 1) == 1.0

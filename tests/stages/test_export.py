@@ -192,6 +192,7 @@ def test_an_export_is_copied_out_and_nothing_is_overwritten(tmp_path: Path) -> N
     place = tmp_path / "elsewhere" / "mine"
     written = export.copy_to(made, place)
     assert sorted(path.name for path in written) == [
+        "README.md",
         "config.json",
         "generation_config.json",
         "model.safetensors",
@@ -235,7 +236,7 @@ def test_the_command_and_a_recipe(
     assert not place.exists()
     printed = matura("export", f"model={made.path}", "--to", str(place))
     assert "Hugging Face folder, llama, F32" in printed
-    assert printed.endswith(f"Copied 6 files to {place}\n")
+    assert printed.endswith(f"Copied 7 files to {place}\n")
     assert AutoTokenizer.from_pretrained(place).eos_token == "<|im_end|>"
     assert "reused" in matura("export", f"model={made.path}")  # where it is copied to is no setting
     assert "--to PLACE" in matura("export", "--help")

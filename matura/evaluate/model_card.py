@@ -1,0 +1,249 @@
+"""A model card in the Hugging Face form: YAML that the hub reads, then sections for people (Mitchell et al. 2019).
+
+Everything in it comes from the lineage and from exams: nothing is claimed that was not recorded. What only a person can
+say (for what the model is meant, under which licence) is asked for in so many words. Places on this machine are left
+out; only the names of files and folders are told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from matura.core import artifact as artifacts
+from matura.core import lineage
+from matura.core.artifact import Artifact
+from matura.core.errors import ArtifactError
+from matura.core.files import atomic_write, read_json
+from matura.evaluate import history
+from matura.model import config as c
+from matura.model import store
+
+FILE = "README.md"
+MAX_RESULTS = 256 << 20
+PLACES = re.compile(r"(?<![\w.:/])~?/(?:[^\s/|`]+/)+")
+"""Folders of an absolute path on this machine; addresses on the web are none."""
+TRAINED = ("pretrain", "finetune")
+FIGURES = 2
+"""The first version of the stage `evaluate` whose results have figures of each task."""
+SHOWN = 40
+"""Settings that are listed of one stage."""
+
+
+def write(folder: Path, model: Artifact, weights: str) -> None:
+    """README.md for an exported model, with the exams of it (or of what it was merged from) in its workspace."""
+    with atomic_write(folder / FILE) as temporary:
+        temporary.write_text(text(model, weights, list(exams(model))), encoding="utf-8")
+
+
+def exams(model: Artifact) -> Iterator[Artifact]:
+    """Evaluations of the model, or of one that differs from it only by a merge, in the order of their places."""
+    same = {model.id}
+    one = model
+    while one.record["stage"] == "merge":
+        one = one.input("model")
+        same.add(one.id)
+    root = next((parent.parent for parent in model.path.parents if parent.name in ("runs", "models")), None)
+    for record in sorted(root.glob("runs/*/*/artifact.json")) if root else ():
+        with contextlib.suppress(ArtifactError):
+            found = artifacts.load(record)
+            known = found.kind == "evaluation" and found.record["stage_version"] >= FIGURES
+            if known and found.inputs.get("model", {}).get("id") in same:
+                yield found
+
+
+def text(model: Artifact, weights: str, sat: Sequence[Artifact]) -> str:
+    """The whole card."""
+    made = list(history.ancestors([model]))
+    results = [
+        (one, read_json(one.file("results.json"), limit=MAX_RESULTS, what="results of an exam"))
+        for one in sat
+    ]
+    parts = [
+        _front(model, made, [found for _, found in results]),
+        f"# {_name(model)}\n\n{_summary(model, made)}",
+        f"## Details\n\n{_details(model, made, weights)}",
+        "## Uses\n\nNot written yet: say for what it is meant, for whom, and for what it is not.",
+        f"## Limits\n\n{_limits(made, results)}",
+        f"## How to start\n\n{_start(model)}",
+        f"## Training data\n\n{_data(made)}",
+        f"## Training\n\n{_training(made)}",
+        f"## Evaluation\n\n{_evaluation(results)}",
+        f"## What it took\n\n{_cost(made)}",
+        f"## Where it comes from\n\n```\n{lineage.draw(_nameless(lineage.tree(model)))}\n```",
+    ]
+    return PLACES.sub("", "\n\n".join(parts)) + "\n"
+
+
+def _name(model: Artifact) -> str:
+    """Without the hash that a directory of a run ends in."""
+    return lineage.name_of(model.path).rsplit("-", 1)[0] if _in_run(model) else lineage.name_of(model.path)
+
+
+def _in_run(model: Artifact) -> bool:
+    return model.path.parent.parent.name == "runs"
+
+
+def _front(model: Artifact, made: Sequence[Artifact], results: Sequence[Mapping[str, Any]]) -> str:
+    """The YAML block: `base_model` only for a model that was pulled from the hub by name."""
+    import yaml
+
+    config = store.read_config(model.path)
+    base = [str(one.config["reference"]) for one in made if one.record["stage"] == "pull"]
+    hub = [name.removeprefix("hf:").split("@")[0] for name in base if name.startswith("hf:")]
+    values: dict[str, Any] = {"library_name": "transformers", "tags": ["matura", config.family]}
+    if isinstance(config.head, c.LanguageHead) and config.decoder is not None:
+        values["pipeline_tag"] = "text2text-generation" if config.encoder is not None else "text-generation"
+    if hub and model.record["stage"] != "pull":
+        values |= {"base_model": hub[0], "base_model_relation": "finetune"}
+    if results:
+        values["model-index"] = [{"name": _name(model), "results": list(_index(results))}]
+    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---"
+
+
+def _index(results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The hub's model-index: a result for each task, with its metrics."""
+    for found in results:
+        rows = found["tasks"]["child"]
+        for task in dict.fromkeys(row["task"] for row in rows):
+            metrics = [
+                {"type": row["metric"], "value": round(row["value"], 6), "name": row["metric"]}
+                for row in rows
+                if row["task"] == task
+            ]
+            kind = {"type": "text-generation"}
+            yield {"task": kind, "dataset": {"type": task, "name": task}, "metrics": metrics}
+
+
+def _summary(model: Artifact, made: Sequence[Artifact]) -> str:
+    stages = [one.record["stage"] for one in made if one.kind == "model"]
+    return f"A language model made with Matura ({' → '.join(stages)}). {model.summary.get('line', '')}"
+
+
+def _details(model: Artifact, made: Sequence[Artifact], weights: str) -> str:
+    from matura.model.counting import count_parameters
+
+    config = store.read_config(model.path)
+    parameters, _ = count_parameters(config)
+    origin = next(
+        (one.summary.get("source_quantization") for one in made if one.summary.get("source_quantization")),
+        None,
+    )
+    rows = [
+        ("family", config.family),
+        ("parameters", f"{parameters:,}"),
+        ("context", f"{config.context:,} tokens"),
+        ("vocabulary", f"{config.vocabulary:,}"),
+        ("weights in this folder", weights),
+        ("weights came from", f"a quantized file ({origin})" if origin else "full precision"),
+        ("made with", str(model.record["code"].get("version", ""))),
+        ("id", f"`{model.id}`"),
+        ("licence", "not written yet: that of the base model and of the training data binds you"),
+    ]
+    return "\n".join(f"- **{name}**: {value}" for name, value in rows)
+
+
+def _limits(made: Sequence[Artifact], results: Sequence[tuple[Artifact, Mapping[str, Any]]]) -> str:
+    """What is known to be wrong or unknown, from the records alone."""
+    lines = [note for _, found in results for note in found["notes"]]
+    lines += [reason for _, found in results for reason in found["gate"]["reasons"]]
+    if not results:
+        lines.append("It has sat no exam in the workspace it was exported from.")
+    lines.append(
+        "Bias, toxicity and truthfulness are known as far as the exams below ask for them, and no further."
+    )
+    return "\n".join(f"- {line}" for line in dict.fromkeys(lines))
+
+
+def _start(model: Artifact) -> str:
+    code = 'from transformers import pipeline\n\nwrite = pipeline("text-generation", model="PATH_OF_THIS_FOLDER")'
+    chat = _talks(model)
+    ask = 'write([{"role": "user", "content": "Hello!"}])' if chat else 'write("Once upon a time")'
+    return f"```python\n{code}\nprint({ask})\n```"
+
+
+def _talks(model: Artifact) -> bool:
+    """Whether the model has a chat template."""
+    from matura.tokenizer import conversation
+
+    return conversation.load(model.path).template is not None
+
+
+def _data(made: Sequence[Artifact]) -> str:
+    found = [one for one in made if one.kind in ("corpus", "conversations", "tokens")]
+    lines = [
+        f"- **{one.kind}** {lineage.name_of(one.path)} (`{one.id[:12]}`): {one.summary.get('line', '')}"
+        for one in found
+    ]
+    return "\n".join(lines) or "None is recorded here: see the base model's own card."
+
+
+def _training(made: Sequence[Artifact]) -> str:
+    parts = []
+    for one in made:
+        if one.record["stage"] in TRAINED:
+            settings = [(name, value) for name, value in _flat(one.config) if "path" not in name][:SHOWN]
+            rows = "\n".join(f"| `{name}` | {value} |" for name, value in settings)
+            line = one.summary.get("line", "")
+            parts.append(f"{one.record['stage']}: {line}\n\n| setting | value |\n|---|---|\n{rows}")
+    return "\n\n".join(parts) or "No training of its own is recorded here."
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Settings as (a.b, text); references to files are told by their names alone."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value not in (None, "", [], ()):
+            told = PurePath(value).name if isinstance(value, str) and "/" in value else str(value)
+            yield f"{prefix}{key}", told.replace("|", "\\|")
+
+
+def _evaluation(results: Sequence[tuple[Artifact, Mapping[str, Any]]]) -> str:
+    parts = []
+    for one, found in results:
+        rows = [
+            "| task | metric | figure | 95% interval | guessing | items | shots |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in found["tasks"]["child"]:
+            chance = "" if row["chance"] is None else f"{row['chance']:.3f}"
+            interval = f"{row['low']:.4f} … {row['high']:.4f}"
+            cells = [
+                row["task"],
+                row["metric"],
+                f"{row['value']:.4f}",
+                interval,
+                chance,
+                row["items"],
+                row["shots"],
+            ]
+            rows.append("| " + " | ".join(map(str, cells)) + " |")
+        verdict = ""
+        if found["metrics"]:
+            passed = "passed" if found["gate"]["passed"] else "did not pass"
+            verdict = f"Against its parent: {passed}. {found['line']}\n\n"
+        parts.append(f"{verdict}{chr(10).join(rows)}\n\nExam `{one.id[:12]}`.")
+    return "\n\n".join(parts) or "Not examined."
+
+
+def _cost(made: Sequence[Artifact]) -> str:
+    rows = [
+        f"| {one['stage']} | {one['seconds']:.0f} s |"
+        for one in history.costs(made[-1:])
+        if one["seconds"] >= 1
+    ]
+    machine = made[-1].record["environment"].get("cpu", "")
+    return "\n".join(
+        [f"On {machine or 'the machine it was made on'}:", "", "| stage | time |", "|---|---|", *rows]
+    )
+
+
+def _nameless(node: lineage.Node) -> lineage.Node:
+    """A lineage without the places of this machine."""
+    name = PurePath(node["name"]).name if node["kind"] == "raw" else node["name"]
+    inputs = {key: _nameless(one) for key, one in node["inputs"].items()}
+    return {**node, "name": name, "path": name, "inputs": inputs}

@@ -1,0 +1,112 @@
+"""The card of an exported model: what was recorded, nothing else, and no place of this machine."""
+
+from pathlib import Path
+
+import yaml
+
+from matura.core import artifact
+from matura.core.artifact import Artifact
+from matura.core.files import write_json
+from matura.evaluate import model_card
+from matura.model import store
+from matura.stages import export
+from tests import tiny_models
+
+ROW = {
+    "task": "piqa", "metric": "acc_norm", "unit": "share", "better": "higher", "value": 0.625, "low": 0.5, "high": 0.75,
+    "stderr": 0.06, "items": 80, "shots": 0, "chance": 0.5, "detectable": 0.1, "published": [],
+}  # fmt: skip
+
+
+def tuned(root: Path) -> Artifact:
+    """A model of a recipe: pulled, tuned on conversations."""
+    (root / "models").mkdir(exist_ok=True)
+    parent = tiny_models.pulled(root / "models")
+    talks = tiny_models.conversations(root / "runs" / "r" / "talks-0123456789ab", [tiny_models.talk(1)], [])
+    draft = artifact.begin(
+        root / "runs" / "r" / "tuned-0123456789ab",
+        kind="model",
+        stage="finetune",
+        version=1,
+        config={"optimizer": {"lr": 0.5}, "model": str(parent.path)},
+        inputs={"model": parent, "replay": talks},
+    )
+    store.save(draft.path, tiny_models.network(seed=1))
+    tiny_models.chatml().save(draft.path)
+    return draft.commit({"line": "lora on 3 talks"})
+
+
+def examined(root: Path, model: Artifact, name: str, *, passed: bool) -> Artifact:
+    draft = artifact.begin(
+        root / "runs" / "r" / name,
+        kind="evaluation",
+        stage="evaluate",
+        version=2,
+        config={},
+        inputs={"model": model},
+    )
+    gate = {"passed": passed, "reasons": [] if passed else ["general.gold_bpb: regressed"]}
+    found = {
+        "tasks": {"child": [ROW]},
+        "gate": gate,
+        "notes": ["a note"],
+        "metrics": [{}],
+        "line": "all of it",
+    }
+    write_json(draft.path / "results.json", found)
+    return draft.commit({})
+
+
+def front(text: str) -> dict:
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def test_a_card_tells_lineage_settings_and_exams(tmp_path: Path) -> None:
+    model = tuned(tmp_path)
+    examined(tmp_path, model, "exam-1", passed=False)
+    card = model_card.text(model, "F32", list(model_card.exams(model)))
+    assert "| `optimizer.lr` | 0.5 |" in card
+    assert "| piqa | acc_norm | 0.6250 | 0.5000 … 0.7500 | 0.500 | 80 | 0 |" in card
+    assert "did not pass. all of it" in card
+    assert "- general.gold_bpb: regressed" in card
+    assert "- **conversations** r/talks-0123456789ab" in card
+    assert "Not written yet: say for what it is meant" in card
+    assert str(tmp_path) not in card
+    head = front(card)
+    assert (head["library_name"], head["pipeline_tag"], head["tags"]) == (
+        "transformers",
+        "text-generation",
+        ["matura", "llama"],
+    )
+    (result,) = head["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "acc_norm", "value": 0.625, "name": "acc_norm"}]
+    assert "base_model" not in head  # the parent came from a file
+
+
+def test_exams_of_other_models_are_not_told_and_those_before_a_merge_are(tmp_path: Path) -> None:
+    model = tuned(tmp_path)
+    mine = examined(tmp_path, model, "exam-1", passed=True)
+    other = tiny_models.pulled(tmp_path / "models", name="other", model=tiny_models.network(seed=5))
+    examined(tmp_path, other, "exam-2", passed=True)
+    draft = artifact.begin(
+        tmp_path / "runs" / "r" / "merged-0123456789ab",
+        kind="model",
+        stage="merge",
+        version=1,
+        config={},
+        inputs={"model": model},
+    )
+    store.save(draft.path, tiny_models.network(seed=1))
+    tiny_models.chatml().save(draft.path)
+    assert [one.id for one in model_card.exams(draft.commit({}))] == [mine.id]
+
+
+def test_an_export_has_a_card_that_is_no_part_of_its_id(tmp_path: Path) -> None:
+    model = tuned(tmp_path)
+    before = tiny_models.run(export, tmp_path / "before", model=model, format="hf")
+    assert "Not examined." in before.file("hf/README.md").read_text("utf-8")
+    assert "It has sat no exam" in before.file("hf/README.md").read_text("utf-8")
+    examined(tmp_path, model, "exam-1", passed=True)
+    after = tiny_models.run(export, tmp_path / "after", model=model, format="hf")
+    assert "passed. all of it" in after.file("hf/README.md").read_text("utf-8")
+    assert before.id == after.id
