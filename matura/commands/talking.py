@@ -48,6 +48,7 @@ def chat(reference: str, system: str | None, sampling: dict[str, Any], around: s
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 (line editing and history for input())
 
+    settings = sampling if prompt is None else {**sampling, "prompt": prompt}
     model = api.load(reference)
     if model.format.template is None:
         raise MaturaError(f"{reference} has no chat template, so it knows no conversations; {_advice(model)}")
@@ -71,7 +72,7 @@ def chat(reference: str, system: str | None, sampling: dict[str, Any], around: s
             case _:
                 asked, said = [*messages, {"role": "user", "content": line}], list[str]()
                 try:
-                    _print(model.chat_stream(asked, prompt=prompt, **sampling), said)
+                    _print(model.chat_stream(asked, **settings), said)
                 except KeyboardInterrupt:
                     print(" [cut]", flush=True)
                 except MaturaError as error:  # the context is full, say: the conversation is not lost

@@ -6,6 +6,7 @@ Retrieval*, section 6.4): nothing is learned, nothing is random, a pool of thous
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections import Counter
@@ -105,8 +106,13 @@ def runs(question: str) -> set[str]:
 
 def holds(text: str, runs: Iterable[str]) -> bool:
     """Whether a text has one of these runs of words."""
-    known = _run(words(text))
+    known = _known(text)
     return any(one in known for one in runs)
+
+
+@functools.lru_cache(maxsize=1024)
+def _known(text: str) -> str:
+    return _run(words(text))
 
 
 def _run(found: Sequence[str]) -> str:

@@ -132,16 +132,16 @@ def test_benchmarks_of_the_pages_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_recipes_and_specifications_in_pages_are_valid(page: Path, tmp_path: Path) -> None:
+def test_recipes_specifications_and_prompts_in_pages_are_valid(page: Path, tmp_path: Path) -> None:
     for body in blocks(page, "yaml"):
-        path = tmp_path / ("prompt.yaml" if page.stem == "prompt" else "page.yaml")
+        path = tmp_path / "page.yaml"
         path.write_text(body, "utf-8")
         if re.search("^stages:", body, re.MULTILINE):
             recipes.load(path, cli._Modules())
-        elif page.stem == "prompt":
-            promptfile.read(path)
-        else:
+        elif re.search("^kind:", body, re.MULTILINE):
             spec.read(path)
+        else:
+            promptfile.read(path)
 
 
 def test_the_table_of_tasks_is_written_from_their_specifications() -> None:
