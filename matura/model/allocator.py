@@ -23,7 +23,7 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """The contrary: blocks of 512 KiB and more go back to the system as soon as they are free; True when it took effect.
+    """The contrary: blocks of 512 KiB and more go back to the system once they are free; True when it took effect.
 
     By itself glibc raises that limit to the largest block that was freed, and the memory of matrices that live for one
     product stays with the process in pieces. Page faults cost about a third of time.
