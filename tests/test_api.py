@@ -9,8 +9,6 @@ import torch
 
 import matura
 from matura.api import LanguageModel, pull
-from matura.core import artifact
-from matura.core.artifact import Artifact
 from matura.core.errors import ArtifactError, ConfigError, MaturaError, ModelNotFound
 from matura.core.peft_settings import LoraConfig, PrefixConfig, Tuning
 from matura.core.settings import Beams, Sampling
@@ -18,10 +16,9 @@ from matura.core.workspace import Workspace
 from matura.evaluate import likelihood
 from matura.infer import beam, engine
 from matura.model import store
-from matura.model.peft import peft_files, tuning
-from matura.model.peft.leaves import trained
+from matura.model.peft import peft_files
 from tests import tiny_hf
-from tests.tiny_models import chatml, corpus, network, pulled, talk, write_gguf_model
+from tests.tiny_models import adapted, chatml, corpus, network, pulled, talk, write_gguf_model
 
 HELLO = talk(1).messages[:1]
 SHORT: dict[str, Any] = {"max_new_tokens": 12, "seed": 1}
@@ -318,26 +315,12 @@ def test_what_is_no_model_is_told(tmp_path: Path) -> None:
         matura.load("smollm2-135m-instuct", workspace=workspace)
 
 
-def adapter_on(parent: Artifact, folder: Path, settings: Tuning, seed: int) -> Artifact:
-    """A trained adapter of the tiny model."""
-    trained_model = tuning.apply(network(), settings)
-    with torch.no_grad():
-        for tensor in trained(trained_model).values():
-            tensor.normal_(0, 0.3, generator=torch.Generator().manual_seed(seed))
-    draft = artifact.begin(
-        folder, kind="model", stage="finetune", version=1, config={}, inputs={"model": parent}
-    )
-    store.save_adapter(draft.path, trained_model, settings)
-    chatml().save(draft.path)
-    return draft.commit({})
-
-
 def test_adapters_are_chosen_at_each_call(tmp_path: Path) -> None:
     """From artifacts and from a folder of PEFT, beside each other, and none is the model itself."""
     parent = pulled(tmp_path)
-    lora = adapter_on(parent, tmp_path / "lora", Tuning(lora=LoraConfig(rank=2)), 1)
-    prefix = adapter_on(
-        parent, tmp_path / "prefix", Tuning(method="prefix", prefix=PrefixConfig(tokens=3)), 2
+    lora = adapted(tmp_path / "lora", parent, Tuning(lora=LoraConfig(rank=2)))
+    prefix = adapted(
+        tmp_path / "prefix", parent, Tuning(method="prefix", prefix=PrefixConfig(tokens=3)), seed=2
     )
     peft_files.write(tmp_path / "peft", store.read_adapter(lora.path), network().config)
     places = {"a": lora.path, "b": prefix.path, "c": tmp_path / "peft"}
@@ -358,7 +341,7 @@ def test_adapters_are_chosen_at_each_call(tmp_path: Path) -> None:
 
 def test_adapters_of_another_model_are_refused(tmp_path: Path) -> None:
     parent, other = pulled(tmp_path), pulled(tmp_path, name="other", model=network(seed=4))
-    lora = adapter_on(other, tmp_path / "lora", Tuning(), 1)
+    lora = adapted(tmp_path / "lora", other, Tuning())
     with pytest.raises(ConfigError, match=r"adapter 'a' was trained on .*other, not on .*tiny"):
         matura.load(parent.path, adapters={"a": lora.path})
     with pytest.raises(ConfigError, match=r"other is a whole model; load it by itself"):

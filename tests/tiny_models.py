@@ -10,10 +10,14 @@ import torch
 from matura.core import artifact
 from matura.core.artifact import Artifact
 from matura.core.config import parse
+from matura.core.peft_settings import Tuning
 from matura.core.raw import RawInput, raw_input
 from matura.core.records import Conversation, Document, write_conversations, write_documents
 from matura.model import config as c
+from matura.model import store
 from matura.model.families import decoder_gguf
+from matura.model.peft import tuning
+from matura.model.peft.leaves import trained
 from matura.model.transformer import Transformer
 from matura.stages import pull
 from matura.tokenizer.conversation import Format
@@ -110,6 +114,20 @@ def run(stage: ModuleType, folder: Path, **settings: Any) -> Artifact:
     made = stage.run(config, inputs, draft)
     assert isinstance(made, Artifact)
     return made
+
+
+def adapted(folder: Path, parent: Artifact, settings: Tuning, *, seed: int = 1, **summary: Any) -> Artifact:
+    """An adapter on a pulled `network()`, with tensors that change what it says."""
+    model = tuning.apply(tuning.quantize_base(network(), settings.base), settings)
+    with torch.no_grad():
+        for tensor in trained(model).values():
+            tensor.normal_(0, 0.2, generator=torch.Generator().manual_seed(seed))
+    draft = artifact.begin(
+        folder, kind="model", stage="finetune", version=1, config={}, inputs={"model": parent}
+    )
+    store.save_adapter(draft.path, model, settings)
+    chatml().save(draft.path)
+    return draft.commit(summary)
 
 
 def corpus(folder: Path, documents: int = 12, heldout: int = 2, text: str = "") -> Artifact:

@@ -141,3 +141,18 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         open_tensors(tmp_path)
     with pytest.raises(FormatError, match="cannot be read: No such file"):
         read_header(tmp_path / "model.safetensors")
+
+
+def test_a_tensor_is_read_into_memory_of_its_own(tmp_path: Path) -> None:
+    stored = {
+        "a": torch.arange(6.0).view(2, 3),
+        "b": torch.ones(3, dtype=torch.float16),
+        "c": torch.empty(0, 4),
+    }
+    save_file(stored, tmp_path / "m.safetensors")
+    found = open_tensors(tmp_path / "m.safetensors")
+    for name, tensor in stored.items():
+        own = found.read(name)
+        assert torch.equal(own, tensor)
+        assert own.dtype == tensor.dtype
+    assert found.read("a").untyped_storage().data_ptr() != found["a"].untyped_storage().data_ptr()

@@ -92,6 +92,18 @@ def test_updates_come_back_on_their_parent(adapted: tuple[Artifact, Transformer]
     assert store.adapter_settings(made.input("model").path) is None
 
 
+def test_settings_from_before_there_were_other_methods_are_read(
+    adapted: tuple[Artifact, Transformer],
+) -> None:
+    made, model = adapted
+    place = made.path / store.ADAPTER_CONFIG
+    old = json.loads(place.read_text())["lora"]
+    for name in ("dropout", "ranks", "alphas"):
+        del old[name]
+    place.write_text(json.dumps(old))
+    assert equal(store.load(made.path), model)
+
+
 def test_updates_need_their_own_parent(adapted: tuple[Artifact, Transformer], tmp_path: Path) -> None:
     made, _ = adapted
     (tmp_path / "parent").rename(tmp_path / "away")

@@ -11,20 +11,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from benchmarks import tiny_families
 from matura import cli
-from matura.core import artifact, lineage
+from matura.core import lineage
 from matura.core.artifact import Artifact
 from matura.core.config import parse
 from matura.core.errors import ConfigError, FormatError, MaturaError
 from matura.core.peft_settings import LoraConfig, PrefixConfig, Tuning
 from matura.core.raw import raw_input
 from matura.model import checkpoint, store
-from matura.model.peft import peft_files, tuning
+from matura.model.peft import peft_files
 from matura.model.peft.adapter import attach
-from matura.model.peft.leaves import trained
-from matura.model.peft.lora import apply_lora, lora_state
 from matura.stages import export, pull
 from matura.tokenizer import conversation, to_hf
-from tests.tiny_models import CHATML, VOCABULARY, chatml, network, pulled, run, talk
+from tests.tiny_models import CHATML, VOCABULARY, adapted, chatml, network, pulled, run, talk
 
 TALK = [
     {"role": "system", "content": "Be brief."},
@@ -152,17 +150,9 @@ def test_weights_too_large_for_f16_are_refused(tmp_path: Path) -> None:
 
 
 def test_updates_are_added_into_the_weights(tmp_path: Path) -> None:
-    parent, config, model = pulled(tmp_path), LoraConfig(rank=2), network()
-    apply_lora(model, config)
-    with torch.no_grad():
-        for tensor in lora_state(model).values():
-            tensor.normal_(0, 0.2, generator=torch.Generator().manual_seed(1))
-    draft = artifact.begin(
-        tmp_path / "tuned", kind="model", stage="finetune", version=1, config={}, inputs={"model": parent}
-    )
-    store.save_adapter(draft.path, model, Tuning(lora=config))
-    chatml().save(draft.path)
-    tuned = draft.commit({"source_quantization": "Q4_1", "line": "trained"})
+    parent = pulled(tmp_path)
+    settings = Tuning(lora=LoraConfig(rank=2))
+    tuned = adapted(tmp_path / "tuned", parent, settings, source_quantization="Q4_1", line="trained")
     made = run(export, tmp_path / "out", model=tuned)
     ids = chatml().prompt(TALK)
     found = logits(AutoModelForCausalLM.from_pretrained(made.path / "hf").eval(), ids)
@@ -174,24 +164,10 @@ def test_updates_are_added_into_the_weights(tmp_path: Path) -> None:
         assert name in drawn
 
 
-def adapted(tmp_path: Path, settings: Tuning) -> Artifact:
-    """An adapter with large tensors on a pulled model."""
-    parent, model = pulled(tmp_path), tuning.apply(network(), settings)
-    with torch.no_grad():
-        for tensor in trained(model).values():
-            tensor.normal_(0, 0.2, generator=torch.Generator().manual_seed(1))
-    draft = artifact.begin(
-        tmp_path / "tuned", kind="model", stage="finetune", version=1, config={}, inputs={"model": parent}
-    )
-    store.save_adapter(draft.path, model, settings)
-    chatml().save(draft.path)
-    return draft.commit({})
-
-
 @pytest.mark.parametrize("format", ["peft", "peft-portable", "gguf-adapter"])
 def test_an_adapter_is_written_alone(format: str, tmp_path: Path) -> None:
     rank = LoraConfig(rank=2, rank_stabilized=True, alphas={"down": 5})
-    tuned = adapted(tmp_path, Tuning(lora=rank))
+    tuned = adapted(tmp_path / "tuned", pulled(tmp_path), Tuning(lora=rank))
     made = run(export, tmp_path / "out", model=tuned, format=format)
     assert made.summary["trained_on"] == "float32"
     written = sorted(path.name for path in export.copy_to(made, tmp_path / "mine"))
@@ -211,7 +187,9 @@ def test_an_adapter_is_written_alone(format: str, tmp_path: Path) -> None:
 
 
 def test_what_no_format_has_a_place_for_is_refused(tmp_path: Path) -> None:
-    prefix = adapted(tmp_path, Tuning(method="prefix", prefix=PrefixConfig(tokens=3)))
+    prefix = adapted(
+        tmp_path / "tuned", pulled(tmp_path), Tuning(method="prefix", prefix=PrefixConfig(tokens=3))
+    )
     for format in ("hf", "gguf"):
         with pytest.raises(ConfigError, match="has a prefix, which no other program's model has a place for"):
             run(export, tmp_path / format, model=prefix, format=format)
