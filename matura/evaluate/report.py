@@ -111,7 +111,7 @@ _LABELS = {
     "general.acc_norm": "general ability: share of right answers",
 }
 LOSSES = {"loss": "trained", "heldout_loss": "held out"}  # names in metrics.jsonl, and for people
-FORGETTING = {"replay_loss": "the parent's answers"}
+FORGETTING = {"general_bpb": "general text, bits per byte", "general_kl": "divergence from the parent, nats"}
 _TASKS = {"hellaswag": "HellaSwag", "arc_easy": "ARC-Easy", "piqa": "PIQA"}
 
 
@@ -172,7 +172,9 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, Serie
         about = "Nats per token; pale: each step of training, dark: its running mean."
         yield "Loss", about, losses, [LOSSES["loss"]]
     if any(len(line) > 1 for line in forgetting.values()):
-        about = "Loss on the parent's own answers that were held out: a rise is forgetting."
+        about = (
+            "Held-out general text: what it costs, and how far expectations have moved. A rise is forgetting."
+        )
         yield "Forgetting meter", about, forgetting, []
 
 

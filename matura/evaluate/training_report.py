@@ -1,4 +1,4 @@
-"""One self-contained page about a pre-training run: curves, what the model wrote on the way, settings."""
+"""One self-contained page about a training run: curves, what the model wrote on the way, settings."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ CURVES = (
     ("Held-out text", "bits per byte", ("heldout_bpb",)),
     ("Held-out masks", "loss and share found", ("heldout_masked_loss", "heldout_masked_accuracy")),
     ("Held-out spans and pairs", "nats a token", ("heldout_denoise_loss", "heldout_translate_loss")),
+    ("What is learned, held out", "nats a token", ("heldout_loss",)),
+    ("General text", "bits per byte", ("general_bpb",)),
+    ("Divergence from the parent on general text", "nats a token", ("general_kl",)),
     ("Gradient", "norm before clipping", ("grad_norm",)),
     ("Activations", "root mean square after a block", ()),
     ("Learning rate", "of width-scaled matrices", ("lr",)),
@@ -34,15 +37,21 @@ ACTIVATIONS = "rms."
 
 
 def write(
-    folder: Path, totals: Mapping[str, Any], settings: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]
+    folder: Path,
+    title: str,
+    totals: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    samples: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write report.html from the run's metrics.jsonl and what else is known of it."""
+    """Write report.html from the run's metrics.jsonl and what else is known of it. `totals` may hold a group `heldout`,
+    which gets a table of its own."""
     rows = MetricsLog(folder / "metrics.jsonl").rows()
     text = page.render(
         TEMPLATE,
         filters={"seconds": page.seconds},
+        title=title,
         figures=table({name: value for name, value in totals.items() if name != "heldout"}),
-        heldout=table(dict(totals["heldout"])),
+        heldout=table(dict(totals.get("heldout", {}))),
         plots=list(_plots(rows)),
         samples=list(_samples(samples)),
         settings=table(settings),

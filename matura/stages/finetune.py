@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from matura.core import config
+from matura.core import config, wheels
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.conversation_settings import ConversationData
 from matura.core.errors import ConfigError, MaturaError
-from matura.core.metrics import progress
+from matura.core.forgetting_settings import Forgetting
 from matura.core.plan import Estimate
 from matura.core.settings import LoraConfig, OptimizerConfig
 
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from matura.train.batches import Example, PackedBatches, Rows
     from matura.train.examples import Made
     from matura.train.material import Material
+    from matura.train.meter import Looks
 
 KIND = "model"
-VERSION = 4
+VERSION = 5
 MAX_REMOTE = 64 << 30  # bytes of a dataset
 TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0}  # a 135M model on 2 cores
 
@@ -57,10 +58,23 @@ class Config(config.Config):
     tokens: int = Field(30_000, ge=1, description="Training tokens in all, replay included")
     tokens_per_step: int = Field(1024, ge=16, description="Tokens in one update")
     sequence: int = Field(512, ge=8, description="Longest example in tokens")
-    meter_every: int = Field(20, ge=0, description="Steps between looks at held-out text; 0 for none")
+    forgetting: Forgetting = Forgetting()
+    meter_every: int = Field(
+        20, ge=0, description="Steps between looks at held-out and general text; 0 for none"
+    )
     meter_tokens: int = Field(1024, ge=64, description="Held-out tokens of each kind in one look")
     save_every: int = Field(5, ge=1, description="Steps between checkpoints")
     seed: int = Field(0, description="Order of the data, and the start of the updates")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _general_text(cls, values: Any) -> Any:
+        """The default text is not fetched where nobody reads it."""
+        group = values.get("forgetting", {}) if isinstance(values, dict) else None
+        if not isinstance(group, dict) or group.get("text", wheels.EXAMS) != wheels.EXAMS:
+            return values
+        unread = values.get("replay") or values.get("meter_every") == 0
+        return {**values, "forgetting": {**group, "text": None}} if unread else values
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> "Config":
@@ -68,17 +82,28 @@ class Config(config.Config):
             raise ValueError("give either a corpus or conversations to learn from")
         return self
 
+    @model_validator(mode="after")
+    def _anchored_to_something(self) -> "Config":
+        asked, replay = self.forgetting, self.replay is not None and self.replay_share > 0
+        if asked.kl and asked.kl_on != "new" and not replay:
+            raise ValueError(f"forgetting.kl_on={asked.kl_on} needs replay; without it, take kl_on=new")
+        if asked.limit is not None and not (self.meter_every and (self.replay or asked.text)):
+            raise ValueError("forgetting.limit needs the meter: meter_every, and replay or forgetting.text")
+        return self
+
 
 def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
-    """Where the files of conversations are on this machine; a dataset of the hub is fetched first."""
-    assert config.conversations is not None
+    """Where general text or the files of conversations are on this machine; what is far away is fetched first."""
+    from matura.core.workspace import Workspace
     from matura.data import reading
 
+    downloads = (workspace or Workspace()).downloads
+    if setting == "forgetting.text":
+        assert config.forgetting.text is not None
+        return wheels.located(config.forgetting.text, downloads)
+    assert config.conversations is not None
     if not reading.is_remote(config.conversations):
         return Path(config.conversations).expanduser()
-    from matura.core.workspace import Workspace
-
-    downloads = (workspace or Workspace()).downloads
     return reading.fetch(config.conversations, downloads, max_bytes=MAX_REMOTE)
 
 
@@ -102,10 +127,12 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
 
     Raises MaturaError when there is nothing to train on, Diverged when the loss is no longer finite.
     """
+    from matura.evaluate import training_report
     from matura.model import store
     from matura.model.allocator import keep_freed_memory
+    from matura.model.peft.lora import apply_lora
     from matura.tokenizer import conversation
-    from matura.train import resume
+    from matura.train import finetuning, resume
 
     parent = inputs["model"]
     assert isinstance(parent, Artifact)
@@ -119,21 +146,40 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     batches, counts = _batches(config, material, format)
     with resume.deterministic(config.seed):
         model = store.load(parent.path)
-        totals = _train(config, model, batches, _meters(config, material, format), draft)
+        if config.method == "lora":
+            apply_lora(model, config.lora, config.seed)
+        # The weights of a second model are the file's own memory.
+        before = store.load(parent.path)
+        looks = _looks(config, material, inputs, format, before)
+        totals = finetuning.Run(config, model, before, batches, looks).go(draft)
     if config.method == "lora":
         store.save_adapter(draft.path, model, config.lora)
     else:
         store.save(draft.path, model)
     format.save(draft.path)
+    training_report.write(draft.path, "Fine-tuning", totals, config.model_dump(mode="json"))
     learned = "documents" if config.corpus else "conversations"
     summary = {
         "line": f"{config.method} on {learned}, {totals['tokens']:,} tokens in {totals['steps']} steps, "
-        f"loss {totals['loss']:.3f}",
+        f"loss {totals['loss']:.3f}{_kept(totals)}",
         **totals,
         **counts,
         "source_quantization": parent.summary.get("source_quantization"),
     }
-    return draft.commit(summary)
+    return draft.commit(summary, logs=[training_report.FILE])
+
+
+def _kept(totals: dict[str, Any]) -> str:
+    """What became of general text, in a few words."""
+    told = totals["forgetting"]
+    if told is None:
+        return ""
+    line = f"; general text {told['change']:+.1%} bits per byte, KL {told['kl']:.3f}"
+    if told["stopped"]:
+        line += ": stopped"
+    if told["weights_of_step"] != totals["steps"]:
+        line += f", weights of step {told['weights_of_step']} kept"
+    return line
 
 
 def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> "Audit":
@@ -204,85 +250,29 @@ def _rows(what: str, made: "Made", tokens: int, seed: int) -> "Rows":
     return Rows(made.examples, tokens=tokens, seed=seed)
 
 
-def _train(
+def _looks(
     config: Config,
-    model: "Transformer",
-    batches: "PackedBatches",
-    meters: "dict[str, list[Example]]",
-    draft: Draft,
-) -> dict[str, Any]:
-    """The loop with its log, meters and checkpoints; returns the totals for the summary."""
-    from matura.model.peft.lora import apply_lora
-    from matura.train import objectives, optim, resume
-    from matura.train.loop import train
-
-    if config.method == "lora":
-        apply_lora(model, config.lora, config.seed)
-    steps = max(1, round(config.tokens / batches.mean_tokens))
-    optimizer = optim.build_optimizer(model, config.optimizer)
-    schedule = optim.build_schedule(config.optimizer, steps)
-    start, tokens, loss = 0, 0, 0.0
-    if (resumed := resume.restore(draft.resume, model, optimizer)) is not None:
-        start, position = resumed
-        tokens, loss = position["tokens"], position["loss"]
-        batches.restore(position["batches"])
-    draft.metrics.rewind(start)
-    if start == 0:
-        draft.metrics.log(0, tokens=0, **_look(model, meters))
-    with progress("finetune", config.tokens, start=tokens) as bar:
-        updates = train(
-            model,
-            batches,
-            objectives.next_token,
-            optimizer,
-            schedule,
-            steps=steps,
-            clip=config.optimizer.clip,
-            start=start,
-        )
-        for step in updates:
-            tokens, loss = tokens + step.tokens, step.loss
-            due = config.meter_every and step.step % config.meter_every == 0
-            seen = _look(model, meters) if due or step.step == steps else {}
-            draft.metrics.log(
-                step.step, tokens=tokens, loss=loss, lr=step.lr, grad_norm=step.grad_norm, **seen
-            )
-            if step.step % config.save_every == 0 and step.step < steps:
-                position = {"batches": batches.state(), "tokens": tokens, "loss": loss}
-                resume.save(draft.resume, step.step, model, optimizer, position)
-            bar.advance(step.tokens, step=f"{step.step}/{steps}", loss=loss)
-    epochs = [round(source.epochs, 3) for source in batches.sources]
-    return {"steps": steps, "tokens": tokens, "loss": loss, "epochs": epochs}
-
-
-def _meters(config: Config, material: "dict[str, Material]", format: "Format") -> "dict[str, list[Example]]":
+    material: "dict[str, Material]",
+    inputs: dict[str, Artifact | RawInput],
+    format: "Format",
+    parent: "Transformer",
+) -> "Looks":
     """A little held-out text of each kind: what is learned, and what should not be forgotten."""
+    from matura.evaluate.general import control_texts
+    from matura.train.batches import pack
     from matura.train.material import make, spread
+    from matura.train.meter import Looks, Meter, Text
 
     if not config.meter_every:
-        return {}
-    meters = {
-        "replay_loss" if name == "replay" else "heldout_loss": make(
-            one.heldout, format, config.sequence, config.data
-        ).examples
+        return Looks()
+    held = {
+        name: make(one.heldout, format, config.sequence, config.data).examples
         for name, one in material.items()
     }
-    return {name: spread(made, config.meter_tokens) for name, made in meters.items() if made}
-
-
-def _look(model: "Transformer", meters: "dict[str, list[Example]]") -> dict[str, float]:
-    """Mean loss in nats per trained token on each held-out set."""
-    import torch
-
-    from matura.train.batches import pack
-    from matura.train.objectives import next_token
-
-    found = {}
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        for name, made in meters.items():
-            batch = pack(made)
-            found[name] = float(next_token(model, batch)) / batch.weight
-    model.train(training)
-    return found
+    learned = spread(held["corpus" if config.corpus else "conversations"], config.meter_tokens)
+    wheel = inputs.get("forgetting.text")
+    rest = control_texts(wheel, format, config.sequence) if wheel else held.get("replay", [])
+    text = Text.of(spread(rest, config.meter_tokens), format.tokenizer)
+    if not text.bytes and config.forgetting.limit is not None:
+        raise MaturaError("forgetting.limit needs general text, and the held-out part of replay is empty")
+    return Looks(pack(learned) if learned else None, Meter(text, parent) if text.bytes else None)

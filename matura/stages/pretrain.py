@@ -111,9 +111,8 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         if ranks.rank == 0:
             store.save_tensors(draft.path, training.model.config, weights)
             material.format.save(draft.path)
-            training_report.write(
-                draft.path, totals, config.model_dump(mode="json"), read_samples(draft.path)
-            )
+            given, samples = config.model_dump(mode="json"), read_samples(draft.path)
+            training_report.write(draft.path, "Pre-training", totals, given, samples)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in totals["heldout"].items())
     line = (
         f"{plan.shown(totals['parameters'])} parameters, {plan.shown(totals['tokens'])} tokens in "

@@ -9,7 +9,7 @@ Shape suffixes: T tokens of a row, N trained positions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,13 +39,17 @@ class Example:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """One row: ids [1, T], its sequences, and where hidden states meet which targets with which weight [N]."""
+    """One row: ids [1, T], its sequences, and where hidden states meet which targets with which weight [N].
+
+    `sources`: how many sequences came from each source of a mixture, in order; empty where there is one.
+    """
 
     ids_1T: Tensor
     mask: Packed
     where_N: Tensor
     targets_N: Tensor
     weights_N: Tensor
+    sources: tuple[int, ...] = ()
 
     @property
     def weight(self) -> float:
@@ -170,7 +174,9 @@ class PackedBatches:
         return self
 
     def __next__(self) -> PackedBatch:
-        return pack([example for source in self.sources for example in source.next()], self.device)
+        parts = [source.next() for source in self.sources]
+        batch = pack([example for part in parts for example in part], self.device)
+        return replace(batch, sources=tuple(map(len, parts)))
 
     @property
     def mean_tokens(self) -> float:

@@ -37,7 +37,7 @@ DOCUMENTS = [{"name": f"{NASTY} {n}", "parent_bits": 100.0, "child_bits": 90.0 +
 FULL = Context(
     model=NASTY,
     training=[{"step": n, "loss": 2.0 - n / 100, "lr": 1e-3} for n in range(50)]
-    + [{"step": n, "replay_loss": 0.1} for n in (0, 10)],
+    + [{"step": n, "general_bpb": 0.1} for n in (0, 10)],
     curation={"files": {"seen": 3}, "dropped_examples": {"empty": [{"file": NASTY}]}},
     lineage={
         "kind": "model", "name": NASTY, "id": "ab" * 32, "line": "", "state": "missing",
