@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,15 @@ from matura.core.config import Config, Input
 from matura.core.wheels import EXAMS
 
 Part = Literal["replay", "new", "both"]
+
+
+def without_unread_text(values: Any, group: str, unread: bool) -> Any:
+    """Settings in which the default general text of a group is none where nobody reads it, so that it is not fetched.
+    Another text that was asked for stays."""
+    given = values.get(group, {}) if isinstance(values, dict) else None
+    if not unread or not isinstance(given, dict) or given.get("text", EXAMS) != EXAMS:
+        return values
+    return {**values, group: {**given, "text": None}}
 
 
 class Forgetting(Config):
@@ -52,4 +61,35 @@ class Forgetting(Config):
         given = [name for name in ("patience", "keep") if getattr(self, name) != fields[name].default]
         if self.limit is None and given:
             raise ValueError(f"{', '.join(given)} would do nothing without a limit: give limit, in percent")
+        return self
+
+
+class Front(Config):
+    """Models measured on the way from the parent to its child, to choose one by what it costs."""
+
+    alphas: tuple[float, ...] = Field((), description="Where to measure, such as [0, 0.25, 0.5, 0.75, 1]")
+    corpus: Annotated[str | None, Input("corpus")] = Field(
+        None, description="What was learned: its held-out documents"
+    )
+    conversations: Annotated[str | None, Input("conversations")] = Field(
+        None, description="What was learned: the answers of its held-out conversations"
+    )
+    replay: Annotated[str | None, Input("conversations")] = Field(
+        None, description="General text: the held-out part of replay"
+    )
+    text: Annotated[str | None, Input("raw")] = Field(
+        EXAMS, description="General text where there is no replay: the exam's wheel or a path to it"
+    )
+    tokens: int = Field(4096, ge=64, description="Held-out tokens of each kind, read by every model")
+    sequence: int = Field(512, ge=8, description="Longest piece in tokens")
+
+    @model_validator(mode="after")
+    def _measurable(self) -> Front:
+        if wrong := [alpha for alpha in self.alphas if not 0 <= alpha <= 1]:
+            raise ValueError(f"alphas must be from 0 (the parent) to 1 (the child), not {wrong[0]:g}")
+        learned = (self.corpus is not None) + (self.conversations is not None)
+        if self.alphas and learned != 1:
+            raise ValueError("alphas are measured on what was learned: give either corpus or conversations")
+        if not self.alphas and (learned or self.replay):
+            raise ValueError("nothing is measured without alphas; give some, such as [0, 0.5, 1]")
         return self

@@ -61,8 +61,8 @@ class _ChunkedDivergence(torch.autograd.Function):
         total = x_ND.new_zeros(())
         for start in range(0, len(x_ND), CHUNK):
             part = slice(start, start + CHUNK)
-            p_NV = parent_head.logits(parent_NE[part]).log_softmax(-1)
-            with torch.enable_grad():
+            with torch.enable_grad():  # for both: products without a gradient may be made in another way
+                p_NV = parent_head.detach().logits(parent_NE[part].detach()).log_softmax(-1)
                 x = x_ND[part].detach().requires_grad_(d_x_ND is not None)
                 weight = weight_VD.detach().requires_grad_(d_weight_VD is not None)
                 bias = None if bias_V is None else bias_V.detach().requires_grad_(d_bias_V is not None)

@@ -30,6 +30,11 @@ class Unembedding(NamedTuple):
         logits_NV = linear(features_ND, self.weight_VD, self.bias_V)
         return logits_NV if self.softcap is None else torch.tanh(logits_NV / self.softcap) * self.softcap
 
+    def detach(self) -> Unembedding:
+        """The same numbers, through which no gradient flows."""
+        bias_V = None if self.bias_V is None else self.bias_V.detach()
+        return Unembedding(self.weight_VD.detach(), bias_V, self.softcap)
+
 
 class LanguageHead(nn.Module):
     """Scores for every token; without a `weight` of its own when tied to the embedding."""

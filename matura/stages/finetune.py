@@ -15,7 +15,7 @@ from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.conversation_settings import ConversationData
 from matura.core.errors import ConfigError, MaturaError
-from matura.core.forgetting_settings import Forgetting
+from matura.core.forgetting_settings import Forgetting, without_unread_text
 from matura.core.plan import Estimate
 from matura.core.settings import LoraConfig, OptimizerConfig
 
@@ -69,12 +69,8 @@ class Config(config.Config):
     @model_validator(mode="before")
     @classmethod
     def _general_text(cls, values: Any) -> Any:
-        """The default text is not fetched where nobody reads it."""
-        group = values.get("forgetting", {}) if isinstance(values, dict) else None
-        if not isinstance(group, dict) or group.get("text", wheels.EXAMS) != wheels.EXAMS:
-            return values
-        unread = values.get("replay") or values.get("meter_every") == 0
-        return {**values, "forgetting": {**group, "text": None}} if unread else values
+        unread = isinstance(values, dict) and (values.get("replay") or values.get("meter_every") == 0)
+        return without_unread_text(values, "forgetting", bool(unread))
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> "Config":

@@ -30,7 +30,6 @@ from matura.model.transformer import Transformer
 from matura.train import objectives
 from matura.train.batches import PackedBatch
 from matura.train.loop import Objective
-from matura.train.watch import looking
 
 Anchor = Callable[[Transformer, PackedBatch, Tensor], Tensor]
 """(model, batch, its features [N, D] at the trained positions) -> what is added to the batch's summed loss."""
@@ -102,22 +101,27 @@ def to_weights(strength: float, parent: Mapping[str, Tensor]) -> Anchor:
 def frozen(parent: Transformer) -> Teacher:
     """A second model as the teacher. (One loaded from disk takes no memory of its own: its weights are the file's.)"""
     parent.eval().requires_grad_(False)
-
-    def read(batch: PackedBatch) -> tuple[Tensor, Unembedding]:
-        with torch.no_grad():
-            return features(parent, batch), parent.unembedding
-
-    return read
+    return lambda batch: _told(parent, batch)
 
 
 def without_updates(model: Transformer) -> Teacher:
     """The model itself with its LoRA updates off."""
 
     def read(batch: PackedBatch) -> tuple[Tensor, Unembedding]:
-        with looking(model), updates.scaled(model, 0.0):
-            return features(model, batch), model.unembedding
+        training = model.training
+        with updates.off(model):
+            told = _told(model.eval(), batch)
+        model.train(training)
+        return told
 
     return read
+
+
+def _told(parent: Transformer, batch: PackedBatch) -> tuple[Tensor, Unembedding]:
+    """What a model that is frozen says. Gradients are on all the same: the same kernels run as for the child, so that
+    equal weights give equal bits, and nothing is kept, since nothing needs one."""
+    with torch.enable_grad():
+        return features(parent, batch), parent.unembedding
 
 
 def cut_out(batch: PackedBatch, part: Part) -> tuple[Tensor, PackedBatch]:

@@ -78,7 +78,7 @@ class Meter:
         self.text = text
         with looking(parent):
             self.parent_ND = [features(parent, batch).clone() for batch in text.batches]
-            self.head = _detached(parent.unembedding)
+            self.head = parent.unembedding.detach()
             nats = [self._loss(one, self.head, i) for i, one in enumerate(self.parent_ND)]
         self.parent = Reading(self._bpb(nats), 0.0)
 
@@ -87,7 +87,7 @@ class Meter:
         """What the model makes of the text now."""
         nats, divergence = [], []
         with looking(model):
-            head = _detached(model.unembedding)
+            head = model.unembedding.detach()
             for i, batch in enumerate(self.text.batches):
                 features_ND = features(model, batch)
                 nats.append(self._loss(features_ND, head, i))
@@ -103,11 +103,6 @@ class Meter:
 
     def _bpb(self, nats: Sequence[float]) -> float:
         return math.fsum(nats) / math.log(2) / self.text.bytes
-
-
-def _detached(head: Unembedding) -> Unembedding:
-    bias_V = None if head.bias_V is None else head.bias_V.detach()
-    return Unembedding(head.weight_VD.detach(), bias_V, head.softcap)
 
 
 @dataclass(frozen=True)

@@ -22,17 +22,23 @@ def updated(model: nn.Module) -> list[LoraLinear]:
 
 
 @contextmanager
-def scaled(model: nn.Module, share: float) -> Iterator[None]:
-    """The model with `share` of every update inside, as it was afterwards. 0 is the parent, without a second copy."""
+def off(model: nn.Module) -> Iterator[None]:
+    """The model without its updates inside, which is its parent without a second copy, and frozen as a whole; as it
+    was afterwards."""
     modules = updated(model)
     scales = [module.scale for module in modules]
-    for module, scale in zip(modules, scales, strict=True):
-        module.scale = scale * share
+    trained = [p for p in model.parameters() if p.requires_grad]
     try:
+        for module in modules:
+            module.scale = 0.0
+        for parameter in trained:
+            parameter.requires_grad_(False)
         yield
     finally:
         for module, scale in zip(modules, scales, strict=True):
             module.scale = scale
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def squared_size(module: LoraLinear) -> Tensor:
