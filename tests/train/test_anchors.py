@@ -156,7 +156,7 @@ def test_updates_are_back_after_a_look_at_the_parent_even_after_an_error() -> No
         assert not any(module.scale for module in updates.updated(child))
         assert not any(p.requires_grad for p in child.parameters())
     with pytest.raises(IndexError), updates.off(child):
-        child(torch.tensor([[1000]]))
+        child.decode(torch.tensor([[1000]]))
     assert [module.scale for module in updates.updated(child)] == before
     told, _ = anchors.without_updates(child.train())(batch())
     assert not told.requires_grad
