@@ -5,7 +5,7 @@
       tuned:     {stage: finetune, model: smollm2-135m-instruct, corpus: $documents}
       exam:      {stage: evaluate, model: $tuned, after: documents}
 
-`$name` is the output of another stage; `after` (a name or a list) only orders.
+`$name` is the output of another stage; `after` (a name or a list) only orders; `sweep` makes several stages of one.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from matura.core import config as configs
-from matura.core import inputs, yamlfile
+from matura.core import inputs, sweep, yamlfile
 from matura.core.config import Config, did_you_mean
 from matura.core.errors import ConfigError
 
@@ -64,11 +64,14 @@ class _Problems:
     where: str
     lines: Mapping[Place, int] = field(default_factory=dict)
     given: set[Place] = field(default_factory=set)  # set on the command line
+    origin: dict[str, str] = field(default_factory=dict)  # stage that a sweep made -> the one in the file
     found: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, place: Place, message: str) -> None:
         named = place[1:] if place[:1] == ("stages",) and len(place) > 1 else place
         text = f"{configs.dotted(named)}: {message}" if named else message
+        if named is not place:
+            place = ("stages", self.origin.get(str(place[1]), place[1]), *place[2:])
         for length in range(len(place), -1, -1):
             if place[:length] in self.given:
                 self.found.append((0, f"on the command line: {text}"))
@@ -103,6 +106,7 @@ def load(path: Path, modules: Modules, overrides: Iterable[str] = (), name: str 
         problems.stop_if_any()
     for assignment in overrides:
         stages = _override(stages, assignment, problems)
+    stages, problems.origin = sweep.expand(stages, problems.add)
     title = name or values.get("name", path.stem)
     description = values.get("description") or ""
     if not isinstance(title, str) or not NAME.fullmatch(title):
@@ -146,6 +150,11 @@ def schema(modules: Modules) -> dict[str, Any]:
         one["properties"]["after"] = {
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
             "description": "Stages that must be finished first, without being an input.",
+        }
+        one["properties"][sweep.KEY] = {
+            "type": "object",
+            "additionalProperties": {"type": "array"},
+            "description": "Settings with lists of values: a stage for each combination.",
         }
         one["required"] = ["stage", *one.get("required", [])]
         definitions[f"stage-{kind}"] = one
