@@ -111,7 +111,7 @@ _LABELS = {
     "general.acc_norm": "general ability: share of right answers",
 }
 LOSSES = {"loss": "trained", "heldout_loss": "held out"}  # names in metrics.jsonl, and for people
-FORGETTING = {"general_bpb": "general text, bits per byte", "general_kl": "divergence from the parent, nats"}
+FORGETTING = {"general_bpb": "General text, bits per byte", "general_kl": "Divergence from the parent"}
 _TASKS = {"hellaswag": "HellaSwag", "arc_easy": "ARC-Easy", "piqa": "PIQA"}
 
 
@@ -160,22 +160,20 @@ Series = dict[str, list[tuple[float, float]]]
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, Series, list[str]]]:
-    """The training curves that a run logged: losses together, and what measures forgetting together."""
+    """The training curves that a run logged: losses together, and each figure of the forgetting meter."""
     found: Series = {}
     for row in rows:
         for name, value in row.items():
             if name != "step" and isinstance(value, int | float) and math.isfinite(value):
                 found.setdefault(name, []).append((float(row["step"]), float(value)))
     losses = {words: found[name] for name, words in LOSSES.items() if name in found}
-    forgetting = {words: found[name] for name, words in FORGETTING.items() if name in found}
     if any(len(line) > 1 for line in losses.values()):
         about = "Nats per token; pale: each step of training, dark: its running mean."
         yield "Loss", about, losses, [LOSSES["loss"]]
-    if any(len(line) > 1 for line in forgetting.values()):
-        about = (
-            "Held-out general text: what it costs, and how far expectations have moved. A rise is forgetting."
-        )
-        yield "Forgetting meter", about, forgetting, []
+    for name, words in FORGETTING.items():
+        if len(found.get(name, ())) > 1:
+            about = "The forgetting meter, on general text that was held out: a rise is forgetting."
+            yield words, about, {"held out": found[name]}, []
 
 
 def table(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

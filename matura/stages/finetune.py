@@ -33,6 +33,7 @@ KIND = "model"
 VERSION = 5
 MAX_REMOTE = 64 << 30  # bytes of a dataset
 TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0}  # a 135M model on 2 cores
+READ_PER_SECOND = 450.0  # without training on it
 
 
 class Config(config.Config):
@@ -104,14 +105,17 @@ def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
-    """Time from the tokens; memory for weights, gradients, moments and activations."""
+    """Time from the tokens that are trained and looked at; memory for weights, gradients, moments and activations."""
     model = inputs.get("model")
     size = (
         sum(f["bytes"] for f in model.record["files"].values()) if isinstance(model, Artifact) else 540 << 20
     )
     full = config.method == "full"
+    looks = config.tokens / (config.tokens_per_step * config.meter_every) + 3 if config.meter_every else 0
+    anchored = config.tokens if config.forgetting.kl else 0
     return Estimate(
-        seconds=config.tokens / TOKENS_PER_SECOND[config.method],
+        seconds=config.tokens / TOKENS_PER_SECOND[config.method]
+        + (2 * config.meter_tokens * looks + anchored) / READ_PER_SECOND,
         memory_bytes=size * (4 if full else 1) + config.tokens_per_step * (2 << 20),
         disk_bytes=size * 4 if full else size // 8,
         note=f"{config.tokens:,} tokens, {config.method}",

@@ -48,6 +48,8 @@ class Run:
     looks: Looks
     at: Position = field(default_factory=Position)
     stopped: bool = False
+    seen: dict[str, float] = field(default_factory=dict)
+    """What the latest look found."""
 
     def go(self, draft: Draft) -> dict[str, Any]:
         """Train to the end, from the last checkpoint if there is one; the totals for a summary.
@@ -97,6 +99,7 @@ class Run:
         every = self.config.meter_every
         seen = self.looks(self.model) if last or (every and step.step % every == 0) else {}
         if seen:
+            self.seen = seen
             heldout = seen.get("heldout_loss")
             self.stopped = limit.look(step.step, self.looks.change(seen), heldout, self.model)
         draft.metrics.log(
@@ -106,7 +109,7 @@ class Run:
     def _totals(self, kept: int | None) -> dict[str, Any]:
         """`kept` is the step whose weights the model has, None for the last one's."""
         meter = self.looks.meter
-        seen = self.looks(self.model)
+        seen = self.seen if kept in (None, self.at.step) else self.looks(self.model)
         forgetting = meter and {
             "parent_bpb": meter.parent.bpb,
             "bpb": seen["general_bpb"],

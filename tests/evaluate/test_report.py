@@ -144,7 +144,7 @@ def test_what_is_missing_is_left_out():
 
 def test_curves_are_drawn_for_losses_and_for_forgetting():
     found = {name: set(series) for name, _, series, _ in report._curves(FULL.training)}
-    assert found == {"Loss": {"trained"}, "Forgetting meter": {"the parent's answers"}}
+    assert found == {"Loss": {"trained"}, "General text, bits per byte": {"held out"}}
     assert list(report._curves([{"step": 1, "lr": 0.1}, {"step": 2, "loss": float("nan")}])) == []
 
 
