@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format
     from matura.train.audit import Audit
-    from matura.train.batches import Example, PackedBatches, Rows
+    from matura.train.batches import PackedBatches, Rows
     from matura.train.examples import Made
     from matura.train.material import Material
     from matura.train.meter import Looks

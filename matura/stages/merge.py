@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matura.model.interpolate import Line
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format
+    from matura.train.batches import Example
 
 KIND = "model"
 VERSION = 2
@@ -135,24 +136,29 @@ def _front(
     parent: "Transformer",
 ) -> list[dict[str, float]]:
     """What the models on the way know of the task and of the rest."""
-    from matura.evaluate import front, general
+    from matura.core.conversation_settings import ConversationData
+    from matura.evaluate import front
+    from matura.evaluate.general import control_texts
+    from matura.train import material
     from matura.train.meter import Text
 
-    asked = config.front
+    asked, data = config.front, ConversationData()
     if not asked.alphas:
         return []
-    learned = inputs["front.corpus" if asked.corpus else "front.conversations"]
-    assert isinstance(learned, Artifact)
-    made = general.spread(general.heldout(learned, format, asked.sequence), asked.tokens)
-    task = Text.of(made, format.tokenizer)
-    rest = general.general_text(
-        inputs.get("front.text"),
-        inputs.get("front.replay"),
-        format,
-        length=asked.sequence,
-        tokens=asked.tokens,
+
+    def held(name: str) -> "list[Example]":
+        rows = material.read(inputs[f"front.{name}"], data).heldout
+        return material.make(rows, format, asked.sequence, data).examples
+
+    learned = held("corpus" if asked.corpus else "conversations")
+    wheel = inputs.get("front.text")
+    general = (
+        control_texts(wheel, format, asked.sequence) if wheel else held("replay") if asked.replay else []
     )
-    if not task.bytes or rest is None:
+    task, rest = (
+        Text.of(material.spread(made, asked.tokens), format.tokenizer) for made in (learned, general)
+    )
+    if not task.bytes or not rest.bytes:
         raise MaturaError(
             "front: nothing is held out to measure on; give a corpus and replay with held-out parts"
         )

@@ -14,12 +14,12 @@ from matura.core.errors import ConfigError, FormatError, MaturaError
 from matura.core.records import Conversation
 from matura.core.settings import LoraConfig
 from matura.core.wheels import EXAMS
-from matura.evaluate import general
 from matura.model import store
 from matura.model.peft.lora import apply_lora, lora_state
 from matura.stages import merge
 from matura.tokenizer import conversation
-from matura.train.meter import Meter
+from matura.train import examples
+from matura.train.meter import Meter, Text
 from tests.tiny_models import chatml, conversations, corpus, network, pulled, run, talk
 
 
@@ -146,9 +146,8 @@ def test_the_front_shows_what_each_alpha_costs(kind: str, tuned: Artifact, tmp_p
     assert [row["alpha"] for row in rows] == [0, 0.5, 1]
     assert rows[0]["task_change"] == rows[0]["general_change"] == rows[0]["general_kl"] == 0
     assert rows[1]["general_kl"] < rows[2]["general_kl"]
-    meter = Meter(
-        general.general_text(None, replay, chatml(), length=512, tokens=4096), store.load(tmp_path / "tiny")
-    )
+    made_of = examples.from_conversations(texts, chatml(), 512).examples
+    meter = Meter(Text.of(made_of, chatml().tokenizer), store.load(tmp_path / "tiny"))
     there = meter.read(store.load(made.path))
     assert there.bpb == pytest.approx(rows[1]["general_bpb"], rel=1e-5)
     assert there.kl == pytest.approx(rows[1]["general_kl"], rel=1e-3)
