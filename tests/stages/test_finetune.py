@@ -19,6 +19,7 @@ from matura.stages import finetune
 from matura.tokenizer import conversation
 from matura.train import examples, resume
 from matura.train.batches import pack
+from matura.train.meter import Looks
 from matura.train.objectives import next_token
 from tests.tiny_models import conversations, corpus, pulled, run, talk
 
@@ -204,7 +205,7 @@ def test_the_meter_weighs_tokens_and_is_what_training_sees(world: dict[str, Arti
     format, model = conversation.load(world["model"].path), store.load(world["model"].path)
     talks = [talk(1, "a"), talk(2, "a very much longer answer than that"), talk(3, "hello")]
     made = examples.from_conversations(talks, format, 200).examples
-    seen = finetune._look(model, {"x": made})["x"]
+    seen = Looks(pack(made))(model)["heldout_loss"]
     with torch.no_grad():
         losses = [next_token(model, pack([example])).item() for example in made]
     lengths = [example.trained for example in made]
