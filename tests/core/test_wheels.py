@@ -130,3 +130,19 @@ class TestDownload:
     def test_nothing_but_names_reaches_pip(self, tmp_path: Path, name: str, version: str) -> None:
         with pytest.raises(MaturaError, match="is not a"):
             wheels.download(name, version, tmp_path)
+
+
+def test_a_wheel_that_a_setting_names_is_found_and_other_text_is_a_path(tmp_path, monkeypatch):
+    asked = []
+
+    def download(name, version, folder, *, sha256=None):
+        asked.append((name, version, folder, sha256))
+        return tmp_path / "found.whl"
+
+    monkeypatch.setattr(wheels, "download", download)
+    digest = "ab" * 32
+    assert wheels.located(f"wheel:some-package==1.2#sha256={digest}", tmp_path) == tmp_path / "found.whl"
+    assert wheels.located("wheel:other==3", tmp_path) == tmp_path / "found.whl"
+    assert asked == [("some-package", "1.2", tmp_path, digest), ("other", "3", tmp_path, None)]
+    assert wheels.located("exams.whl", tmp_path) == Path("exams.whl")
+    assert wheels.REFERENCE.fullmatch(wheels.EXAMS)
