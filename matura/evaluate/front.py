@@ -12,6 +12,7 @@ from typing import Any
 
 from matura.core import page
 from matura.core.files import atomic_write
+from matura.core.metrics import progress
 from matura.core.picture import INK, svg
 from matura.evaluate.plots import BETTER, SECOND
 from matura.model.interpolate import Line
@@ -29,20 +30,22 @@ def measure(
     """A row for each alpha, rising: `task_bpb` and `general_bpb`, each with its `_change` against the parent (-0.1: a
     tenth fewer bits), and `general_kl`, nats a token."""
     task, rest = Meter(learned, parent), Meter(general, parent)
-    rows = []
-    for alpha in sorted(set(alphas)):
-        model = line(alpha)
-        at_task, at_rest = task.read(model), rest.read(model)
-        rows.append(
-            {
-                "alpha": alpha,
-                "task_bpb": at_task.bpb,
-                "task_change": at_task.bpb / task.parent.bpb - 1,
-                "general_bpb": at_rest.bpb,
-                "general_change": at_rest.bpb / rest.parent.bpb - 1,
-                "general_kl": at_rest.kl,
-            }
-        )
+    rows, tokens, chosen = [], learned.tokens + general.tokens, sorted(set(alphas))
+    with progress("front", tokens * len(chosen)) as bar:
+        for alpha in chosen:
+            model = line(alpha)
+            at_task, at_rest = task.read(model), rest.read(model)
+            rows.append(
+                {
+                    "alpha": alpha,
+                    "task_bpb": at_task.bpb,
+                    "task_change": at_task.bpb / task.parent.bpb - 1,
+                    "general_bpb": at_rest.bpb,
+                    "general_change": at_rest.bpb / rest.parent.bpb - 1,
+                    "general_kl": at_rest.kl,
+                }
+            )
+            bar.advance(tokens, alpha=alpha)
     return rows
 
 

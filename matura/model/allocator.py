@@ -11,6 +11,7 @@ import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST = 2**31 - 1
+_RETURNED = 512 << 10
 
 
 def keep_freed_memory() -> bool:
@@ -22,12 +23,12 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """The contrary: blocks above 128 KiB go back to the system as soon as they are free; True when it took effect.
+    """The contrary: blocks of 512 KiB and more go back to the system once they are free; True when it took effect.
 
-    By itself glibc raises that limit to the largest block that was freed, and memory of matrices that live for one
-    product stays, in pieces, with the process: twice the peak that is needed. Costs page faults, about a third of time.
+    By itself glibc raises that limit to the largest block that was freed, and the memory of matrices that live for one
+    product stays with the process in pieces. Page faults cost about a third of time.
     """
-    return _set((_M_MMAP_THRESHOLD, 128 << 10), (_M_TRIM_THRESHOLD, 128 << 10))
+    return _set((_M_MMAP_THRESHOLD, _RETURNED), (_M_TRIM_THRESHOLD, _RETURNED))
 
 
 def _set(*options: tuple[int, int]) -> bool:

@@ -115,12 +115,17 @@ def test_an_adapter_on_4_bits_is_measured_against_what_they_stand_for(
 
 
 @pytest.mark.parametrize(
-    "method", [{"method": "prefix"}, {"method": "bottleneck"}, {"base": {"format": "int4", "group": 32}}]
+    "method",
+    [
+        {"method": "prefix", "optimizer": {"lr": 3e-2}},
+        {"method": "bottleneck", "optimizer": {"lr": 3e-2}},
+        {"method": "lora", "base": {"format": "int4", "group": 32}},
+    ],
 )
 def test_an_anchor_holds_every_method(
     method: dict[str, Any], world: dict[str, Artifact], tmp_path: Path
 ) -> None:
-    more = {"optimizer": {"lr": 3e-2}, "prefix": {"text": "Once the"}, "bottleneck": {"reduction": 4}}
+    more = {"prefix": {"text": "Once the"}, "bottleneck": {"reduction": 4}}
     settings = QUICK | more | method
     free = run(finetune, tmp_path / "free", **world, **settings)
     held = run(finetune, tmp_path / "held", **world, **settings, forgetting={"kl": 5, "kl_on": "both"})

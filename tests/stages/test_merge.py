@@ -17,36 +17,21 @@ from matura.core.wheels import EXAMS
 from matura.model import store
 from matura.model.peft import tuning
 from matura.model.peft.adapter import attach, lora_updates
-from matura.model.peft.leaves import trained
 from matura.model.peft.lora import merge_lora
 from matura.model.transformer import Transformer
 from matura.stages import merge
 from matura.tokenizer import conversation
 from matura.train import examples
 from matura.train.meter import Meter, Text
-from tests.tiny_models import chatml, conversations, corpus, network, pulled, run, talk
-
-
-def adapted(
-    folder: Path, parent: Artifact, settings: Tuning, seed: int = 1, model: Transformer | None = None
-) -> Artifact:
-    """An adapter with large tensors."""
-    model = tuning.apply(tuning.quantize_base(model or network(), settings.base), settings)
-    with torch.no_grad():
-        for tensor in trained(model).values():
-            tensor.normal_(0, 0.2, generator=torch.Generator().manual_seed(seed))
-    draft = artifact.begin(
-        folder, kind="model", stage="finetune", version=1, config={}, inputs={"model": parent}
-    )
-    store.save_adapter(draft.path, model, settings)
-    chatml().save(draft.path)
-    return draft.commit({"source_quantization": "Q4_1"})
+from tests.tiny_models import adapted, chatml, conversations, corpus, network, pulled, run, talk
 
 
 @pytest.fixture
 def tuned(tmp_path: Path) -> Artifact:
     """A model with large updates."""
-    return adapted(tmp_path / "tuned", pulled(tmp_path), Tuning(lora=LoraConfig(rank=2)))
+    return adapted(
+        tmp_path / "tuned", pulled(tmp_path), Tuning(lora=LoraConfig(rank=2)), source_quantization="Q4_1"
+    )
 
 
 def logits(model: Transformer) -> torch.Tensor:
