@@ -108,16 +108,27 @@ def run_recipe(
         list[str] | None, typer.Argument(metavar="[STAGE.KEY=VALUE]...", show_default=False)
     ] = None,
     plan: PlanOption = False,
+    audit: Annotated[
+        str | None,
+        typer.Option(
+            "--audit", metavar="STAGE", help="Only show what this stage would train, token by token."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run (default: the recipe's).")] = None,
     wait: WaitOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Run a recipe: finished stages are reused, changed ones and what depends on them run again."""
-    from matura.commands import running
+    from matura.commands import auditing, running
     from matura.core import recipe as recipes
 
+    if audit is not None:
+        overrides, rows = auditing.rows_in(overrides or [])
     checked = recipes.load(recipe.expanduser(), _Modules(), overrides or (), name)
     place = use_workspace(workspace)
+    if audit is not None:
+        auditing.audit(checked, audit, rows, place, wait=wait)
+        return
     if plan:
         running.show_plan(checked, place)
         return
@@ -147,12 +158,33 @@ def _stage_command(kind: str) -> Callable[..., None]:
     return stage
 
 
-for _kind in STAGES:
-    if _kind != "export":
-        app.command(_kind, help=ABOUT[_kind], add_help_option=False)(_stage_command(_kind))
+def finetune(
+    settings: SettingsArgument = None,
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit", help="Only show what would be trained, token by token; a number says how many rows."
+        ),
+    ] = False,
+    plan: PlanOption = False,
+    name: RunNameOption = "adhoc",
+    wait: WaitOption = False,
+    workspace: WorkspaceOption = None,
+    show_help: HelpOption = False,
+) -> None:
+    if show_help:
+        print(_stage_help("finetune", " [--audit [ROWS]]"))
+    elif audit:
+        from matura.commands import auditing
+        from matura.core import recipe as recipes
+
+        given, rows = auditing.rows_in(settings or [])
+        checked = recipes.single("finetune", given, _Modules(), name)
+        auditing.audit(checked, "finetune", rows, use_workspace(workspace), wait=wait)
+    else:
+        _run_stage("finetune", settings or [], plan, wait, workspace, name=name)
 
 
-@app.command(help=ABOUT["export"], add_help_option=False)
 def export(
     settings: SettingsArgument = None,
     to: Annotated[
@@ -172,6 +204,15 @@ def export(
         from matura.commands import running
 
         running.copy_export(made["export"], to)
+
+
+_OWN: dict[str, Callable[..., None]] = {
+    "finetune": finetune,
+    "export": export,
+}  # stages with options of their own
+for _kind in STAGES:
+    _command = _OWN[_kind] if _kind in _OWN else _stage_command(_kind)
+    app.command(_kind, help=ABOUT[_kind], add_help_option=False)(_command)
 
 
 def _run_stage(

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from matura.core import artifact, resolve
 from matura.core.artifact import Artifact
-from matura.core.errors import ArtifactError, FormatError
+from matura.core.errors import ArtifactError, ConfigError, FormatError
 from matura.core.files import read_json
 from matura.core.inputs import kinds_of, settings_of
 from matura.core.manifest import DRAFT, MAX_RECORD_BYTES, RECORD
@@ -49,6 +49,38 @@ def plan(recipe: Recipe, workspace: Workspace) -> list[Planned]:
             made[step.name] = artifact.load(directory(workspace, recipe, step, _ids(inputs)))
         rows.append(row)
     return rows
+
+
+def ready_inputs(recipe: Recipe, step: Step, workspace: Workspace, pull: resolve.Pull) -> dict[str, Resolved]:
+    """The inputs of one stage, without running any other: models are pulled, what other stages made must be there.
+
+    Raises ConfigError naming the stage that must run first.
+    """
+    needed = _needed(recipe, step)
+    outside = resolve.bring(replace(recipe, steps=tuple(needed)), workspace, pull)
+    made: dict[str, Artifact] = {}
+    for one in needed:
+        inputs: dict[str, Resolved] = {setting: outside[one.name, setting] for setting in one.outside}
+        inputs |= {setting: made[name] for setting, name in one.uses.items()}
+        if one is step:
+            return inputs
+        try:
+            made[one.name] = artifact.load(directory(workspace, recipe, one, _ids(inputs)))
+        except ArtifactError as error:
+            raise ConfigError(
+                f"{step.name} needs what {one.name} makes, which is not there with these settings: run the recipe "
+                f"up to it first"
+            ) from error
+    raise AssertionError(step.name)
+
+
+def _needed(recipe: Recipe, step: Step) -> list[Step]:
+    """A stage and those whose outputs it is made from, in running order."""
+    names = {step.name}
+    for one in reversed(recipe.steps):
+        if one.name in names:
+            names |= set(one.uses.values())
+    return [one for one in recipe.steps if one.name in names]
 
 
 def directory(workspace: Workspace, recipe: Recipe, step: Step, ids: Mapping[str, str]) -> Path:

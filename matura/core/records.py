@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +22,9 @@ MAX_LINE_BYTES = 32 << 20  # of a JSONL file
 CUT = {"end": "cut"}
 """Marks a message that its writer did not finish (it ran out of tokens): its stop token is not to be learned."""
 
-_CONVERSATION_KEYS = ("id", "messages", "text", "provenance")
+_CONVERSATION_KEYS = ("id", "messages", "text", "tools", "provenance")
+_MESSAGE_TYPES: dict[str, tuple[type, ...]] = {"weight": (int, float), "tool_calls": (list,)}
+"""Types of what a message may hold beside text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +41,16 @@ class Document:
 class Conversation:
     """Messages, each {"role": ..., "content": ...}; or plain text: no messages, and the text in `text`.
 
+    A message may have a `weight` that scales its loss (0: it is only read), and `tool_calls`, each
+    {"type": "function", "function": {"name": ..., "arguments": {...}}}. `tools` describes what may be called.
     `provenance` says how a synthetic one came to be (teacher, template, ...); no stage learns from it.
     """
 
     id: str
-    messages: tuple[dict[str, str], ...] = field(hash=False)
+    messages: tuple[dict[str, Any], ...] = field(hash=False)
     text: str = ""
     provenance: dict[str, str] = field(default_factory=dict, hash=False)
+    tools: tuple[dict[str, Any], ...] = field(default=(), hash=False)
 
 
 def write_documents(path: str | os.PathLike[str], documents: Iterable[Document]) -> int:
@@ -164,6 +170,7 @@ def write_conversations(path: str | os.PathLike[str], rows: Iterable[Conversatio
                 raise FormatError(f"{Path(path).name}: conversation {row.id!r} has both messages and text.")
             content: dict[str, Any] = {"id": row.id}
             content |= {"messages": list(row.messages)} if row.messages else {"text": row.text}
+            content |= {"tools": list(row.tools)} if row.tools else {}
             content |= {"provenance": row.provenance} if row.provenance else {}
             try:
                 line = json.dumps(content, ensure_ascii=False).encode()
@@ -223,7 +230,11 @@ def _conversation(line: bytes, where: str, default_id: str) -> Conversation:
         )
     for index, message in enumerate(messages):
         _check_message(message, f"{where}: messages[{index}]")
-    return Conversation(identity, tuple(messages), text, _provenance(row.get("provenance", {}), where))
+    tools = row.get("tools", [])
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise FormatError(f"{where}: 'tools' must be a list of objects.")
+    provenance = _provenance(row.get("provenance", {}), where)
+    return Conversation(identity, tuple(messages), text, provenance, tuple(tools))
 
 
 def _provenance(value: Any, where: str) -> dict[str, str]:
@@ -242,7 +253,10 @@ def _check_message(message: Any, where: str) -> None:
             close = difflib.get_close_matches(key, list(message), n=1, cutoff=0.5)
             raise FormatError(f"{where} has no {key!r}" + (f"; did you mean {close[0]!r}?" if close else "."))
     for key, value in message.items():
-        if not isinstance(value, str):
-            raise FormatError(f"{where}.{key} must be text, found {type(value).__name__}.")
+        if isinstance(value, bool) or not isinstance(value, _MESSAGE_TYPES.get(key, (str,))):
+            wanted = {"weight": "a number", "tool_calls": "a list"}.get(key, "text")
+            raise FormatError(f"{where}.{key} must be {wanted}, found {type(value).__name__}.")
+    if not 0 <= message.get("weight", 0) < math.inf:
+        raise FormatError(f"{where}.weight must be 0 or more, found {message['weight']}.")
     if not message["role"]:
         raise FormatError(f"{where}.role is empty.")

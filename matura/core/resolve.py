@@ -36,10 +36,7 @@ def outside(
     for step in recipe.steps:
         for setting in step.outside:
             try:
-                if "raw" in _kinds(step, setting):
-                    found[step.name, setting] = _raw(step, setting, workspace, look_only)
-                else:
-                    found[step.name, setting] = _artifact(step, setting, workspace)
+                found[step.name, setting] = _found(step, setting, workspace, look_only)
             except MaturaError as error:
                 problems.append(_placed(step, setting, error))
     if len(problems) == 1:
@@ -84,6 +81,26 @@ def remembered_raw_input(
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_json(cache, {"path": str(made.path), "id": made.id, "files": made.files})
     return made
+
+
+def _found(step: Step, setting: str, workspace: Workspace, look_only: bool) -> Resolved | None:
+    kinds = _kinds(step, setting)
+    if "raw" not in kinds:
+        return _artifact(step, setting, workspace)
+    if kinds == ("raw",) or not _is_artifact(step.outside[setting], workspace):
+        return _raw(step, setting, workspace, look_only)
+    return _right_kind(step, setting, workspace.find(step.outside[setting]))
+
+
+def _is_artifact(text: str, workspace: Workspace) -> bool:
+    """Whether what may be an artifact or files is an artifact, or is not there and looks like a stage of a run."""
+    try:
+        workspace.find(text)
+    except ModelNotFound:
+        if os.path.exists(text) or ":" in text or text.startswith(("/", ".", "~")) or Path(text).suffix:
+            return False
+        raise
+    return True
 
 
 def _raw(step: Step, setting: str, workspace: Workspace, look_only: bool) -> RawInput | None:
@@ -152,8 +169,9 @@ def _kinds(step: Step, setting: str) -> tuple[str, ...]:
 def _right_kind(step: Step, setting: str, found: Artifact) -> Artifact:
     kinds = _kinds(step, setting)
     if found.kind not in kinds:
+        wanted = " or ".join("files" if kind == "raw" else kind for kind in kinds)
         raise ConfigError(
-            f"{step.name}.{setting}: expected a {' or '.join(kinds)}, "
+            f"{step.name}.{setting}: expected a {wanted}, "
             f"but {step.outside[setting]} is a {found.kind} ({found.path})"
         )
     return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matura.evaluate import gates, grading, statistics
+from matura.evaluate.asking import Score, Scored
 from matura.evaluate.gates import Judged
 from matura.evaluate.gates import Metric as Compared
 from matura.evaluate.grading import Mark, Metric
@@ -158,10 +159,10 @@ def _item_lines(section: Section, scores: Scores) -> Iterator[dict[str, Any]]:
         if section.task.kind == "choices":
             row["gold"] = item.gold
             asked = grading.requests(section.task, item)
-            row["bytes"] = [len(one.continuation.encode()) for one in asked if hasattr(one, "continuation")]
+            row["bytes"] = [len(one.continuation.encode()) for one in asked if isinstance(one, Score)]
         for who in scores.replies:
             replies = scores.replies[who][section.name][i]
-            logprobs = [one.logprob for one in replies if isinstance(one, grading.Scored)]
+            logprobs = [one.logprob for one in replies if isinstance(one, Scored)]
             if logprobs:
                 row[f"{who}_logprobs"] = logprobs
             row[who] = {metric.name: metric.mark(section.task, item, replies).value for metric in known}
@@ -213,9 +214,11 @@ def line(judged: Sequence[Judged]) -> str:
 
 
 def line_of_one(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The figures of one model alone in one line: the first metric of each of the first tasks."""
-    firsts = {row["task"]: row for row in reversed(rows)}
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    """The figures of one model alone in one line: the first metric of each of the first tasks, texts last."""
+    firsts: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        firsts.setdefault(row["task"], row)
+    tasks = sorted(firsts, key=lambda name: name in (DOMAIN, CONTROL))
     parts = [f"{name} {firsts[name]['metric']} {firsts[name]['value']:.3f}" for name in tasks[:4]]
     return "; ".join(parts) + (f"; {len(tasks) - 4} more" if len(tasks) > 4 else "")
 

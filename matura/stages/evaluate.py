@@ -216,6 +216,8 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     told = {
         one["name"]: {key: one[key] for key in ("parent", "child", "verdict")} for one in results["metrics"]
     }
+    if config.parent is None:
+        told = {f"{row['task']}.{row['metric']}": row["value"] for row in results["tasks"]["child"]}
     summary = {"line": results["line"], "gate": results["gate"], "metrics": told, "notes": notes}
     return draft.commit(summary, logs=["report.html", *(["latency.json"] if speed else [])])
 

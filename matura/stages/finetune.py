@@ -1,9 +1,11 @@
 """Teach a model documents or conversations, with replay of what it knew.
 
 `corpus` is domain-adaptive training (every token of the documents), `conversations` is supervised fine-tuning (the
-answers only). Each update mixes a fixed share of replay.
+answers only): files of one's own, or what another stage wrote. Each update mixes a fixed share of replay. `--audit`
+shows what would be trained, and trains nothing.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -11,18 +13,24 @@ from pydantic import Field, model_validator
 from matura.core import config
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
+from matura.core.conversation_settings import ConversationData
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
 from matura.core.settings import LoraConfig, OptimizerConfig
 
 if TYPE_CHECKING:
+    from matura.core.workspace import Workspace
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format
+    from matura.train.audit import Audit
     from matura.train.batches import Example, PackedBatches, Rows
+    from matura.train.examples import Made
+    from matura.train.material import Material
 
 KIND = "model"
-VERSION = 3
+VERSION = 4
+MAX_REMOTE = 64 << 30  # bytes of a dataset
 TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0}  # a 135M model on 2 cores
 
 
@@ -33,9 +41,12 @@ class Config(config.Config):
     corpus: Annotated[str | None, Input("corpus")] = Field(
         None, description="Documents to learn: every token"
     )
-    conversations: Annotated[str | None, Input("conversations")] = Field(
-        None, description="Conversations to learn: the assistant's answers"
+    conversations: Annotated[str | None, Input("conversations", "raw")] = Field(
+        None,
+        description="Conversations to learn: the assistant's answers. Files of your own, hf:organisation/dataset, or "
+        "what another stage wrote",
     )
+    data: ConversationData = Field(ConversationData(), description="How conversations are read and cut")
     replay: Annotated[str | None, Input("conversations")] = Field(
         None, description="What `synthesize` wrote, mixed in against forgetting"
     )
@@ -56,6 +67,19 @@ class Config(config.Config):
         if (self.corpus is None) == (self.conversations is None):
             raise ValueError("give either a corpus or conversations to learn from")
         return self
+
+
+def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
+    """Where the files of conversations are on this machine; a dataset of the hub is fetched first."""
+    assert config.conversations is not None
+    from matura.data import reading
+
+    if not reading.is_remote(config.conversations):
+        return Path(config.conversations).expanduser()
+    from matura.core.workspace import Workspace
+
+    downloads = (workspace or Workspace()).downloads
+    return reading.fetch(config.conversations, downloads, max_bytes=MAX_REMOTE)
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
@@ -91,10 +115,11 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         )
     keep_freed_memory()
     format = conversation.load(parent.path)
-    batches, counts = _batches(config, inputs, format)
+    material = _material(config, inputs)
+    batches, counts = _batches(config, material, format)
     with resume.deterministic(config.seed):
         model = store.load(parent.path)
-        totals = _train(config, model, batches, _meters(config, inputs, format), draft)
+        totals = _train(config, model, batches, _meters(config, material, format), draft)
     if config.method == "lora":
         store.save_adapter(draft.path, model, config.lora)
     else:
@@ -111,45 +136,72 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     return draft.commit(summary)
 
 
+def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> "Audit":
+    """What would be trained, with `rows` of the material shown token by token; nothing is trained."""
+    from matura.tokenizer import conversation
+    from matura.train import audit
+
+    format = conversation.load(inputs["model"].path)
+    material = _material(config, inputs)
+    room, length = _room(config)
+    main = "corpus" if config.corpus else "conversations"
+    return audit.look(material[main], format, length, config.data, rows=rows, capacity=room, seed=config.seed)
+
+
+def _material(config: Config, inputs: dict[str, Artifact | RawInput]) -> "dict[str, Material]":
+    """What is learned from, by the name of its setting."""
+    from matura.train import material
+
+    material.check_settings(config.data, inputs.get("conversations"))
+    names = [name for name in ("corpus", "conversations", "replay") if name in inputs]
+    return {name: material.read(inputs[name], config.data) for name in names}
+
+
+def _room(config: Config) -> tuple[int, int]:
+    """Tokens of an update that are not replay, and the longest example."""
+    share = config.replay_share if config.replay else 0.0
+    room = round(config.tokens_per_step * (1 - share))
+    return room, min(config.sequence, room)
+
+
 def _batches(
-    config: Config, inputs: dict[str, Artifact | RawInput], format: "Format"
+    config: Config, material: "dict[str, Material]", format: "Format"
 ) -> tuple["PackedBatches", dict[str, Any]]:
     """The mixture of every update, and what it is made of."""
     from matura.train.batches import PackedBatches
+    from matura.train.material import make
 
-    share = config.replay_share if config.replay else 0.0
-    room = round(config.tokens_per_step * (1 - share))
-    main, dropped = _examples(
-        inputs["corpus" if config.corpus else "conversations"], format, min(config.sequence, room)
-    )
-    counts: dict[str, Any] = {"examples": len(main), "dropped_rows": dropped}
-    sources = [_rows("learn from", main, room, config.seed)]
-    if share:
+    room, length = _room(config)
+    main = material["corpus" if config.corpus else "conversations"]
+    made = make(main.train, format, length, config.data)
+    counts: dict[str, Any] = {
+        "examples": len(made.examples),
+        "dropped_rows": made.dropped.total(),
+        "dropped": dict(sorted(made.dropped.items())),
+        **main.found,
+    }
+    sources = [_rows("learn from", made, room, config.seed)]
+    if room < config.tokens_per_step:
         rest = config.tokens_per_step - room
-        replay, dropped = _examples(inputs["replay"], format, min(config.sequence, rest))
+        replay = make(material["replay"].train, format, min(config.sequence, rest), config.data)
         sources.append(_rows("replay", replay, rest, config.seed + 1))
-        counts |= {"replay_examples": len(replay), "replay_dropped_rows": dropped}
+        counts |= {
+            "replay_examples": len(replay.examples),
+            "replay_dropped_rows": replay.dropped.total(),
+        }
+    counts["fill"] = [round(source.fill, 4) for source in sources]
     return PackedBatches(sources), counts
 
 
-def _examples(source: Artifact | RawInput, format: "Format", length: int) -> tuple[list["Example"], int]:
-    from matura.core.records import read_conversations, read_documents
-    from matura.train import examples
-
-    assert isinstance(source, Artifact)
-    if source.kind == "corpus":
-        return examples.from_documents(read_documents(source.file("train.parquet")), format, length), 0
-    return examples.from_conversations(read_conversations(source.file("train.jsonl")), format, length)
-
-
-def _rows(what: str, examples: "list[Example]", tokens: int, seed: int) -> "Rows":
+def _rows(what: str, made: "Made", tokens: int, seed: int) -> "Rows":
     from matura.train.batches import Rows
 
-    if not any(example.trained for example in examples):
+    if not any(example.trained for example in made.examples):
+        why = ", ".join(f"{n:,} {reason}" for reason, n in made.dropped.items()) or "no rows"
         raise MaturaError(
-            f"there is nothing to {what}: no example has a trained token left after cutting to length"
+            f"there is nothing to {what}: no example has a trained token left after cutting to length ({why})"
         )
-    return Rows(examples, tokens=tokens, seed=seed)
+    return Rows(made.examples, tokens=tokens, seed=seed)
 
 
 def _train(
@@ -203,40 +255,19 @@ def _train(
     return {"steps": steps, "tokens": tokens, "loss": loss, "epochs": epochs}
 
 
-def _meters(
-    config: Config, inputs: dict[str, Artifact | RawInput], format: "Format"
-) -> "dict[str, list[Example]]":
+def _meters(config: Config, material: "dict[str, Material]", format: "Format") -> "dict[str, list[Example]]":
     """A little held-out text of each kind: what is learned, and what should not be forgotten."""
-    from matura.core.records import read_conversations, read_documents
-    from matura.train import examples
+    from matura.train.material import make, spread
 
     if not config.meter_every:
         return {}
-    meters: dict[str, list[Example]] = {}
-    corpus, talk, replay = (inputs.get(name) for name in ("corpus", "conversations", "replay"))
-    if isinstance(corpus, Artifact):
-        documents = read_documents(corpus.file("heldout.parquet"))
-        meters["heldout_loss"] = examples.from_documents(documents, format, config.sequence)
-    if isinstance(talk, Artifact):
-        rows = read_conversations(talk.file("heldout.jsonl"))
-        meters["heldout_loss"] = examples.from_conversations(rows, format, config.sequence)[0]
-    if isinstance(replay, Artifact):
-        rows = read_conversations(replay.file("heldout.jsonl"))
-        meters["replay_loss"] = examples.from_conversations(rows, format, config.sequence)[0]
-    return {name: _spread(made, config.meter_tokens) for name, made in meters.items() if made}
-
-
-def _spread(made: "list[Example]", tokens: int) -> "list[Example]":
-    """Examples from all over the list, until `tokens` are reached."""
-    chosen: list[Example] = []
-    used = 0
-    stride = max(1, len(made) * 256 // max(tokens, 256))
-    for example in made[::stride]:
-        if used and used + len(example.ids) > tokens:
-            break
-        chosen.append(example)
-        used += len(example.ids)
-    return chosen
+    meters = {
+        "replay_loss" if name == "replay" else "heldout_loss": make(
+            one.heldout, format, config.sequence, config.data
+        ).examples
+        for name, one in material.items()
+    }
+    return {name: spread(made, config.meter_tokens) for name, made in meters.items() if made}
 
 
 def _look(model: "Transformer", meters: "dict[str, list[Example]]") -> dict[str, float]:

@@ -8,7 +8,6 @@ from matura.core import config
 from matura.core import pretrain_settings as settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
-from matura.core.errors import ConfigError
 from matura.core.plan import Estimate
 from matura.core.settings import OptimizerConfig, ParallelConfig, PrecisionName, Recompute
 
@@ -125,9 +124,11 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
 
 def _material(config: Config, inputs: dict[str, Artifact | RawInput], *, fresh: bool) -> "Material":
     """What there is to learn from; a fresh run reads all of it once, to see that no bit has changed."""
+    from matura.core.files import hash_file
     from matura.core.records import read_conversations
     from matura.data import shards as token_shards
     from matura.tokenizer import conversation
+    from matura.tokenizer.tokenizer import FILE
     from matura.train.pretraining import Material
 
     tokens, pairs = inputs["tokens"], inputs.get("pairs")
@@ -136,11 +137,7 @@ def _material(config: Config, inputs: dict[str, Artifact | RawInput], *, fresh: 
     shards = token_shards.load(tokens.path)
     if fresh:
         shards.verify()
-    if shards.coding.vocabulary != format.tokenizer.vocab_size:
-        raise ConfigError(
-            f"{tokens.path} holds ids of a vocabulary of {shards.coding.vocabulary}, and the tokenizer beside them "
-            f"has {format.tokenizer.vocab_size}: make them again (matura encode)"
-        )
+    shards.check_vocabulary(hash_file(tokens.path / "tokenizer" / FILE), format.tokenizer.vocab_size)
     if not isinstance(pairs, Artifact):
         return Material(shards, format)
     train, heldout = (

@@ -6,6 +6,9 @@ The model's own Jinja template says how a conversation is written. Two rules mak
   is, id for id, what training sees before that answer. A template that writes earlier turns differently once later
   ones exist breaks this and is refused with the row shown.
 - *Content is text.* A message that contains `<|im_end|>` keeps those ten characters; only the template writes markup.
+
+For training a third is added: *nothing is left out.* A template that passes over a role, a tool call or the tools is
+refused, for the model would learn from less than the row says.
 """
 
 from __future__ import annotations
@@ -14,17 +17,27 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matura.core.errors import FormatError, MaturaError
 from matura.core.files import read_json, write_json
 from matura.tokenizer import tokenizer as tokenizers
+from matura.tokenizer.omissions import check_written
 from matura.tokenizer.template import Template
 from matura.tokenizer.tokenizer import Tokenizer, TokenizerFiles
 
 FILE = "conversation.json"
 Message = Mapping[str, Any]
+
+
+class Answer(NamedTuple):
+    """Which message it is, and where its tokens are: ids[start:end], the last of them its stop token."""
+
+    message: int
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +46,7 @@ class Rendered:
 
     ids: list[int]
     mask: list[bool]
+    answers: tuple[Answer, ...] = ()
 
 
 class Format:
@@ -60,9 +74,9 @@ class Format:
         names = (tokenizer.token(id) for id in tokenizer.special_ids)
         self._special = tuple(sorted((name for name in names if name), key=lambda name: (-len(name), name)))
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of the conversation so far, ready for the assistant's next answer."""
-        return self._turns(messages, generation_prompt=True).ids
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Message] = ()) -> list[int]:
+        """Ids of the conversation so far, ready for the assistant's next answer; `tools` are what it may call."""
+        return self._turns(messages, tools, generation_prompt=True).ids
 
     def text(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:
         """What the template writes, markup and content alike: for programs that encode texts themselves. Nothing here
@@ -71,13 +85,16 @@ class Format:
             raise MaturaError("this model has no chat template; use it for plain text (`matura generate`)")
         return self._text(messages, generation_prompt=generation_prompt)
 
-    def render(self, messages: Sequence[Message]) -> Rendered:
+    def render(self, messages: Sequence[Message], tools: Sequence[Message] = ()) -> Rendered:
         """Ids of a whole conversation with the mask of what an assistant said.
 
         Raises MaturaError, with the conversation shown, when the template does not extend the prompt by the answer,
-        or when an answer does not end in a stop token (a model trained on it would never stop).
+        when an answer does not end in a stop token (a model trained on it would never stop), or when the template
+        leaves out a role, a tool call or the tools.
         """
-        return self._turns(messages, generation_prompt=False)
+        rendered = self._turns(messages, tools, generation_prompt=False)
+        check_written(partial(self._text, generation_prompt=False), messages, tools)
+        return rendered
 
     @property
     def begin_id(self) -> int | None:
@@ -98,42 +115,53 @@ class Format:
             raise MaturaError(f"the chat template does not write the content of a {role!r} message")
         return self.tokenizer.encode_markup(text[: text.index(marker)])
 
-    def _turns(self, messages: Sequence[Message], *, generation_prompt: bool) -> Rendered:
+    def _turns(
+        self, messages: Sequence[Message], tools: Sequence[Message], *, generation_prompt: bool
+    ) -> Rendered:
         if self._compiled is None:
             raise MaturaError("this model has no chat template; use it for plain text (`matura generate`)")
         _check_messages(messages)
-        guard = _Guard(messages, self._special)
+        guard = _Guard(messages, tools, self._special)
         ids: list[int] = []
         mask: list[bool] = []
+        answers: list[Answer] = []
         done = ""  # template text that `ids` already covers
 
-        def extend(text: str, *, answer: bool) -> None:
+        def extend(end: int, *, prompt: bool) -> list[int]:
             nonlocal done
+            text = self._text(guard.messages[:end], guard.tools, generation_prompt=prompt)
             if not text.startswith(done):
                 raise MaturaError(_broken_prefix(messages, done, text, guard))
             new = self._encode(text[len(done) :], guard)
             ids.extend(new)
-            mask.extend(self._answer_mask(messages, new) if answer else [False] * len(new))
+            mask.extend([False] * len(new))
             done = text
+            return new
 
         for i, message in enumerate(messages):
             if message["role"] == "assistant":
-                extend(self._text(guard.messages[:i], generation_prompt=True), answer=False)
-                extend(self._text(guard.messages[: i + 1], generation_prompt=False), answer=True)
-        extend(self._text(guard.messages, generation_prompt=generation_prompt), answer=False)
-        return Rendered(ids, mask)
+                extend(i, prompt=True)
+                start = len(ids)
+                length = self._answer_length(messages, extend(i + 1, prompt=False))
+                mask[start : start + length] = [True] * length
+                answers.append(Answer(i, start, start + length))
+        if generation_prompt or messages[-1]["role"] != "assistant":  # else it is covered already
+            extend(len(messages), prompt=generation_prompt)
+        return Rendered(ids, mask, tuple(answers))
 
-    def _answer_mask(self, messages: Sequence[Message], ids: list[int]) -> list[bool]:
-        """True up to and including the last stop token; what the template writes after it is never generated."""
+    def _answer_length(self, messages: Sequence[Message], ids: list[int]) -> int:
+        """Tokens up to and including the last stop token; what the template writes after it is never generated."""
         last = max((i for i, id in enumerate(ids) if id in self.stop_ids), default=None)
         if last is None:
             raise MaturaError(
                 "the chat template ends an answer without a stop token, so a model trained on it would never stop. "
                 f"Stop tokens: {[self.tokenizer.token(id) for id in self.stop_ids]}. Conversation: {_shown(messages)}"
             )
-        return [i <= last for i in range(len(ids))]
+        return last + 1
 
-    def _text(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:
+    def _text(
+        self, messages: Sequence[Message], tools: Sequence[Message] = (), *, generation_prompt: bool
+    ) -> str:
         assert self._compiled is not None
         roles = self.tokenizer.roles
         try:
@@ -145,7 +173,7 @@ class Format:
                     "eos_token": roles.eos or "",
                     "pad_token": roles.pad or "",
                     "unk_token": roles.unk or "",
-                    "tools": None,
+                    "tools": list(tools) or None,
                 }
             )
         except Exception as error:  # a template is a program of its own and can fail in any way
@@ -217,8 +245,9 @@ class _Guard:
     complete it.
     """
 
-    def __init__(self, messages: Sequence[Message], special: Sequence[str]) -> None:
-        written = json.dumps([dict(message) for message in messages], ensure_ascii=False, default=str)
+    def __init__(self, messages: Sequence[Message], tools: Sequence[Message], special: Sequence[str]) -> None:
+        everything = [dict(one) for one in (*messages, *tools)]
+        written = json.dumps(everything, ensure_ascii=False, default=str)
         nonce = 0
         while f"\ue000{nonce:x}." in written:
             nonce += 1
@@ -229,11 +258,12 @@ class _Guard:
             {name: value if name == "role" else self._escape(value) for name, value in message.items()}
             for message in messages
         ]
+        self.tools = [self._escape(tool) for tool in tools]
 
     def _escape(self, content: Any) -> Any:
         """`content` with stand-ins; lists and objects (tool calls) all the way down."""
         if isinstance(content, Mapping):
-            return {name: self._escape(value) for name, value in content.items()}
+            return {self._escape(name): self._escape(value) for name, value in content.items()}
         if isinstance(content, list | tuple):
             return [self._escape(value) for value in content]
         if self._pattern is None or not isinstance(content, str):

@@ -1,6 +1,6 @@
 """From examples to packed batches: no padding, no contamination, and a position that can be saved.
 
-An example is a list of token ids and a mask of those that are trained. Several examples lie end to end in one row;
+An example is a list of token ids with the weight of each one's loss. Several examples lie end to end in one row;
 attention and positions start anew at each, so a packed row computes exactly what its examples would alone.
 
 Shape suffixes: T tokens of a row, N trained positions.
@@ -8,7 +8,6 @@ Shape suffixes: T tokens of a row, N trained positions.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,20 +16,25 @@ import torch
 from torch import Tensor
 
 from matura.model.attention import Packed, spans
+from matura.train.packing import plan_epoch
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids, and which of them are trained; the first token is never a target. `weight` scales its loss."""
+    """Token ids, and for each the weight of its loss: 0 is only read (a bool does). The first is never a target."""
 
     ids: tuple[int, ...]
-    mask: tuple[bool, ...]
-    weight: float = 1.0
+    weights: tuple[float, ...]
+
+    @property
+    def mask(self) -> tuple[bool, ...]:
+        """Which tokens are trained."""
+        return tuple(weight > 0 for weight in self.weights)
 
     @property
     def trained(self) -> int:
         """Number of positions with a loss."""
-        return sum(self.mask[1:])
+        return sum(weight > 0 for weight in self.weights[1:])
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,11 @@ def pack(examples: Sequence[Example], device: str = "cpu") -> PackedBatch:
     weights: list[float] = []
     lengths = []
     for example in examples:
-        for i, trained in enumerate(example.mask[1:]):
-            if trained:
+        for i, weight in enumerate(example.weights[1:]):
+            if weight:
                 where.append(len(ids) + i)
                 targets.append(example.ids[i + 1])
-                weights.append(example.weight)
+                weights.append(float(weight))
         ids += example.ids[:-1]
         lengths.append(len(example.ids) - 1)
     return PackedBatch(
@@ -99,44 +103,12 @@ def chunk_document(ids: Sequence[int], length: int, begin: int | None) -> list[E
         head: list[int] = [] if begin is None else [begin]
         overlap = 1 if begin is None and start else 0
         piece = (*head, *ids[start - overlap : end])
-        examples.append(Example(piece, (False, *[True] * (len(piece) - 1))))
+        examples.append(Example(piece, (0.0, *[1.0] * (len(piece) - 1))))
     return examples
-
-
-def truncate(example: Example, length: int) -> Example:
-    """Keep the first `length` tokens."""
-    return (
-        example
-        if len(example.ids) <= length
-        else Example(example.ids[:length], example.mask[:length], example.weight)
-    )
-
-
-def plan_rows(sizes: Sequence[int], capacity: int, order: Sequence[int]) -> list[list[int]]:
-    """Best fit: each example, in `order`, goes into the fullest of the open rows that still has room.
-
-    Rows keep the order in which they were opened. An example longer than `capacity` gets a row of its own.
-    """
-    rows: list[list[int]] = []
-    free: list[int] = []
-    for i in order:
-        fitting = [(room, r) for r, room in enumerate(free) if sizes[i] <= room]
-        if fitting:
-            room, r = min(fitting)
-        else:
-            r, room = len(rows), capacity
-            rows.append([])
-            free.append(0)
-        rows[r].append(i)
-        free[r] = room - sizes[i]
-    return rows
 
 
 class Rows:
     """An endless, seeded sequence of rows over examples: groups that fit into `tokens`, every epoch shuffled anew."""
-
-    WINDOW = 256
-    """Examples packed together at a time: enough to fill rows well, few enough to keep the order random."""
 
     def __init__(self, examples: Sequence[Example], *, tokens: int, seed: int) -> None:
         self.examples = [example for example in examples if example.trained]
@@ -161,6 +133,11 @@ class Rows:
         return sum(len(self.examples[i].ids) - 1 for row in self._rows for i in row) / len(self._rows)
 
     @property
+    def fill(self) -> float:
+        """Share of the rows' capacity that is filled in this epoch."""
+        return self.mean_tokens / self.tokens
+
+    @property
     def epochs(self) -> float:
         """How often the examples have been seen, as a fraction."""
         return self._epoch + self._next / len(self._rows)
@@ -175,17 +152,8 @@ class Rows:
         self._rows = self._plan(self._epoch)
 
     def _plan(self, epoch: int) -> list[list[int]]:
-        order = list(range(len(self.examples)))
-        shuffler = random.Random(f"{self.seed}/{epoch}")
-        shuffler.shuffle(order)
         sizes = [len(example.ids) - 1 for example in self.examples]
-        rows: list[list[int]] = []
-        for start in range(0, len(order), self.WINDOW):
-            # Long ones first within a window: neighbours of equal length share one attention kernel.
-            window = sorted(order[start : start + self.WINDOW], key=lambda i: -sizes[i])
-            rows += plan_rows(sizes, self.tokens, window)
-        shuffler.shuffle(rows)
-        return rows
+        return plan_epoch(sizes, self.tokens, f"{self.seed}/{epoch}")
 
 
 class PackedBatches:

@@ -16,6 +16,7 @@ import pytest
 import typer.main
 
 from matura import cli
+from matura.commands import auditing
 from matura.core import recipe as recipes
 from matura.core import references
 from matura.evaluate import spec
@@ -98,7 +99,8 @@ def test_command_can_be_typed(command: str, monkeypatch: pytest.MonkeyPatch, tmp
     if verb == "run":
         recipes.load(Path(values["recipe"]), cli._Modules(), values["overrides"] or (), values["name"])
     elif verb in cli.STAGES and values["settings"]:
-        recipes.single(verb, values["settings"], cli._Modules(), values["name"])
+        settings = auditing.rows_in(values["settings"])[0] if values.get("audit") else values["settings"]
+        recipes.single(verb, settings, cli._Modules(), values["name"])
     elif values.get("model"):
         references.parse(values["model"])
     assert not (tmp_path / "workspace").exists()

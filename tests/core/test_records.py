@@ -87,8 +87,22 @@ def test_conversations_come_back_as_written(tmp_path: Path) -> None:
         ),
         Conversation("b", (), "plain text"),
         Conversation("c", (), ""),
+        Conversation(
+            "d",
+            (
+                {"role": "user", "content": "x"},
+                {
+                    "role": "assistant",
+                    "content": "",
+                    "weight": 0.5,
+                    "tool_calls": [{"function": {"name": "f"}}],
+                },
+            ),
+            provenance={"teacher": "t"},
+            tools=({"name": "f"},),
+        ),
     ]
-    assert write_conversations(tmp_path / "a.jsonl", rows) == 3
+    assert write_conversations(tmp_path / "a.jsonl", rows) == 4
     assert list(read_conversations(tmp_path / "a.jsonl")) == rows
     assert "Grüß" in (tmp_path / "a.jsonl").read_text(encoding="utf-8")
     with pytest.raises(FormatError, match="both messages and text"):
@@ -116,6 +130,15 @@ def test_ids_and_empty_lines_are_optional(tmp_path: Path) -> None:
         ('{"messages": [{"role": "user", "contents": "x"}]}', "no 'content'; did you mean 'contents'"),
         ('{"messages": [{"role": "user", "content": null}]}', "content must be text, found NoneType"),
         ('{"messages": [{"role": "", "content": "x"}]}', "role is empty"),
+        (
+            '{"messages": [{"role": "user", "content": "x", "weight": "1"}]}',
+            "weight must be a number, found str",
+        ),
+        ('{"messages": [{"role": "user", "content": "x", "weight": true}]}', "must be a number, found bool"),
+        ('{"messages": [{"role": "user", "content": "x", "weight": -1}]}', "weight must be 0 or more"),
+        ('{"messages": [{"role": "user", "content": "x", "weight": Infinity}]}', "weight must be 0 or more"),
+        ('{"messages": [{"role": "user", "content": "x", "tool_calls": "f"}]}', "tool_calls must be a list"),
+        ('{"text": "x", "tools": ["f"]}', "'tools' must be a list of objects"),
         ("\xff", "not valid JSON"),
     ],
 )

@@ -14,6 +14,7 @@ ROWS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [14, 15]]
 @pytest.mark.parametrize("pool", ["first", "last"])
 @pytest.mark.parametrize("names", [("no", "perhaps", "yes"), ("toxic",)])
 def test_scores_are_those_of_every_text_alone(pool: str, names: tuple[str, ...]) -> None:
+    """T5: neither padding nor the size of the batch changes a score."""
     head = c.Classifier(labels=names, pool=pool)  # type: ignore[arg-type]
     if pool == "first":
         model = build(c.ModelConfig(vocabulary=97, context=16, encoder=gpt_stack(causal=False), head=head))

@@ -38,6 +38,7 @@ def test_the_first_and_last_token_on_both_sides_of_padding(
 @pytest.mark.parametrize("hidden", ["none", "tanh", "relu"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_classifier(pool: str, hidden: str, bias: bool) -> None:
+    """T5: the last real token is read, not the last or the first padded one."""
     head = Classifier(6, c.Classifier(labels=("a", "b", "c"), pool=pool, hidden=hidden, bias=bias)).double()
     x = torch.randn(2, 5, 6, dtype=torch.float64)
     row = x[torch.arange(2), torch.tensor([0, 0] if pool == "first" else [2, 4])]

@@ -298,6 +298,8 @@ def test_one_model_alone_has_figures_with_intervals_and_no_verdicts(world, tmp_p
         one for one in results(made)["tasks"]["child"] if (one["task"], one["metric"]) == ("piqa", "acc_norm")
     ]
     assert acc["low"] <= acc["value"] <= acc["high"]
+    assert made.summary["metrics"]["piqa.acc_norm"] == acc["value"]
+    assert made.summary["line"].startswith("hellaswag acc ")
     assert (acc["items"], acc["chance"], acc["detectable"]) == (80, 0.5, pytest.approx(0.099, abs=1e-3))
     assert {one["model"] for one in acc["published"]} >= {"SmolLM2-135M"}
     page = made.file("report.html").read_text()

@@ -71,6 +71,7 @@ def from_outside(tmp_path: Path) -> tuple[Path, Artifact, Path]:
 
 
 def test_hugging_face_to_hugging_face_keeps_everything(from_outside: tuple[Path, Artifact, Path]) -> None:
+    """T39: what is exported writes conversations as training does, id for id."""
     source, made, folder = from_outside
     before, after = (AutoModelForCausalLM.from_pretrained(place).eval() for place in (source, folder))
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -247,6 +248,7 @@ def test_the_command_and_a_recipe(
 
 @pytest.mark.parametrize(("weights", "tolerance"), [(None, 2e-2), ("F32", 0.0)])
 def test_a_gguf_file_and_back(tmp_path: Path, weights: str | None, tolerance: float) -> None:
+    """T39: the file carries the template and stop tokens of training; its ids are the same."""
     source = pulled(tmp_path)
     made = run(export, tmp_path / "out", model=source, format="gguf", weights=weights)
     copied = export.copy_to(made, tmp_path / "mine" / "small.gguf")

@@ -1,5 +1,6 @@
 """Fine-tuning: what is mixed in, what comes out, and the same bits after any kill."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from matura.core.artifact import Artifact
 from matura.core.config import parse
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.metrics import MetricsLog
+from matura.core.raw import RawInput, raw_input
 from matura.core.records import Conversation
+from matura.core.workspace import Workspace
 from matura.model import store
 from matura.stages import finetune
 from matura.tokenizer import conversation
@@ -104,7 +107,7 @@ def test_every_update_holds_its_share_of_replay(world: dict[str, Artifact]) -> N
     values |= {"tokens_per_step": 512, "sequence": 128, "replay_share": 0.25}
     config = parse(finetune.Config, values, "test")
     format = conversation.load(world["model"].path)
-    batches, counts = finetune._batches(config, dict(world), format)
+    batches, counts = finetune._batches(config, finetune._material(config, dict(world)), format)
     assert counts["replay_examples"] == 12
     main, replay = batches.sources
     for _ in range(60):
@@ -113,6 +116,7 @@ def test_every_update_holds_its_share_of_replay(world: dict[str, Artifact]) -> N
         assert 0 < sizes[1] <= 128
     share = replay.mean_tokens / batches.mean_tokens
     assert 0.15 < share < 0.3
+    assert counts["fill"] == [round(main.mean_tokens / 384, 4), round(replay.mean_tokens / 128, 4)]
 
 
 def test_without_replay_or_with_none_of_it_nothing_is_mixed(
@@ -138,6 +142,75 @@ def test_conversations_train_the_answers_only(world: dict[str, Artifact], tmp_pa
         finetune, tmp_path / "cut", model=world["model"], conversations=talks, **QUICK | {"sequence": 50}
     )
     assert cut.summary["dropped_rows"] + cut.summary["examples"] == 12
+    assert sum(cut.summary["dropped"].values()) == cut.summary["dropped_rows"]
+
+
+def own_file(path: Path, rows: int = 12, **more: Any) -> RawInput:
+    """A file of questions with answers, as a person has it."""
+    found = [{"prompt": f"say {n}", "completion": f"hello hello {n}", **more} for n in range(rows)]
+    path.write_text("".join(json.dumps(one) + "\n" for one in found))
+    return raw_input(path)
+
+
+def test_a_file_of_ones_own_is_learned_and_ends_the_lineage(
+    world: dict[str, Artifact], tmp_path: Path
+) -> None:
+    raw = own_file(tmp_path / "mine.jsonl")
+    settings = QUICK | {"tokens": 3000, "data": {"heldout": 3}}
+    made = run(finetune, tmp_path / "made", model=world["model"], conversations=raw, **settings)
+    assert made.inputs["conversations"]["id"] == raw.id
+    assert made.inputs["conversations"]["files"]["mine.jsonl"]["sha256"]
+    assert (made.summary["examples"], made.summary["heldout_rows"]) == (9, 3)
+    seen = [row["heldout_loss"] for row in rows(made) if "heldout_loss" in row]
+    assert seen[-1] < seen[0] - 1
+
+
+def test_a_file_is_the_artifact_with_the_same_rows(world: dict[str, Artifact], tmp_path: Path) -> None:
+    raw = own_file(tmp_path / "mine.jsonl")
+    made = conversations(tmp_path / "made", list(map(talk, range(12))), [])
+    settings = QUICK | {"tokens": 600, "meter_every": 0}
+    one = run(
+        finetune, tmp_path / "a", model=world["model"], conversations=raw, **settings, data={"heldout": 0}
+    )
+    other = run(finetune, tmp_path / "b", model=world["model"], conversations=made, **settings)
+    assert one.file(store.ADAPTER_WEIGHTS).read_bytes() == other.file(store.ADAPTER_WEIGHTS).read_bytes()
+
+
+def test_settings_of_files_are_refused_for_artifacts(world: dict[str, Artifact], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.heldout is for files"):
+        run(finetune, tmp_path / "a", **world, **QUICK, data={"heldout": 3})
+
+
+def test_where_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fetch(path: str, downloads: Path, **_: Any) -> Path:
+        asked.append(path)
+        return downloads / "there"
+
+    monkeypatch.setattr("matura.data.reading.fetch", fetch)
+    place = Workspace(tmp_path)
+    for given, found in (
+        ("hf:some/dataset", place.downloads / "there"),
+        (str(tmp_path / "a.jsonl"), tmp_path / "a.jsonl"),
+    ):
+        config = parse(finetune.Config, {"model": "m", "conversations": given}, "test")
+        assert finetune.raw_input(config, "conversations", place) == found
+    assert asked == ["hf:some/dataset"]
+
+
+def test_the_meter_weighs_tokens_and_is_what_training_sees(world: dict[str, Artifact]) -> None:
+    """T38: no mean of the rows' means; and the held-out loss comes from the code that trains."""
+    format, model = conversation.load(world["model"].path), store.load(world["model"].path)
+    talks = [talk(1, "a"), talk(2, "a very much longer answer than that"), talk(3, "hello")]
+    made = examples.from_conversations(talks, format, 200).examples
+    seen = finetune._look(model, {"x": made})["x"]
+    with torch.no_grad():
+        losses = [next_token(model, pack([example])).item() for example in made]
+    lengths = [example.trained for example in made]
+    assert seen == pytest.approx(sum(losses) / sum(lengths), rel=1e-5)
+    means = [loss / n for loss, n in zip(losses, lengths, strict=True)]
+    assert seen != pytest.approx(sum(means) / len(means), rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["corpus", "replay", "conversations"])

@@ -118,6 +118,7 @@ def odd_conversations(count: int, seed: int) -> list[list[dict[str, str]]]:
 
 
 def test_masks_cover_the_answers_with_their_stop_token_and_nothing_else() -> None:
+    """T8: the mask is made turn by turn, end of turn included, for a template without generation markers."""
     format = chatml()
     rendered = format.render(talk("hello", "one", "again", "two\n"))
     answers = [format.tokenizer.decode(rendered.ids[a:b]) for a, b in spans(rendered.mask)]
@@ -129,6 +130,7 @@ def test_masks_cover_the_answers_with_their_stop_token_and_nothing_else() -> Non
 
 
 def test_a_begin_token_is_there_once_and_the_answer_ends_in_the_end_token() -> None:
+    """T2: one begin token, also where the template writes it and where a message spells it."""
     format = instruct()
     rendered = format.render(talk("a", "b", "c", "d"))
     assert rendered.ids.count(format.tokenizer.bos_id) == 1
@@ -140,6 +142,7 @@ def test_a_begin_token_is_there_once_and_the_answer_ends_in_the_end_token() -> N
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_what_is_trained_before_an_answer_is_the_prompt_that_is_served(kind: str) -> None:
+    """T6: the boundary is one of the joint ids, over random strings, spaces and markup at its edge included."""
     format = FORMATS[kind]()
     for messages in odd_conversations(120, seed=1):
         rendered = format.render(messages)
@@ -149,6 +152,35 @@ def test_what_is_trained_before_an_answer_is_the_prompt_that_is_served(kind: str
         for start, turn in zip(starts, turns, strict=True):
             assert format.prompt(messages[:turn]) == rendered.ids[:start], messages
         assert format.prompt(messages)[: len(rendered.ids)] == rendered.ids
+
+
+def merging() -> Format:
+    """A space and an `h` are one token, and the prompt ends in a space."""
+    alphabet = ["assistant: ", "user: ", " ", "h", " h", "i", "o", "\n"]
+    backend = tokenizers.Tokenizer(models.BPE({t: i for i, t in enumerate(alphabet)}, [(" ", "h")]))
+    backend.decoder = decoders.Fuse()
+    backend.add_tokens(["assistant:", "user:"])
+    backend.add_special_tokens(["</s>"])
+    tokenizer = Tokenizer(backend, Roles(eos="</s>"))
+    template = (
+        "{% for m in messages %}{{ m.role + ': ' + m.content }}"
+        "{{ eos_token if m.role == 'assistant' else '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    return Format(tokenizer, template, [tokenizer.id("</s>")])
+
+
+def test_a_prompt_that_ends_in_a_space_stays_apart_from_the_answer() -> None:
+    """T6: the whole text has a token over the boundary; what is trained has none, and neither has what is served."""
+    format = merging()
+    names = lambda ids: [format.tokenizer.token(id) for id in ids]
+    messages = talk("oh", "hi", "o", "hoho")
+    assert " h" in names(format.tokenizer.encode_markup("user: oh\nassistant: hi</s>"))
+    rendered = format.render(messages)
+    answers = [names(rendered.ids[a:b]) for a, b in spans(rendered.mask)]
+    assert answers == [["h", "i", "</s>"], ["h", "o", "h", "o", "</s>"]]
+    for answer in rendered.answers:
+        assert format.prompt(messages[: answer.message]) == rendered.ids[: answer.start]
 
 
 @pytest.mark.parametrize("kind", ["chatml", "instruct"])
@@ -203,6 +235,7 @@ def test_ids_equal_those_of_transformers(system: bool, tmp_path: Path) -> None:
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused_with_the_row() -> None:
+    """T8, T9: a template that breaks the prefix is refused, with the row, instead of a mask that is wrong."""
     format = Format(chatml().tokenizer, FORGETFUL, chatml().stop_ids)
     with pytest.raises(
         MaturaError, match=r"rewrites earlier turns(.|\n)*first wrote(.|\n)*hm(.|\n)*question 2"

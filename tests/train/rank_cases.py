@@ -210,7 +210,7 @@ def one_bad_batch_stops_all_before_the_update(ranks: Ranks) -> None:
     model = build(llama_config())
     ranks = parallel.place(model, ranks)
     before = parallel.whole_weights(model, ranks)
-    bad = pack([Example((1, 2), (True, True), weight=float("inf"))])
+    bad = pack([Example((1, 2), (0, float("inf")))])
     rows = [bad if ranks.rank == 1 else batch("tied", 0, 1)]
     steps = train(
         model, iter(rows), next_token, build_optimizer(model, ADAMW), lambda step: 1e-2, steps=1, ranks=ranks

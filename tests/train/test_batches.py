@@ -13,8 +13,6 @@ from matura.train.batches import (
     Rows,
     chunk_document,
     pack,
-    plan_rows,
-    truncate,
     unpack,
 )
 
@@ -25,13 +23,13 @@ def examples(count: int, seed: int = 0, longest: int = 30) -> list[Example]:
     made = []
     for n in range(count):
         length = draw.randrange(2, longest)
-        mask = tuple(draw.random() < 0.5 for _ in range(length))
-        made.append(Example(tuple(draw.randrange(1, 97) for _ in range(length)), mask, 0.5 + n % 3))
+        weights = tuple((draw.random() < 0.5) * (0.5 + n % 3) for _ in range(length))
+        made.append(Example(tuple(draw.randrange(1, 97) for _ in range(length)), weights))
     return made
 
 
 def test_a_packed_row_holds_every_example_and_aims_at_its_trained_tokens() -> None:
-    made = [Example((5, 6, 7, 8), (True, False, True, True)), Example((9, 10), (False, True), weight=2.5)]
+    made = [Example((5, 6, 7, 8), (True, False, True, True)), Example((9, 10), (0, 2.5))]
     batch = pack(made)
     assert batch.ids_1T.tolist() == [[5, 6, 7, 9]]
     assert batch.mask == Packed((3, 1))
@@ -42,11 +40,20 @@ def test_a_packed_row_holds_every_example_and_aims_at_its_trained_tokens() -> No
     assert (batch.weight, batch.tokens) == (4.5, 4)
 
 
+def test_a_token_is_trained_by_its_place_whatever_its_id() -> None:
+    """T4: an end token that is also the padding keeps its loss, and an answer of it alone has one position."""
+    end = 0
+    batch = pack([Example((7, 8, 5, 6, end), (0, 0, 1, 1, 1)), Example((7, end), (0, 1))])
+    assert batch.targets_N.tolist() == [5, 6, end, end]
+    assert batch.where_N.tolist() == [1, 2, 3, 4]
+    assert batch.ids_1T[0, batch.where_N].tolist() == [8, 5, 6, 7]
+
+
 def test_random_rows_come_apart_as_they_went_in() -> None:
     made = examples(40)
     batch = pack(made)
     assert unpack(batch) == [list(example.ids[:-1]) for example in made]
-    expected = [(e.ids[i], e.weight) for e in made for i in range(1, len(e.ids)) if e.mask[i]]
+    expected = [(e.ids[i], e.weights[i]) for e in made for i in range(1, len(e.ids)) if e.mask[i]]
     assert list(zip(batch.targets_N.tolist(), batch.weights_N.tolist(), strict=True)) == expected
     before = [e.ids[i - 1] for e in made for i in range(1, len(e.ids)) if e.mask[i]]
     assert batch.ids_1T[0, batch.where_N].tolist() == before
@@ -71,25 +78,6 @@ def test_every_token_of_a_document_is_trained_exactly_once(begin: int | None, le
         assert all(not e.mask[0] for e in made)
 
 
-def test_truncation_keeps_the_beginning() -> None:
-    example = Example((1, 2, 3), (False, True, True), 2.0)
-    assert truncate(example, 3) is example
-    assert truncate(example, 2) == Example((1, 2), (False, True), 2.0)
-
-
-def test_rows_hold_all_within_capacity_and_fill_the_fullest() -> None:
-    draw = random.Random(0)
-    for _ in range(50):
-        sizes = [draw.randrange(1, 40) for _ in range(60)]
-        order = draw.sample(range(60), 60)
-        rows = plan_rows(sizes, 30, order)
-        assert sorted(i for row in rows for i in row) == sorted(order)
-        assert all(len(row) == 1 or sum(sizes[i] for i in row) <= 30 for row in rows)
-        assert all(row == sorted(row, key=order.index) for row in rows)
-    assert plan_rows([20, 25, 5, 10], 30, [0, 1, 2, 3]) == [[0, 3], [1, 2]]
-    assert plan_rows([], 30, []) == []
-
-
 def test_rows_are_seeded_and_every_epoch_shows_everything_in_another_order() -> None:
     made = examples(300)
     trained = [e for e in made if e.trained]
@@ -109,6 +97,8 @@ def test_rows_are_seeded_and_every_epoch_shows_everything_in_another_order() -> 
     sizes = [sum(len(e.ids) - 1 for e in again.next()) for _ in range(10)]
     assert max(sizes) <= 64
     assert sum(sizes) > 0.9 * 640  # best fit wastes little
+    assert rows.fill == rows.mean_tokens / 64
+    assert 0.9 < rows.fill <= 1
 
 
 def test_a_position_comes_back_from_everywhere() -> None:

@@ -58,7 +58,7 @@ def loss(model: Transformer, entropy: Callable[..., Tensor]) -> Tensor:
     ids = some_ids(90).tolist()
     lengths, weights = (70, 11, 9), (1.0, 0.5, 2.0)
     pieces = [tuple(ids[: n + 1]) for n in lengths]
-    made = [Example(p, (True,) * len(p), w) for p, w in zip(pieces, weights, strict=True)]
+    made = [Example(p, (w,) * len(p)) for p, w in zip(pieces, weights, strict=True)]
     batch = pack(made)
     if model.encoder is None:
         hidden = model.decode(batch.ids_1T, mask=batch.mask)

@@ -38,6 +38,7 @@ def run(
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_one_step_of_eight_examples_is_the_same_however_they_are_dealt(lora: bool, size: int) -> None:
+    """T1: accumulation does not weigh ragged rows anew: 1 x 8 equals 8 x 1, updates included."""
     made = examples(16, seed=2)
     assert len({e.trained for e in made}) > 5  # ragged: a mean of means would differ
     results = []
@@ -58,11 +59,12 @@ def test_one_step_of_eight_examples_is_the_same_however_they_are_dealt(lora: boo
 
 
 def test_the_loss_is_the_mean_over_trained_tokens_of_the_step() -> None:
+    """T38: the logged loss is weighted by tokens, no mean of the batches' means."""
     made = examples(6)
     model = build(llama_config())
     with torch.no_grad():
         total = sum(next_token(model, pack([example])).item() for example in made)
-    expected = total / sum(example.trained * example.weight for example in made)
+    expected = total / sum(sum(example.weights[1:]) for example in made)
     (step,) = run(model, [pack(made[:1]), pack(made[1:])], steps=1, accumulate=2)
     assert step.loss == pytest.approx(expected, rel=1e-6)
     assert step.step == 1
@@ -71,7 +73,7 @@ def test_the_loss_is_the_mean_over_trained_tokens_of_the_step() -> None:
 def test_a_bad_step_never_touches_the_weights() -> None:
     model = build(llama_config())
     before = copy.deepcopy(model.state_dict())
-    good, bad = pack(examples(2)), pack([Example((1, 2), (True, True), weight=float("inf"))])
+    good, bad = pack(examples(2)), pack([Example((1, 2), (0, float("inf")))])
     with pytest.raises(
         Diverged, match=r"step 1: loss .* not finite.*lower learning rate \(it was 0.01 here\)"
     ):
