@@ -67,6 +67,20 @@ def test_a_prompt_that_leaves_no_room_loses_its_beginning(reader: Reader) -> Non
     assert isinstance(asking.generate(reader, [long])[0], str)
 
 
+def test_a_message_of_a_chat_is_asked_in_the_models_own_format(reader: Reader) -> None:
+    plain, chat = Write("hello", (), 4), Write("hello", (), 4, chat=True)
+    wanted = reader.format.prompt([{"role": "user", "content": "hello"}])
+    assert asking.prompt_ids(reader, chat) == list(wanted)
+    assert asking.prompt_ids(reader, plain) == reader.format.tokenizer.encode("hello")
+
+
+def test_drawn_answers_depend_on_their_seed_and_on_nothing_else(reader: Reader) -> None:
+    drawn = [Write("hello", (), 12, temperature=1.5, seed=seed) for seed in (1, 2, 1)]
+    first, other, again = asking.generate(reader, drawn)
+    assert first == again != other
+    assert asking.generate(reader, drawn[:1]) == [first]
+
+
 def test_a_mixed_list_comes_back_in_its_own_order(reader: Reader) -> None:
     replies = asking.ask(reader, [Write("a", (), 2), SCORES[0], Roll("text"), SCORES[1]])
     assert [type(one) for one in replies] == [str, Scored, Bits, Scored]

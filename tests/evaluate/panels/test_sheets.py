@@ -102,6 +102,17 @@ def test_the_gap_is_zero_without_understanding_and_one_for_stereotypes_alone(roo
     assert found["gap", ""] == 1
 
 
+def test_which_twin_is_likelier_is_told_by_the_sentences(room):
+    def usual(request):
+        if not isinstance(request, Score) or request.context:
+            return scored(-1.0)
+        return scored(
+            -1.0 if "because he" in request.continuation or "if she" in request.continuation else -2.0
+        )
+
+    assert asked(room, usual, bias={"winobias": 9})["preference", ""] == 1
+
+
 def by_occupation(request):
     """Whoever does the work that statistics expect of the pronoun's gender, whatever the sentence says."""
     expected = ("developer", "guard") if '"he"' in request.context else ("designer", "nurse")
