@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from matura import cli
 from matura.core import promptfile
+from matura.core import recipe as recipes
 from matura.core.artifact import Artifact
 from matura.core.config import parse
 from matura.core.errors import ConfigError, FormatError
 from matura.core.raw import RawInput, raw_input
 from matura.core.records import Conversation, read_conversations
-from matura.stages import prompt
+from matura.stages import evaluate, prompt
 from matura.tokenizer import prompt as prompts
 from tests.tiny_models import conversations, run
 
@@ -125,3 +127,25 @@ def test_settings_that_contradict_each_other(settings: dict[str, Any], message: 
 def test_a_template_must_show_what_is_asked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="shows nothing of what is asked"):
         run(prompt, tmp_path / "made", template="Always the same.")
+
+
+RECIPE = """
+stages:
+  shown: {stage: prompt, system: Be brief.}
+  exam: {stage: evaluate, model: m, parent: m, prompt: $shown, parent_prompt: PLACE, corpus: c}
+"""
+
+
+def test_recipes_name_prompts_by_stage_and_by_file(tmp_path: Path) -> None:
+    (tmp_path / "prompt.yaml").write_text("examples: {count: 1}\n")
+    (tmp_path / "examples.jsonl").write_text("{}")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.replace("PLACE", str(tmp_path / "prompt.yaml")))
+    exam = recipes.load(path, cli._Modules()).steps[1]
+    assert exam.uses["prompt"] == "shown"
+    found = evaluate.raw_input(exam.config, "parent_prompt")
+    assert isinstance(found, RawInput)
+    assert set(found.files) == {"prompt.yaml", "examples.jsonl"}
+    path.write_text(RECIPE.replace("prompt: $shown", "corpus: $shown").replace("PLACE, corpus: c", "x"))
+    with pytest.raises(ConfigError, match="corpus"):
+        recipes.load(path, cli._Modules())
