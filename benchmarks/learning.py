@@ -1,9 +1,9 @@
 """Learning per minute: bits per byte on held-out text after the same wall-clock minutes on the same cores.
 
 Every side trains on the first 90% of one text for `--seconds` (evaluation not counted) and predicts the rest (at most
-250,000 characters), every byte of it once, with at least half its context before each token. Tokenizers may differ, bytes are counted. A side
-falls to its final learning rate exactly with the end of its time, and its best weights on the way count, as in
-nanoGPT's train.py. Three seeds; the best configuration of a peer, by its mean, is its result.
+250,000 characters), every byte of it once, with at least half its context before each token. Tokenizers may differ,
+bytes are counted. A side falls to its final learning rate exactly with the end of its time, and its best weights on the
+way count, as in nanoGPT's train.py. Three seeds; the best configuration of a peer, by its mean, is its result.
 
 Finished runs are kept in `--results`/learning, so the hours may be spent in pieces: `--cases` and `--seed` say which.
 """
@@ -60,9 +60,7 @@ def run(options: Options) -> bool:
     return options.quick or all(checks.values())
 
 
-def _kept(
-    module: str, case: str, name: str, settings: dict[str, Any], options: Options
-) -> dict[str, Any]:
+def _kept(module: str, case: str, name: str, settings: dict[str, Any], options: Options) -> dict[str, Any]:
     """One run: read when it was made before with the same budget, else made and written."""
     folder = options.results / "learning"
     place = folder / f"{Path(settings['text']).stem}-{name}-{settings['seed']}.json"

@@ -49,13 +49,12 @@ class Case:
     rows: int
     lr: float
     weight_decay: float = 0.0
-    dropout: float = 0.0
     warmup: float = 0.02
     decay: float = 0.5
 
 
-SMALL = Case(layers=4, width=192, vocabulary=512, context=128, rows=32, lr=0.01, weight_decay=0.1, dropout=0.1)
-CORPUS = Case(layers=4, width=192, vocabulary=4096, context=128, rows=32, lr=0.02)
+SMALL = Case(layers=4, width=128, vocabulary=1024, context=128, rows=16, lr=0.01, weight_decay=0.5)
+CORPUS = Case(layers=4, width=192, vocabulary=4096, context=128, rows=16, lr=0.01)
 
 
 def main(name: str, settings: dict[str, Any]) -> str:
@@ -67,7 +66,7 @@ def main(name: str, settings: dict[str, Any]) -> str:
     case = replace(CORPUS if len(text) >= LARGE else SMALL, **settings.get("changes", {}))
     tokenizer = _tokenizer(text, case.vocabulary)
     ids, heldout = _encode(tokenizer, text), tokenizer.encode(validation)
-    shape = Shape(layers=case.layers, width=case.width, dropout=case.dropout)
+    shape = Shape(layers=case.layers, width=case.width)
     model = initialize(
         Transformer(model_config(shape, tokenizer.get_vocab_size(), case.context)), settings["seed"]
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.options import Options
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
+PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "lm-eval")
 
 
 def save(name: str, options: Options, figures: Mapping[str, Any]) -> None:
