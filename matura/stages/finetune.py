@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from matura.core import config, promptfile
+from matura.core import config
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.conversation_settings import ConversationData
@@ -71,21 +71,22 @@ class Config(config.Config):
     seed: int = Field(0, description="Order of the data, and the start of the updates")
 
     @model_validator(mode="after")
-    def _something_to_learn(self) -> "Config":
-        if (self.corpus is None) == (self.conversations is None):
-            raise ValueError("give either a corpus or conversations to learn from")
+    def _prompt_has_conversations(self) -> "Config":
         if self.prompt is not None and self.conversations is None:
-            raise ValueError("prompt is for conversations; documents are learned as they are")
+            raise ValueError("prompt is for conversations; what else is learned is learned as it is")
         if self.prompt is None and self.prompt_examples:
             raise ValueError("prompt_examples would do nothing without a prompt")
         return self
 
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> "Config":
+        if (self.corpus is None) == (self.conversations is None):
+            raise ValueError("give either a corpus or conversations to learn from")
+        return self
 
-def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path | RawInput:
-    """Where the files of conversations are on this machine; a dataset of the hub is fetched first. A prompt comes with
-    the file of its examples."""
-    if config.prompt is not None and setting == "prompt":
-        return promptfile.raw_input(config.prompt)
+
+def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
+    """Where the files of conversations are on this machine; a dataset of the hub is fetched first."""
     assert config.conversations is not None
     from matura.data import reading
 

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from matura import cli
-from matura.core import promptfile
+from matura.core import promptfile, resolve
 from matura.core import recipe as recipes
 from matura.core.artifact import Artifact
 from matura.core.config import parse
 from matura.core.errors import ConfigError, FormatError
 from matura.core.raw import RawInput, raw_input
 from matura.core.records import Conversation, read_conversations
-from matura.stages import evaluate, prompt
+from matura.core.workspace import Workspace
+from matura.stages import prompt
 from matura.tokenizer import prompt as prompts
 from tests.tiny_models import conversations, run
 
@@ -141,9 +142,9 @@ def test_recipes_name_prompts_by_stage_and_by_file(tmp_path: Path) -> None:
     (tmp_path / "examples.jsonl").write_text("{}")
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPE.replace("PLACE", str(tmp_path / "prompt.yaml")))
-    exam = recipes.load(path, cli._Modules()).steps[1]
-    assert exam.uses["prompt"] == "shown"
-    found = evaluate.raw_input(exam.config, "parent_prompt")
+    recipe = recipes.load(path, cli._Modules())
+    assert recipe.steps[1].uses["prompt"] == "shown"
+    found = resolve._found(recipe.steps[1], "parent_prompt", Workspace(tmp_path / "workspace"), True)
     assert isinstance(found, RawInput)
     assert set(found.files) == {"prompt.yaml", "examples.jsonl"}
     path.write_text(RECIPE.replace("prompt: $shown", "corpus: $shown").replace("PLACE, corpus: c", "x"))
