@@ -22,6 +22,14 @@ INPUT = "{{ input }}"
 
 _BREAKS = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")  # YAML folds or refuses them, JSON does not escape them
 Choose = Literal["fixed", "random", "similar", "diverse"]
+WAYS = (
+    "fixed: `ids`, or the first; random: drawn once; diverse: those that differ most from each other; similar: for "
+    "each question those most like it"
+)
+TEMPLATE = (
+    "Template of every user's turn: `{{ input }}` is what was asked; in exams also the fields of a task's rows, in "
+    "place of `input`"
+)
 
 
 class Shown(Config):
@@ -29,11 +37,7 @@ class Shown(Config):
 
     file: str = Field(EXAMPLES, description="Their file, beside prompt.yaml: conversations as JSON Lines")
     count: int = Field(0, ge=0, le=100, description="How many are shown; 0 for none")
-    choose: Choose = Field(
-        "fixed",
-        description="fixed: `ids`, or the first; random: drawn once; diverse: those that differ most from each other; "
-        "similar: for each question those most like it",
-    )
+    choose: Choose = Field("fixed", description=WAYS)
     ids: tuple[str, ...] = Field((), description="For choose=fixed: the ids of the examples, in this order")
     seed: int = Field(0, description="Of choose=random")
 
@@ -61,11 +65,7 @@ class PromptFile(Config):
     schema_version: Literal[1] = Field(1, description="The version of this list of settings")
     about: str = Field("", description="What the prompt is for, in a sentence")
     system: str = Field("", description="The system message; empty for none")
-    template: str = Field(
-        INPUT,
-        description="Template of every user's turn: `{{ input }}` is what was asked; in exams also the fields of a "
-        "task's rows, in place of `input`",
-    )
+    template: str = Field(INPUT, description=TEMPLATE)
     examples: Shown = Shown()
     delimiter: str = Field(" ", description="As plain text: between a question and its answer")
     separator: str = Field("\n\n", description="As plain text: between system text, examples and question")

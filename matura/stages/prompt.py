@@ -37,11 +37,7 @@ class Config(config.Config):
     system_file: Annotated[str | None, Input("raw")] = Field(
         None, description="A text file with the system message"
     )
-    template: str = Field(
-        promptfile.INPUT,
-        description="Template of every user's turn: `{{ input }}` is what was asked; in exams also the fields of a "
-        "task's rows, in place of `input`",
-    )
+    template: str = Field(promptfile.INPUT, description=promptfile.TEMPLATE)
     template_file: Annotated[str | None, Input("raw")] = Field(
         None, description="A text file with the template"
     )
@@ -52,11 +48,7 @@ class Config(config.Config):
     )
     data: ConversationData = Field(DATA, description="How files of conversations are read")
     count: int = Field(3, ge=1, le=100, description="Examples before a question")
-    choose: Choose = Field(
-        "fixed",
-        description="fixed: `ids`, or the first; random: drawn once; diverse: those that differ most from each other; "
-        "similar: for each question those most like it",
-    )
+    choose: Choose = Field("fixed", description=promptfile.WAYS)
     ids: tuple[str, ...] = Field((), description="For choose=fixed: ids of the examples, in this order")
     seed: int = Field(0, description="Of choose=random")
     pool: int = Field(2000, ge=1, le=20_000, description="For choose=similar: examples that are searched")

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
-from matura.core import promptfile
+from matura import cli
+from matura.core import promptfile, resolve
+from matura.core import recipe as recipes
 from matura.core.artifact import Artifact
 from matura.core.config import parse
 from matura.core.errors import ConfigError, FormatError
 from matura.core.raw import RawInput, raw_input
 from matura.core.records import Conversation, read_conversations
+from matura.core.workspace import Workspace
 from matura.stages import prompt
 from matura.tokenizer import prompt as prompts
 from tests.tiny_models import conversations, run
@@ -125,3 +128,25 @@ def test_settings_that_contradict_each_other(settings: dict[str, Any], message: 
 def test_a_template_must_show_what_is_asked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="shows nothing of what is asked"):
         run(prompt, tmp_path / "made", template="Always the same.")
+
+
+RECIPE = """
+stages:
+  shown: {stage: prompt, system: Be brief.}
+  exam: {stage: evaluate, model: m, parent: m, prompt: $shown, parent_prompt: PLACE, corpus: c}
+"""
+
+
+def test_recipes_name_prompts_by_stage_and_by_file(tmp_path: Path) -> None:
+    (tmp_path / "prompt.yaml").write_text("examples: {count: 1}\n")
+    (tmp_path / "examples.jsonl").write_text("{}")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.replace("PLACE", str(tmp_path / "prompt.yaml")))
+    recipe = recipes.load(path, cli._Modules())
+    assert recipe.steps[1].uses["prompt"] == "shown"
+    found = resolve._found(recipe.steps[1], "parent_prompt", Workspace(tmp_path / "workspace"), True)
+    assert isinstance(found, RawInput)
+    assert set(found.files) == {"prompt.yaml", "examples.jsonl"}
+    path.write_text(RECIPE.replace("prompt: $shown", "corpus: $shown").replace("PLACE, corpus: c", "x"))
+    with pytest.raises(ConfigError, match="corpus"):
+        recipes.load(path, cli._Modules())
