@@ -31,7 +31,7 @@ class Item:
     `contexts`: one for each choice, where they differ; empty: `context` for all. `gold` is the number of the right
     choice, `right` the numbers of all right ones where there are several. For kind=text `context` is the text; for
     kind=continuation and kind=writing `choices` are the right texts. `group` is the part of the task it belongs to,
-    `question` the prompt without what stands before it.
+    `question` the prompt without what stands before it, as it was before a perturbation.
     """
 
     id: str
@@ -91,11 +91,11 @@ def load(task: Task, sources: Sources, version: Version = Version()) -> list[Ite
     _check_ids(lines)
     chosen = select(task.name, lines, version.items) if version.items else lines
     examples = _examples(task, sources, lines)
-    questions = [_question(task, one) for one in chosen]
+    plain = questions = [_question(task, one) for one in chosen]
     if version.perturbation is not None:
         change = perturb.find(version.perturbation)
         questions = [perturb.apply(change, one, version.seed) for one in questions]
-    return [_item(task, one, examples) for one in questions]
+    return [_item(task, one, examples, before) for one, before in zip(questions, plain, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,8 @@ def _ordered(shots: Shots, found: Sequence[_Line]) -> list[_Line]:
     return select(f"shots {shots.seed}", found, shots.count + 1)
 
 
-def _item(task: Task, question: perturb.Question, examples: Examples) -> Item:
-    """The question after its description and examples (never itself)."""
+def _item(task: Task, question: perturb.Question, examples: Examples, plain: perturb.Question) -> Item:
+    """The question after its description and examples (never itself); `plain` is what it was before it was changed."""
     shown = examples.get(question.group) or examples.get("", [])
     shown = [one for one in shown if one.id != question.id][: task.shots.count]
     if len(shown) < task.shots.count:
@@ -260,7 +260,7 @@ def _item(task: Task, question: perturb.Question, examples: Examples) -> Item:
         contexts if len(contexts) > 1 else (),
         question.right,
         question.group,
-        question.prompts[question.gold if len(contexts) > 1 else 0],
+        plain.prompts[plain.gold if len(contexts) > 1 else 0],
     )
 
 

@@ -1,6 +1,8 @@
 """Two prompts in one exam: the same model on both sides, the same items, the same gates."""
 
 import json
+import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from matura.core import promptfile
 from matura.core.artifact import Artifact
 from matura.core.errors import ConfigError, FormatError
 from matura.core.raw import RawInput, raw_input
+from matura.evaluate import perturb
 from matura.stages import evaluate, finetune, prompt
 from matura.tokenizer import conversation
 from tests.tiny_models import pulled, run
@@ -194,6 +197,28 @@ def test_similar_never_shows_the_question_itself(world: dict[str, Any], tmp_path
         messages = json.loads(line)["arguments"][0][0]
         assert len(messages) == 3
         assert messages[0]["content"] != messages[2]["content"]
+
+
+def test_a_changed_question_is_still_known_for_what_it_was(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words turned round are no other question: neither may its answer stand in front of it."""
+
+    def turned(question: perturb.Question, chance: random.Random) -> perturb.Question:
+        return replace(question, prompts=tuple(" ".join(one.split()[::-1]) for one in question.prompts))
+
+    monkeypatch.setitem(perturb.PERTURBATIONS, "turned", perturb.Perturbation("turned", "", turned))
+    rows = [(f"The capital of Land{n} is", f"City{n}") for n in range(COUNTRIES)]
+    task = {"task": "capitals", "items": 0, "perturbation": "turned", "name": "capitals"}
+    similar = written(tmp_path / "similar", "examples: {count: 1, choose: similar}\n", rows)
+    found = exam(world, tmp_path / "exam", prompt=similar, samples="texts", tasks=[task])
+    for number, line in enumerate(found["samples of capitals"].read_text().splitlines()):
+        example, _, question = json.loads(line)["arguments"][0][0]
+        assert question["content"] == f"is Land{number} of capital The"
+        assert example["content"] != rows[number][0]
+    fixed = written(tmp_path / "fixed", "examples: {count: 1}\n", rows[:1])
+    with pytest.raises(ConfigError, match="holds 1 of the questions"):
+        exam(world, tmp_path / "refused", prompt=fixed, tasks=[task])
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(world: dict[str, Any], tmp_path: Path) -> None:
