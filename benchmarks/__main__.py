@@ -73,7 +73,9 @@ def _arguments() -> tuple[Options, list[str]]:
     parser.add_argument("--text", type=Path, help="read this text instead of Python's own documentation")
     parser.add_argument("--tokens", type=int, help="parity: tokens of the text to read; 0 for all of it")
     parser.add_argument(
-        "--pairs", type=int, help="speed: interleaved pairs of runs (default 3; pretrain_speed 15)"
+        "--pairs",
+        type=int,
+        help="speed: interleaved pairs of runs (default 3; pretrain_speed 15); learning: seeds (default 3)",
     )
     parser.add_argument(
         "--cases",

@@ -5,7 +5,8 @@ Every side trains on the first 90% of one text for `--seconds` (evaluation not c
 bytes are counted. A side falls to its final learning rate exactly with the end of its time, and its best weights on the
 way count, as in nanoGPT's train.py. Three seeds; the best configuration of a peer, by its mean, is its result.
 
-Finished runs are kept in `--results`/learning, so the hours may be spent in pieces: `--cases` and `--seed` say which.
+Finished runs are kept in `--results`/learning, so the hours may be spent in pieces: `--cases`, `--seed` and
+`--pairs` (how many seeds) say which.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _kept(module: str, case: str, name: str, settings: dict[str, Any], options: 
 
 def _order(options: Options, names: list[str]) -> Iterator[tuple[int, str]]:
     """Every side with one seed, then with the next: what drifts in the machine hits all alike."""
-    for n in range(1 if options.quick else 3):
+    for n in range(options.default(options.pairs, 3, 1)):
         for name in names if n % 2 == 0 else names[::-1]:
             yield options.seed + n, name
 
