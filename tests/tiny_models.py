@@ -102,8 +102,17 @@ def pulled(folder: Path, *, model: Transformer | None = None, name: str = "tiny"
     return run(pull, folder / name, reference=name, files=raw_input(source))
 
 
+METHOD_GROUPS = ("lora", "prefix", "bottleneck")
+
+
 def run(stage: ModuleType, folder: Path, /, **settings: Any) -> Artifact:
-    """What a stage makes in `folder`; settings that are artifacts or raw inputs are its inputs."""
+    """What a stage makes in `folder`; settings that are artifacts or raw inputs are its inputs. Tests share settings
+    for all methods of fine-tuning: those of the others, which are refused, are left out."""
+    if stage.__name__.endswith(".finetune"):
+        method = settings.get("method", "lora")
+        settings = {
+            name: one for name, one in settings.items() if name not in METHOD_GROUPS or name == method
+        }
     inputs = {name: one for name, one in settings.items() if isinstance(one, Artifact | RawInput)}
     values = settings | {name: str(one.path) for name, one in inputs.items()}
     config = parse(stage.Config, values, "test")

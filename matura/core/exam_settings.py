@@ -27,7 +27,11 @@ class Asked(Config):
     )
     prompt: str | None = Field(None, description="Another template of the question than the task's own")
     perturbation: str | None = Field(None, description="A change to every question, by name")
-    name: str | None = Field(None, description="Its name in this exam; none: the task's, with +perturbation")
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$",
+        description="Its name in this exam; none: the task's, with +perturbation",
+    )
     seed: int = Field(0, description="Of the perturbation")
 
     @property

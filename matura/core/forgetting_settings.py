@@ -61,6 +61,8 @@ class Forgetting(Config):
         given = [name for name in ("patience", "keep") if getattr(self, name) != fields[name].default]
         if self.limit is None and given:
             raise ValueError(f"{', '.join(given)} would do nothing without a limit: give limit, in percent")
+        if not self.kl and self.kl_on != fields["kl_on"].default:
+            raise ValueError("kl_on would do nothing without an anchor: give kl")
         return self
 
 

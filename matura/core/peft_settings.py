@@ -98,6 +98,12 @@ class BaseConfig(Config):
     )
     group: Literal[32, 64] = Field(32, description="Weights that share a scale and a minimum (format int4)")
 
+    @model_validator(mode="after")
+    def _grouped(self) -> Self:
+        if self.format == "float32" and self.group != 32:
+            raise ValueError("group is for format=int4, and this is format=float32")
+        return self
+
 
 class FreezeConfig(Config):
     """What full tuning leaves as it was."""
@@ -119,6 +125,14 @@ class TuningOptimizer(OptimizerConfig):
         gt=0,
         description="Peak learning rate; none: 5e-4 for lora, 1e-3 for bottleneck, 5e-3 for prefix, 5e-5 for full",
     )
+
+    @model_validator(mode="after")
+    def _not_averaged(self) -> Self:
+        if self.average:
+            raise ValueError(
+                "average is for pre-training; a fine-tuning keeps its last weights (or see forgetting)"
+            )
+        return self
 
     def of(self, method: Method) -> OptimizerConfig:
         """With a rate."""
@@ -149,6 +163,10 @@ class Tuning(Config):
             )
         if self.method != "full" and self.freeze != FreezeConfig():
             raise ValueError(f"freeze is for method=full; method={self.method} freezes all of the model")
+        groups = {"lora": LoraConfig(), "prefix": PrefixConfig(), "bottleneck": BottleneckConfig()}
+        for name, untouched in groups.items():
+            if name != self.method and getattr(self, name) != untouched:
+                raise ValueError(f"{name} is for method={name}, and this is method={self.method}")
         return self
 
     @property

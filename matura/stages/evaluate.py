@@ -97,6 +97,8 @@ class Config(config.Config):
             raise ValueError(
                 "parent_prompt is for a parent; to compare two prompts give the same model as parent"
             )
+        if (self.prompt or self.parent_prompt) and any(self.panels.work):
+            raise ValueError("panels are asked without a prompt: look at them in an exam of their own")
         return self
 
 
@@ -215,7 +217,10 @@ def _planned(config: Config, inputs: dict[str, Artifact | RawInput]) -> "list[Se
     from matura.evaluate.sitting import Section
 
     asked = _asked(config)
-    panel = [name for name, _ in config.panel]
+    panel = [name for name, count in config.panel if count and config.exams]
+    taken = {"domain", "control", "general", *type(config.panels).model_fields}
+    if used := [one.label for one in asked if one.label in taken]:
+        raise ConfigError(f"tasks: {used[0]!r} is a part of every exam; give that task another `name`")
     sections = paper.plain(asked, paper.specifications(asked, _sources(inputs).folder), panel)
     if config.exams and config.texts.control:
         sections.insert(0, Section("control", paper.DOCUMENTS, (), "control"))
@@ -246,7 +251,10 @@ def _quantization(models: dict[str, Artifact]) -> list[str]:
     for who, one in models.items():
         kind = one.record.get("source_quantization") or one.summary.get("source_quantization")
         if kind:
-            file = f"a 4-bit file ({kind})" if "4" in str(kind) else f"a quantized file ({kind})"
+            if str(kind).startswith("int4"):
+                file = f"4-bit weights ({kind})"
+            else:
+                file = f"a 4-bit file ({kind})" if "4" in str(kind) else f"a quantized file ({kind})"
             notes.append(f"The {who}'s weights came from {file}: all figures are about those weights.")
     return notes
 

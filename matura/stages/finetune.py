@@ -113,6 +113,18 @@ class Config(peft_settings.Tuning):
         return self
 
     @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> "Config":
+        fields = type(self).model_fields
+        changed = {
+            name for name in ("replay_share", "meter_tokens") if getattr(self, name) != fields[name].default
+        }
+        if "replay_share" in changed and self.replay_share and self.replay is None:
+            raise ValueError("replay_share would do nothing without replay")
+        if "meter_tokens" in changed and not self.meter_every:
+            raise ValueError("meter_tokens would do nothing with meter_every=0")
+        return self
+
+    @model_validator(mode="after")
     def _anchored_to_something(self) -> "Config":
         asked, replay = self.forgetting, self.replay is not None and self.replay_share > 0
         if asked.kl and asked.kl_on != "new" and not replay:
@@ -203,9 +215,14 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         f"loss {totals['loss']:.3f}{_found(totals)}",
         **totals,
         **lesson.counts,
-        "source_quantization": given.summary.get("source_quantization"),
+        "source_quantization": given.summary.get("source_quantization") or _packed(config),
     }
     return draft.commit(summary, logs=[training_report.FILE])
+
+
+def _packed(config: Config) -> str | None:
+    """A label for what the updates were trained on, where it is not the parent's own weights."""
+    return None if config.base.format == "float32" else f"{config.base.format}, packed for training"
 
 
 def _check_whole(given: Artifact) -> None:

@@ -123,12 +123,20 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         "alpha": config.alpha,
         **added,
         "front": rows,
-        "source_quantization": child.summary.get("source_quantization"),
+        "source_quantization": _quantization(child, config.base if settings is not None else None),
     }
     if rows:
         write_json(draft.path / "front.json", {"rows": rows})
         front.write(draft.path, rows, config.alpha, _about(config))
     return draft.commit(summary, logs=[front.FILE] if rows else [])
+
+
+def _quantization(child: Artifact, base: str | None) -> str | None:
+    """What the merged weights came from: updates added to the parent's own leave the packed ones behind."""
+    found: str | None = child.summary.get("source_quantization")
+    if base == "float32" and found and found.startswith("int4"):
+        found = child.input("model").summary.get("source_quantization")
+    return found
 
 
 def _between(

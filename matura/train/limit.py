@@ -30,6 +30,7 @@ class Limit:
         self.over = 0  # looks in a row above the limit
         self.kept: int | None = None  # the step of the best look within the limit
         self.lowest = math.inf  # the held-out loss there
+        self.safe: int | None = None  # what was kept when the last checkpoint was saved
 
     def look(self, step: int, change: float, heldout: float | None, model: nn.Module) -> bool:
         """Whether to stop after `step`. `change` is that of the meter, a share; `heldout` is the loss on what is to be
@@ -46,6 +47,7 @@ class Limit:
             self.kept = step
             if self.settings.keep == "best":
                 _write(self._file(step), model)
+                self._remove_all_but(self.safe, self.kept)
         return False
 
     def finish(self, model: nn.Module) -> int | None:
@@ -75,12 +77,18 @@ class Limit:
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to what `state` gave."""
         self.over, self.kept = state["over"], state["kept"]
+        self.safe = self.kept
         self.lowest = math.inf if state["lowest"] is None else state["lowest"]
 
     def tidy(self) -> None:
         """Remove kept weights that are no longer the best; for right after a checkpoint was saved."""
+        self.safe = self.kept
+        self._remove_all_but(self.kept)
+
+    def _remove_all_but(self, *steps: int | None) -> None:
+        needed = {self._file(step) for step in steps if step is not None}
         for path in self.folder.glob(FILE.format(step="*")):
-            if self.kept is None or path != self._file(self.kept):
+            if path not in needed:
                 path.unlink()
 
     def _file(self, step: int) -> Path:

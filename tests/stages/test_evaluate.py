@@ -308,6 +308,12 @@ def test_one_model_alone_has_figures_with_intervals_and_no_verdicts(world, tmp_p
     assert "Passed" not in page
     with pytest.raises(ConfigError, match="compare two models"):
         parse(evaluate.Config, {"model": "m", "gates": KEEP}, "test")
+    asked = {"model": "m", "prompt": "p", "panels": {"ifeval": {"prompts": 3}}}
+    with pytest.raises(ConfigError, match="panels are asked without a prompt"):
+        parse(evaluate.Config, asked, "test")
+    for name in ("../boolq", "a/b", ".hidden"):
+        with pytest.raises(ConfigError, match="name"):
+            parse(evaluate.Config, {"model": "m", "tasks": [{"task": "boolq", "name": name}]}, "test")
 
 
 def test_the_harness_file_has_its_shape(world, tmp_path):
@@ -359,6 +365,8 @@ def test_a_task_asked_twice_under_one_name_or_not_there_stops_before_any_work(wo
     twice = [{"task": "boolq"}, {"task": "boolq", "shots": 2}]
     with pytest.raises(ConfigError, match="two are called 'boolq'"):
         alone(world, world["parent"], tmp_path / "exam", tasks=twice)
+    with pytest.raises(ConfigError, match="'control' is a part of every exam"):
+        alone(world, world["parent"], tmp_path / "exam0", tasks=[{"task": "boolq", "name": "control"}])
     with pytest.raises(ConfigError, match="there is no task 'bolq'; did you mean 'boolq'"):
         alone(world, world["parent"], tmp_path / "exam2", tasks=[{"task": "bolq"}])
     with pytest.raises(ConfigError, match="boolq: its rows are in the wheel"):

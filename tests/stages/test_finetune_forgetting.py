@@ -177,6 +177,12 @@ def test_the_default_text_is_named_only_where_it_is_read() -> None:
         ({"forgetting": {"limit": 2, "text": None}}, "limit needs the meter"),
         ({"forgetting": {"limit": -1}}, "greater than 0"),
         ({"forgetting": {"klon": 1}}, "did you mean 'kl_on'"),
+        ({"prefix": {"text": "Answer."}}, "prefix is for method=prefix, and this is method=lora"),
+        ({"method": "full", "lora": {"rank": 4}}, "lora is for method=lora, and this is method=full"),
+        ({"base": {"group": 64}}, "group is for format=int4"),
+        ({"optimizer": {"average": 0.9}}, "average is for pre-training"),
+        ({"replay_share": 0.5}, "replay_share would do nothing without replay"),
+        ({"meter_every": 0, "meter_tokens": 2048}, "meter_tokens would do nothing with meter_every=0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -196,7 +202,7 @@ def test_no_strength_is_no_anchor_bit_for_bit(
 ) -> None:
     short = QUICK | {"tokens": 640, "method": method}
     plain = run(finetune, tmp_path / "plain", **world, **short)
-    none = run(finetune, tmp_path / "none", **world, **short, forgetting={"kl": 0, "l2": 0, "kl_on": "both"})
+    none = run(finetune, tmp_path / "none", **world, **short, forgetting={"kl": 0, "l2": 0})
     file = store.WEIGHTS if method == "full" else store.ADAPTER_WEIGHTS
     assert plain.file(file).read_bytes() == none.file(file).read_bytes()
     held = run(finetune, tmp_path / "held", **world, **short, forgetting={"kl": 1, "l2": 0.1})

@@ -256,7 +256,8 @@ def test_only_updates_of_one_parent_can_be_added(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["prefix", "bottleneck"])
 def test_what_is_no_sum_is_not_merged(method: str, tmp_path: Path) -> None:
-    settings = parse(Tuning, {"method": method, "bottleneck": {"reduction": 4}}, "test")
+    more = {"bottleneck": {"reduction": 4}} if method == "bottleneck" else {}
+    settings = parse(Tuning, {"method": method, **more}, "test")
     child = adapted(tmp_path / "child", pulled(tmp_path), settings)
     with pytest.raises(ConfigError, match=f"method={method} is no sum with weights"):
         run(merge, tmp_path / "merged", model=child)

@@ -106,6 +106,16 @@ def test_a_resumed_run_decides_as_one_that_was_not_killed(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["within-limit-2.safetensors"]
 
 
+def test_no_more_than_two_copies_of_the_weights_lie_on_disk(tmp_path: Path) -> None:
+    limit = Limit(Forgetting(limit=2.0), tmp_path)
+    for step in range(1, 7):
+        limit.look(step, 0.0, 9.0 - step, model(float(step)))
+        if step == 2:
+            limit.tidy()  # a checkpoint
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["within-limit-2.safetensors", "within-limit-6.safetensors"]
+
+
 def test_kept_weights_that_are_broken_are_told(tmp_path: Path) -> None:
     limit = Limit(Forgetting(limit=2.0), tmp_path)
     walk(limit, [(0.0, 1.0)])
@@ -118,3 +128,5 @@ def test_settings_that_would_do_nothing_are_refused() -> None:
     for values in ({"patience": 3}, {"keep": "last"}):
         with pytest.raises(ConfigError, match="would do nothing without a limit"):
             parse(Forgetting, values, "test")
+    with pytest.raises(ConfigError, match="kl_on would do nothing without an anchor"):
+        parse(Forgetting, {"kl_on": "both"}, "test")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from matura.core.config import did_you_mean
 from matura.core.conversation_settings import ConversationData
 from matura.core.errors import FormatError, MaturaError
 from matura.core.records import Conversation
@@ -41,6 +42,11 @@ def load(root: Path, settings: ConversationData) -> Loaded:
     Raises FormatError for bad rows, with what is wrong, where first, and how many they are (unless they are to be
     dropped), for a broken file, and when no row is left.
     """
+    for name in settings.columns:
+        if name not in COLUMNS:
+            raise FormatError(
+                f"data.columns.{name}: nothing reads a column {name!r}{did_you_mean(name, COLUMNS)}"
+            )
     sides: dict[bool, list[Conversation]] = {False: [], True: []}
     forms: dict[str, str] = {}
     bad: list[Bad] = []

@@ -31,7 +31,17 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 MATRIX = re.compile(r"(?P<layer>.+)\.lora_(?P<part>[AB])(\.default)?\.weight")
 TABLE = re.compile(r"(?P<layer>.+)\.lora_embedding_(?P<part>[AB])(\.default)?")
-NOT_FOLLOWED = ("use_dora", "lora_bias", "modules_to_save", "use_qalora", "use_bdlora", "layer_replication")
+NOT_FOLLOWED = (
+    "use_dora",
+    "lora_bias",
+    "modules_to_save",
+    "use_qalora",
+    "use_bdlora",
+    "layer_replication",
+    "alora_invocation_tokens",
+)
+OWN_BASE = ("pissa", "olora", "corda", "loftq")
+"""Starts of an adapter that change the model below it."""
 MOST_BYTES = 4 << 20
 HEAD = "lm_head"
 """The output matrix of a decoder that is its embedding: no tensor of a file of weights, but a layer there."""
@@ -167,6 +177,9 @@ def read(folder: str | Path, config: ModelConfig) -> Adapter:
 def _read_lora(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], config: ModelConfig) -> Adapter:
     if strange := [name for name in NOT_FOLLOWED if settings.get(name)]:
         raise FormatError(f"{strange[0]}={settings[strange[0]]!r} is not supported")
+    start = settings.get("init_lora_weights", True)
+    if isinstance(start, str) and start.lower().startswith(OWN_BASE):
+        raise FormatError(f"init_lora_weights={start!r} is not supported: it belongs to a changed base")
     if settings.get("bias", "none") != "none":
         raise FormatError(
             f"bias={settings['bias']!r} is not supported: it changes the model beside its adapter"
@@ -196,6 +209,8 @@ def _parsed(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[
         if pair.keys() != {"a", "b"} or any(tensor.dim() != 2 for tensor in pair.values()):
             raise FormatError(f"{layer}: expected two matrices, A and B")
         rank = len(pair["a"])
+        if rank < 1:
+            raise FormatError(f"{layer}: an update of rank 0 says nothing")
         alpha = float(_for_layer(settings.get("alpha_pattern"), layer, settings["lora_alpha"]))
         scale = alpha / (rank**0.5 if settings.get("use_rslora") else rank)
         made.append(Update(layer, pair["a"].float(), pair["b"].float(), scale))

@@ -113,6 +113,8 @@ def test_columns_by_other_names_and_forms_by_name(tmp_path: Path) -> None:
     assert found.text == "c"
     with pytest.raises(FormatError, match=r"data\.columns\.prompt: there is no column 'fragen'"):
         load(path, ConversationData(columns={"prompt": "fragen"}))
+    with pytest.raises(FormatError, match=r"nothing reads a column 'promt'; did you mean 'prompt'"):
+        load(path, ConversationData(columns={"promt": "frage"}))
     with pytest.raises(FormatError, match="fit none of the known forms"):
         load(write(path, [{"frage": "a"}]), ConversationData())
 
