@@ -61,8 +61,8 @@ def test_a_twin_has_the_same_tensors_and_not_what_is_set_on_the_other(method: st
     shared = {**dict(twin.named_parameters()), **dict(twin.named_buffers())}
     assert tensors.keys() == shared.keys()
     assert all(tensor is shared[name] for name, tensor in tensors.items())
-    lora = {"targets": ["all-linear", "embed"]}
-    tuning.apply(model, parse(Tuning, {"method": method, "lora": lora}, "test"), seed=1)
+    more = {"lora": {"targets": ["all-linear", "embed"]}} if method == "lora" else {}
+    tuning.apply(model, parse(Tuning, {"method": method, **more}, "test"), seed=1)
     with torch.no_grad():
         for parameter in trained(model).values():
             parameter.add_(0.3)
