@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tokenizers
 import torch
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from benchmarks.learning_measure import Budget, Watch, parts
+from benchmarks.learning_measure import Budget, Watch, byte_level_bpe, encode, parts
 from matura.core.pretrain_settings import Shape
 from matura.core.settings import OptimizerConfig
 from matura.data import shards
@@ -64,8 +62,8 @@ def main(name: str, settings: dict[str, Any]) -> str:
     keep_freed_memory()
     text, validation = parts(settings["text"], settings["validation"])
     case = replace(CORPUS if len(text) >= LARGE else SMALL, **settings.get("changes", {}))
-    tokenizer = _tokenizer(text, case.vocabulary)
-    ids, heldout = _encode(tokenizer, text), tokenizer.encode(validation)
+    tokenizer = byte_level_bpe(text, case.vocabulary)
+    ids, heldout = np.array(encode(tokenizer, text)), tokenizer.encode(validation)
     shape = Shape(layers=case.layers, width=case.width)
     model = initialize(
         Transformer(model_config(shape, tokenizer.get_vocab_size(), case.context)), settings["seed"]
@@ -109,26 +107,6 @@ def _train(case: Case, model: Transformer, batches: TokenBatches, watch: Watch) 
         steps=sys.maxsize,
     )
     return next(step.step for step in updates if watch.look())
-
-
-def _tokenizer(text: str, vocabulary: int) -> tokenizers.Tokenizer:
-    """Byte-level BPE of the training text."""
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        show_progress=False,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )
-    tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
-    return tokenizer
-
-
-def _encode(tokenizer: tokenizers.Tokenizer, text: str) -> np.ndarray:
-    """The whole text, a million characters at a time."""
-    pieces = [text[start : start + 1_000_000] for start in range(0, len(text), 1_000_000)]
-    return np.concatenate([np.array(tokenizer.encode(piece).ids) for piece in pieces])
 
 
 def _shard(folder: Path, ids: np.ndarray, vocabulary: int) -> shards.TokenShards:

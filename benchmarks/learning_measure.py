@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 TRAINED = 0.9
@@ -31,6 +32,23 @@ def parts(path: str, limit: int | None = None) -> tuple[str, str]:
     text = Path(path).read_text(encoding="utf-8")
     cut = int(len(text) * TRAINED)
     return text[:cut], text[cut:][:limit]
+
+
+def byte_level_bpe(text: str, vocabulary: int) -> Tokenizer:
+    """A byte-level BPE of the training text, as GPT-2 has it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, show_progress=False, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of the whole text, a million characters at a time."""
+    pieces = [text[start : start + 1_000_000] for start in range(0, len(text), 1_000_000)]
+    return [id for piece in pieces for id in tokenizer.encode(piece).ids]
 
 
 @dataclass

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import (
     GPT2Config,
@@ -26,7 +26,7 @@ from transformers import (
     set_seed,
 )
 
-from benchmarks.learning_measure import Budget, Watch, parts
+from benchmarks.learning_measure import Budget, Watch, byte_level_bpe, encode, parts
 
 WARMUP = 0.05
 LARGE = 5_000_000
@@ -58,8 +58,8 @@ def main(name: str, settings: dict[str, Any]) -> str:
     set_seed(settings["seed"])
     case, (train, validation) = CASES[name], parts(settings["text"], settings["validation"])
     large = len(train) >= LARGE
-    tokenizer = _tokenizer(train, settings["vocabulary"] or (4096 if large else 1024))
-    ids, heldout = _encode(tokenizer, train), tokenizer.encode(validation)
+    tokenizer = byte_level_bpe(train, settings["vocabulary"] or (4096 if large else 1024))
+    ids, heldout = torch.tensor(encode(tokenizer, train)), tokenizer.encode(validation)
     dropout = settings["dropout"] if settings["dropout"] is not None else (0.0 if large else 0.1)
     model = GPT2LMHeadModel(_config(case, tokenizer, dropout))
     watch = Watch(
@@ -75,24 +75,6 @@ def main(name: str, settings: dict[str, Any]) -> str:
     about = {"side": f"trainer-{name}", "seed": settings["seed"], "steps": steps}
     about |= {"tokens": steps * case.batch * case.context, "vocabulary": tokenizer.get_vocab_size()}
     return watch.result(**about, dropout=dropout, batch=case.batch, lr=settings["lr"] or case.lr)
-
-
-def _tokenizer(text: str, vocabulary: int) -> Tokenizer:
-    """Byte-level BPE of the training text, as GPT-2 has it."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
-    return tokenizer
-
-
-def _encode(tokenizer: Tokenizer, text: str) -> Tensor:
-    """The whole text, a million characters at a time."""
-    pieces = [text[start : start + 1_000_000] for start in range(0, len(text), 1_000_000)]
-    return torch.tensor([id for piece in pieces for id in tokenizer.encode(piece).ids])
 
 
 def _config(case: Case, tokenizer: Tokenizer, dropout: float) -> GPT2Config:

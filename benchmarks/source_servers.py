@@ -15,12 +15,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from benchmarks.serving import serving
 
 SECRET = "s3cr3t/p@ss:w+rd"
 
@@ -156,7 +157,7 @@ def web(texts: Sequence[str]) -> Iterator[tuple[list[str], dict[str, str]]]:
             else:
                 self.part_of(body, most=len(body) // 4)
 
-    with _serving(Handler) as port:
+    with serving(Handler) as port:
         yield [f"path=http://reader:${{WEB_PASSWORD}}@127.0.0.1:{port}/get"], {"WEB_PASSWORD": SECRET}
 
 
@@ -189,7 +190,7 @@ def hub(texts: Sequence[str]) -> Iterator[tuple[list[str], dict[str, str]]]:
                 info = {"id": "own/texts", "sha": commit, "siblings": listed, "tags": [], "private": False}
                 self.answer(200, json.dumps(info).encode(), **{"Content-Type": "application/json"})
 
-    with _serving(Handler) as port:
+    with serving(Handler) as port:
         yield ["path=hf:own/texts"], {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_TOKEN": SECRET}
 
 
@@ -213,19 +214,6 @@ class _Quiet(BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         pass
-
-
-@contextlib.contextmanager
-def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @contextlib.contextmanager

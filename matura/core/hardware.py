@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from dataclasses import dataclass
@@ -56,9 +57,10 @@ def prices(text: str | None = None) -> dict[str, float]:
     return found
 
 
+@functools.cache
 def matrix_speed(size: int = 768, seconds: float = 0.2) -> float:
     """Float32 multiplications and additions a second in products of `size` x `size` matrices, by numpy: the most
-    that training on this processor can reach. Without torch, so that a plan is quick."""
+    that training on this processor can reach. Without torch, so that a plan is quick; measured once a process."""
     import numpy as np
 
     a = np.full((size, size), 0.5, dtype=np.float32)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from matura.core.config import did_you_mean
 from matura.core.errors import FormatError
-from matura.core.files import size_text
-from matura.core.records import MAX_LINE_BYTES
+from matura.core.records import read_lines
 
 MOST_LABELS = 1000
 KEYS = ("text", "label")
@@ -35,27 +33,13 @@ def read_labelled(path: str | Path) -> list[LabelledText]:
 
     Raises FormatError, naming file and line, for anything else, for fewer than two labels and for more than 1000.
     """
-    rows = list(_rows(Path(path)))
+    path = Path(path)
+    rows = [_row(line, f"{path}:{number}") for number, line in read_lines(path, "labelled texts")]
     labels = {row.label for row in rows}
     if not 2 <= len(labels) <= MOST_LABELS:
         found = f"{len(labels)} label{'' if len(labels) == 1 else 's'} in {len(rows)} rows"
         raise FormatError(f"{path}: {found}; expected 2 to {MOST_LABELS} different ones")
     return rows
-
-
-def _rows(path: Path) -> Iterator[LabelledText]:
-    try:
-        file = open(path, "rb")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise FormatError(f"Cannot read labelled texts from {path}: {error.strerror}.") from error
-    with file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if len(line) > MAX_LINE_BYTES:
-                raise FormatError(f"{path}:{number}: the line is longer than {size_text(MAX_LINE_BYTES)}.")
-            if line.strip():
-                yield _row(line, f"{path}:{number}")
 
 
 def _row(line: bytes, where: str) -> LabelledText:

@@ -189,20 +189,25 @@ def read_conversations(path: str | os.PathLike[str]) -> Iterator[Conversation]:
 
     Raises FormatError, naming file and line, for anything that is not a conversation.
     """
-    path = Path(path)
+    for number, line in read_lines(Path(path), "conversations"):
+        yield _conversation(line, f"{path}:{number}", default_id=f"line-{number}")
+
+
+def read_lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
+    """(number, bytes) of the lines of a file that are not blank. Raises FormatError, naming `what` it holds, when it
+    cannot be read, and for a line of more than MAX_LINE_BYTES."""
     try:
         file = open(path, "rb")  # noqa: SIM115  (closed below; a failure to open has its own message)
     except OSError as error:
-        raise FormatError(f"Cannot read conversations from {path}: {error.strerror}.") from error
+        raise FormatError(f"Cannot read {what} from {path}: {error.strerror}.") from error
     with file:
         number = 0
         while line := file.readline(MAX_LINE_BYTES + 1):
             number += 1
-            where = f"{path}:{number}"
             if len(line) > MAX_LINE_BYTES:
-                raise FormatError(f"{where}: the line is longer than {size_text(MAX_LINE_BYTES)}.")
+                raise FormatError(f"{path}:{number}: the line is longer than {size_text(MAX_LINE_BYTES)}.")
             if line.strip():
-                yield _conversation(line, where, default_id=f"line-{number}")
+                yield number, line
 
 
 def _conversation(line: bytes, where: str, default_id: str) -> Conversation:

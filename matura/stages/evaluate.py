@@ -213,12 +213,12 @@ def _sources(inputs: dict[str, Artifact | RawInput]) -> "Sources":
 
 def _planned(config: Config, inputs: dict[str, Artifact | RawInput]) -> "list[Section]":
     """The sections without their items. Raises ConfigError for a task that there is not."""
-    from matura.evaluate import paper
+    from matura.evaluate import exam, paper
     from matura.evaluate.sitting import Section
 
     asked = _asked(config)
     panel = [name for name, count in config.panel if count and config.exams]
-    taken = {"domain", "control", "general", *type(config.panels).model_fields}
+    taken = {exam.GENERAL, exam.DOMAIN, exam.CONTROL, *type(config.panels).model_fields}
     if used := [one.label for one in asked if one.label in taken]:
         raise ConfigError(f"tasks: {used[0]!r} is a part of every exam; give that task another `name`")
     sections = paper.plain(asked, paper.specifications(asked, _sources(inputs).folder), panel)

@@ -114,13 +114,10 @@ class Config(peft_settings.Tuning):
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> "Config":
-        fields = type(self).model_fields
-        changed = {
-            name for name in ("replay_share", "meter_tokens") if getattr(self, name) != fields[name].default
-        }
-        if "replay_share" in changed and self.replay_share and self.replay is None:
+        default = {name: one.default for name, one in type(self).model_fields.items()}
+        if self.replay is None and self.replay_share not in (0, default["replay_share"]):
             raise ValueError("replay_share would do nothing without replay")
-        if "meter_tokens" in changed and not self.meter_every:
+        if not self.meter_every and self.meter_tokens != default["meter_tokens"]:
             raise ValueError("meter_tokens would do nothing with meter_every=0")
         return self
 

@@ -105,6 +105,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     child = inputs["model"]
     assert isinstance(child, Artifact)
     format = conversation.load(child.path)
+    origin = child
     added: dict[str, Any] = {}
     settings = store.adapter_settings(child.path)
     if settings is None:
@@ -116,6 +117,8 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         rows = _front(config, inputs, format, line, parent)
         model, added = _added(config, format, seen(config.alpha), line)
         added["base"] = config.base if settings.base.format == "int4" else "float32"
+        if settings.base.format == "int4" and config.base == "float32":  # the packed weights are left behind
+            origin = child.input("model")
     store.save(draft.path, model)
     format.save(draft.path)
     summary = {
@@ -123,20 +126,12 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         "alpha": config.alpha,
         **added,
         "front": rows,
-        "source_quantization": _quantization(child, config.base if settings is not None else None),
+        "source_quantization": origin.summary.get("source_quantization"),
     }
     if rows:
         write_json(draft.path / "front.json", {"rows": rows})
         front.write(draft.path, rows, config.alpha, _about(config))
     return draft.commit(summary, logs=[front.FILE] if rows else [])
-
-
-def _quantization(child: Artifact, base: str | None) -> str | None:
-    """What the merged weights came from: updates added to the parent's own leave the packed ones behind."""
-    found: str | None = child.summary.get("source_quantization")
-    if base == "float32" and found and found.startswith("int4"):
-        found = child.input("model").summary.get("source_quantization")
-    return found
 
 
 def _between(

@@ -17,6 +17,7 @@ from torch import nn
 from matura.core.errors import ArtifactError, MaturaError
 from matura.core.files import atomic_write
 from matura.core.forgetting_settings import Forgetting
+from matura.model.peft.leaves import trained
 
 FILE = "within-limit-{step}.safetensors"
 
@@ -96,18 +97,17 @@ class Limit:
 
 
 def _write(path: Path, model: nn.Module) -> None:
-    tensors = {n: p.detach().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+    tensors = {name: tensor.contiguous() for name, tensor in trained(model).items()}
     with atomic_write(path) as temporary:
         save_file(tensors, temporary)
 
 
 @torch.no_grad()
 def _read(path: Path, model: nn.Module) -> None:
-    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     try:
         with safe_open(path, framework="pt") as file:
-            for name, parameter in trained.items():
-                parameter.copy_(file.get_tensor(name))
+            for name, tensor in trained(model).items():
+                tensor.copy_(file.get_tensor(name))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise ArtifactError(
             f"{path} cannot be read: {error}; delete {path.parent} to start this stage again"

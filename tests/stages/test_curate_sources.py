@@ -12,9 +12,9 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.serving import serving
 from matura.cli import app
 from matura.core.errors import MaturaError
-from tests.serving import serving
 
 SECRET = "s3cr3t-pa55word"
 LOGIN = base64.b64encode(f"me:{SECRET}".encode()).decode()

@@ -19,10 +19,11 @@ from matura.model import store
 from matura.model.int4 import Int4Linear
 from matura.stages import finetune
 from matura.tokenizer import conversation
-from matura.train import examples, resume
+from matura.train import examples
 from matura.train.batches import pack
 from matura.train.meter import Looks
 from matura.train.objectives import next_token
+from tests.killing import killed_after
 from tests.tiny_models import conversations, corpus, pulled, run, talk
 
 QUICK: dict[str, Any] = {
@@ -64,23 +65,14 @@ def rows(made: Artifact) -> list[dict[str, Any]]:
     [{"method": name} for name in METHODS] + [{"method": "lora", "base": {"format": "int4", "group": 32}}],
 )
 def test_killed_at_any_checkpoint_it_ends_in_the_same_bits(
-    method: dict[str, Any], world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: dict[str, Any], world: dict[str, Artifact], tmp_path: Path
 ) -> None:
     whole = run(finetune, tmp_path / "whole", **world, **QUICK, **method)
     assert whole.summary["steps"] == 8
-    save = resume.save
     for stop in (1, 2, 4, 7):
-
-        def dying(folder: Path, step: int, *rest: Any, stop: int = stop) -> None:
-            save(folder, step, *rest)
-            if step == stop:
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(resume, "save", dying)
         place = tmp_path / f"killed-{stop}"
-        with pytest.raises(KeyboardInterrupt):
+        with killed_after(stop):
             run(finetune, place, **world, **QUICK, **method)
-        monkeypatch.setattr(resume, "save", save)
         torch.manual_seed(stop)
         made = run(finetune, place, **world, **QUICK, **method)
         assert made.id == whole.id

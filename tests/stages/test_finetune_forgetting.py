@@ -18,13 +18,14 @@ from matura.core.wheels import EXAMS
 from matura.model import store
 from matura.model.transformer import Transformer
 from matura.stages import finetune
-from matura.train import examples, resume
+from matura.train import examples
 from matura.train.batches import PackedBatches, Rows
 from matura.train.loop import train
 from matura.train.meter import Meter, Text
 from matura.train.objectives import next_token
 from matura.train.optim import build_optimizer, build_schedule
 from tests.evaluate.exam_wheel import write_wheel
+from tests.killing import killed_after
 from tests.tiny_models import chatml, conversations, corpus, network, pulled, run
 
 QUICK: dict[str, Any] = {
@@ -245,28 +246,19 @@ def test_a_run_that_forgets_is_stopped_with_the_best_weights_and_one_that_does_n
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_killed_anywhere_it_stops_at_the_same_step_with_the_same_bits(
-    method: str, world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, world: dict[str, Artifact], tmp_path: Path
 ) -> None:
     settings = HASTY | {
         "method": method,
         "forgetting": {"limit": 60, "patience": 3, "kl": 0.01, "kl_on": "new"},
     }
     whole = run(finetune, tmp_path / "whole", **world, **settings)
-    save = resume.save
     steps = range(3, whole.summary["steps"], 3)
     assert len(steps) > 1
     for stop in steps:
-
-        def dying(folder: Path, step: int, *rest: Any, stop: int = stop) -> None:
-            save(folder, step, *rest)
-            if step == stop:
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(resume, "save", dying)
         place = tmp_path / f"killed-{stop}"
-        with pytest.raises(KeyboardInterrupt):
+        with killed_after(stop):
             run(finetune, place, **world, **settings)
-        monkeypatch.setattr(resume, "save", save)
         torch.manual_seed(stop)
         made = run(finetune, place, **world, **settings)
         assert made.id == whole.id

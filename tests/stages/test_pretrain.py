@@ -18,8 +18,8 @@ from matura.stages import encode, pretrain
 from matura.tokenizer import conversation
 from matura.tokenizer.conversation import Format
 from matura.tokenizer.tokenizer import Roles, Tokenizer
-from matura.train import resume
 from matura.train.loop import Diverged
+from tests.killing import killed_after
 from tests.stages.test_encode import tokenizer
 from tests.tiny_models import chatml, conversations, corpus, run
 
@@ -103,21 +103,12 @@ def test_no_tokens_leave_the_first_weights_as_a_parent_for_exams(
 
 @pytest.mark.parametrize(("stop", "average"), [(0, 0.0), (8, 0.9), (20, 0.0)])
 def test_killed_at_any_checkpoint_it_ends_in_the_same_bits(
-    stop: int, average: float, world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop: int, average: float, world: dict[str, Artifact], tmp_path: Path
 ) -> None:
     settings = {**SMALL, "shape": {**SMALL["shape"], "dropout": 0.1}, "optimizer": {"average": average}}
     whole = run(pretrain, tmp_path / "whole", **world, **settings)
-    save = resume.save
-
-    def dying(folder: Path, step: int, *rest: Any) -> None:
-        save(folder, step, *rest)
-        if step == stop:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(resume, "save", dying)
-        with pytest.raises(KeyboardInterrupt):
-            run(pretrain, tmp_path / "killed", **world, **settings)
+    with killed_after(stop):
+        run(pretrain, tmp_path / "killed", **world, **settings)
     again = run(pretrain, tmp_path / "killed", **world, **settings)
     assert again.record["resumed"] == 1
     assert files(again) == files(whole)

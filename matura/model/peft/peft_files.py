@@ -47,11 +47,6 @@ HEAD = "lm_head"
 """The output matrix of a decoder that is its embedding: no tensor of a file of weights, but a layer there."""
 
 
-def is_folder(path: str | Path) -> bool:
-    """Whether a path is an adapter of PEFT."""
-    return (Path(path) / CONFIG).is_file()
-
-
 def write(
     folder: str | Path,
     adapter: Adapter,

@@ -7,11 +7,11 @@ from typing import Any
 import huggingface_hub
 import pytest
 
+from benchmarks.serving import serving
 from matura.core.errors import MaturaError
 from matura.data import reading
 from matura.data.reading import remote
 from tests.data.reading.made_inputs import PROSE, read_all
-from tests.serving import serving
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.serving import serving
 from matura.core.errors import MaturaError
 from matura.data import reading
 from matura.data.reading import web
-from tests.serving import serving
 
 BODY = bytes(range(256)) * 40
 PASSWORD = "p@ss/word"

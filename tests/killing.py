@@ -1,0 +1,26 @@
+"""A training that dies right after one of its checkpoints."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matura.train import resume
+
+
+@contextmanager
+def killed_after(stop: int) -> Iterator[None]:
+    """What runs inside is interrupted once the checkpoint of step `stop` is saved; a failure when it is not."""
+    save = resume.save
+
+    def dying(folder: Path, step: int, *rest: Any) -> None:
+        save(folder, step, *rest)
+        if step == stop:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resume, "save", dying)
+        with pytest.raises(KeyboardInterrupt):
+            yield
