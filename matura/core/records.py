@@ -233,8 +233,7 @@ def _conversation(line: bytes, where: str, default_id: str) -> Conversation:
         raise FormatError(
             f"{where}: expected either 'messages' or 'text', found {'both' if text else 'neither'}."
         )
-    for index, message in enumerate(messages):
-        _check_message(message, f"{where}: messages[{index}]")
+    check_messages(messages, where)
     tools = row.get("tools", [])
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise FormatError(f"{where}: 'tools' must be a list of objects.")
@@ -246,6 +245,12 @@ def _provenance(value: Any, where: str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
         raise FormatError(f"{where}: 'provenance' must be an object whose values are text.")
     return value
+
+
+def check_messages(messages: Iterable[Any], where: str) -> None:
+    """Raises FormatError that begins with `where` for what is no message."""
+    for index, message in enumerate(messages):
+        _check_message(message, f"{where}: messages[{index}]")
 
 
 def _check_message(message: Any, where: str) -> None:

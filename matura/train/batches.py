@@ -191,6 +191,11 @@ class PackedBatches:
         """Tokens of an average batch."""
         return sum(source.mean_tokens for source in self.sources)
 
+    @property
+    def epochs(self) -> list[float]:
+        """How often each source has been seen."""
+        return [source.epochs for source in self.sources]
+
     def state(self) -> dict[str, Any]:
         """The position, as JSON values."""
         return {"sources": [source.state() for source in self.sources]}

@@ -5,29 +5,60 @@ Everything it does follows from its settings and data; a run that was killed goe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Protocol
 
 from matura.core.artifact import Draft
 from matura.core.metrics import progress
 from matura.model.transformer import Transformer
 from matura.train import optim, resume
-from matura.train.batches import PackedBatches
 from matura.train.limit import Limit
 from matura.train.loop import Objective, Step, train
 from matura.train.meter import Looks
 
 
+class Source(Protocol):
+    """Batches with a position that can be saved: an endless iterator."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __next__(self) -> Any: ...
+
+    @property
+    def mean_tokens(self) -> float:
+        """Tokens of an average batch."""
+
+    @property
+    def epochs(self) -> list[float]:
+        """How often each part of the data has been seen."""
+
+    def state(self) -> dict[str, Any]:
+        """The position, as JSON values."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go to a position that `state` gave."""
+
+
+def _nothing() -> dict[str, float]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Lesson:
     """What a model is to learn: batches with their objective, what is looked at between updates, and what all of it is
-    made of, for the summary."""
+    made of, for the summary.
 
-    batches: PackedBatches
+    `steps` is how many updates (None: from the setting `tokens`), `notes` gives further numbers of the update that was
+    just made, for the log.
+    """
+
+    batches: Source
     objective: Objective
     looks: Looks
     counts: dict[str, Any]
+    steps: int | None = None
+    notes: Callable[[], dict[str, float]] = _nothing
 
 
 @dataclass
@@ -50,7 +81,8 @@ class Position:
 
 @dataclass
 class Run:
-    """A model in fine-tuning."""
+    """A model in fine-tuning. The settings have `method`, `optimizer`, `forgetting`, `meter_every`, `save_every`, and
+    `tokens` where the lesson does not say its steps."""
 
     config: Any
     model: Transformer
@@ -66,12 +98,12 @@ class Run:
         Raises Diverged, and MaturaError when nothing within the limit of forgetting could be kept.
         """
         config, batches = self.config, self.lesson.batches
-        steps = max(1, round(config.tokens / batches.mean_tokens))
+        steps = self.lesson.steps or max(1, round(config.tokens / batches.mean_tokens))
         settings = config.optimizer.of(config.method)
         optimizer = optim.build_optimizer(self.model, settings)
         limit = Limit(config.forgetting, draft.resume)
         self._restore(draft, optimizer, limit)
-        with progress("finetune", config.tokens, start=self.at.tokens) as bar:
+        with progress("finetune", steps * batches.mean_tokens, start=self.at.tokens) as bar:
             updates = train(
                 self.model,
                 batches,
@@ -113,7 +145,13 @@ class Run:
             heldout = seen.get("heldout_loss")
             self.stopped = limit.look(step.step, self.lesson.looks.change(seen), heldout, self.model)
         draft.metrics.log(
-            step.step, tokens=self.at.tokens, loss=step.loss, lr=step.lr, grad_norm=step.grad_norm, **seen
+            step.step,
+            tokens=self.at.tokens,
+            loss=step.loss,
+            lr=step.lr,
+            grad_norm=step.grad_norm,
+            **self.lesson.notes(),
+            **seen,
         )
 
     def _totals(self, kept: int | None) -> dict[str, Any]:
@@ -134,6 +172,6 @@ class Run:
             "tokens": self.at.tokens,
             "loss": self.at.loss,
             **{name: value for name, value in seen.items() if name.startswith("heldout_")},
-            "epochs": [round(source.epochs, 3) for source in self.lesson.batches.sources],
+            "epochs": [round(one, 3) for one in self.lesson.batches.epochs],
             "forgetting": forgetting,
         }

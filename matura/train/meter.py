@@ -6,7 +6,7 @@ Shape suffixes: N positions, D width.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,8 @@ class Looks:
 
     heldout: PackedBatch | LabelBatch | None = None
     meter: Meter | None = None
+    also: tuple[Callable[[Transformer], dict[str, float]], ...] = ()
+    """Further readings. The first `heldout_loss` among all is what a limit of forgetting calls the best."""
 
     def __call__(self, model: Transformer) -> dict[str, float]:
         """`heldout_loss` (nats a trained token, or a text with a label), `heldout_accuracy` of labels, `general_bpb`
@@ -122,6 +124,9 @@ class Looks:
                 found["heldout_loss"] = float(loss(model, self.heldout)) / self.heldout.weight
                 if isinstance(self.heldout, LabelBatch):
                     found["heldout_accuracy"] = accuracy(model, self.heldout)
+        for read in self.also:
+            with looking(model):
+                found = read(model) | found
         if self.meter is not None:
             reading = self.meter.read(model)
             found |= {"general_bpb": reading.bpb, "general_kl": reading.kl}
