@@ -1,0 +1,1 @@
+"""Alignment: preferences and rewards turned into updates of a model."""
