@@ -139,7 +139,9 @@ class Rewards(Config):
             group = getattr(self, name)
             default = type(group)()
             if group.weight is None and group != default:
-                raise ValueError(f"{name} is set, but has no weight, so it would do nothing: give it a weight")
+                raise ValueError(
+                    f"{name} is set, but has no weight, so it would do nothing: give it a weight"
+                )
         return self
 
     @property

@@ -24,7 +24,10 @@ def build(
     Reads the files of one's own functions and loads the reward model. Raises ConfigError for a function that is not
     there.
     """
-    parts = [Part(name, weight, _reward(settings, name, inputs, group)) for name, weight in settings.weights.items()]
+    parts = [
+        Part(name, weight, _reward(settings, name, inputs, group))
+        for name, weight in settings.weights.items()
+    ]
     return Weighted(tuple(parts))
 
 

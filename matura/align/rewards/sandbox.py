@@ -38,7 +38,17 @@ REFUSED = (
     "sqlite3.",
     "syslog.",
 )
-PATHS = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.chown", "os.link", "os.symlink", "os.truncate")
+PATHS = (
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.mkdir",
+    "os.chmod",
+    "os.chown",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+)
 
 
 def limit(seconds: float, memory: int) -> None:
@@ -107,8 +117,8 @@ def main() -> None:
     watch(os.path.realpath(os.getcwd()))
     try:
         space = {"__name__": "__main__"}
-        exec(compile(program, "program.py", "exec"), space)  # noqa: S102 (what this process is for)
-        exec(compile(tests, "tests.py", "exec"), space)  # noqa: S102
+        exec(compile(program, "program.py", "exec"), space)
+        exec(compile(tests, "tests.py", "exec"), space)
     except BaseException:
         os._exit(1)
     os.write(told, token)

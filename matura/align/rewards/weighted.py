@@ -49,8 +49,8 @@ class Weighted:
         """What every completion gets.
 
         A reward that judges none of the answers to a prompt adds nothing there. When it judges some of them and not
-        others, the others' sums would be of other rewards than their rivals', so they are not judged. Raises MaturaError,
-        naming the reward, for one that fails or gives something else than a number for each.
+        others, the others' sums would be of other rewards than their rivals', so they are not judged. Raises
+        MaturaError, naming the reward, for one that fails or gives something else than a number for each.
         """
         each = {part.name: _values(part, completions) for part in self.parts}
         total: Values = [None] * len(completions)
@@ -59,7 +59,9 @@ class Weighted:
             if not part.weight:
                 continue
             values = each[part.name]
-            known = {one.prompt.id for one, value in zip(completions, values, strict=True) if value is not None}
+            known = {
+                one.prompt.id for one, value in zip(completions, values, strict=True) if value is not None
+            }
             for i, value in enumerate(values):
                 if value is not None:
                     total[i] = (total[i] or 0.0) + part.weight * value
@@ -81,7 +83,9 @@ def _values(part: Part, completions: Sequence[Completion]) -> Values:
         at = "" if line is None else f" ({line.tb_frame.f_code.co_filename}:{line.tb_lineno})"
         raise MaturaError(f"{where} failed: {type(error).__name__}: {error}{at}") from error
     if len(given) != len(completions):
-        raise MaturaError(f"{where} gave {len(given)} values for {len(completions)} completions; give one for each")
+        raise MaturaError(
+            f"{where} gave {len(given)} values for {len(completions)} completions; give one for each"
+        )
     return [None if value is None else _number(where, value, i) for i, value in enumerate(given)]
 
 

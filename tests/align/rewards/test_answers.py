@@ -36,7 +36,10 @@ def test_exact_compares_values_not_letters_and_does_not_judge_without_gold():
 def test_exact_by_last_line_and_by_text():
     prompt = asked(gold="b a")
     assert answers.exact(Exact(**ON, find="last_line"), [said("so:\nb a", prompt)]) == [1.0]
-    assert answers.exact(Exact(**ON, find="text"), [said("so:\nb a", prompt), said(" b a\n", prompt)]) == [0.0, 1.0]
+    assert answers.exact(Exact(**ON, find="text"), [said("so:\nb a", prompt), said(" b a\n", prompt)]) == [
+        0.0,
+        1.0,
+    ]
 
 
 def test_a_pattern_that_would_stall_a_backtracking_engine_takes_no_time():

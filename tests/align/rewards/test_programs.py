@@ -60,7 +60,9 @@ def test_sleeping_programs_are_ended_and_leave_no_process_behind(monkeypatch):
 def test_environment_and_folder_are_empty():
     os.environ["MATURA_SECRET"] = "x"
     try:
-        assert programs.passes(LIMITS, "import os", "assert 'MATURA_SECRET' not in os.environ and not os.listdir()")
+        assert programs.passes(
+            LIMITS, "import os", "assert 'MATURA_SECRET' not in os.environ and not os.listdir()"
+        )
     finally:
         del os.environ["MATURA_SECRET"]
 

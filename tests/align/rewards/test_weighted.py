@@ -15,7 +15,9 @@ def gives(*values):
 
 
 def test_a_weighted_sum_with_each_part_for_the_log():
-    rewards = Weighted((Part("a", 2.0, gives(1, 0)), Part("b", -0.5, gives(1, 1)), Part("held", 0.0, gives(9, 9))))
+    rewards = Weighted(
+        (Part("a", 2.0, gives(1, 0)), Part("b", -0.5, gives(1, 1)), Part("held", 0.0, gives(9, 9)))
+    )
     scores = rewards([said("x"), said("y")])
     assert scores.total == [1.5, -0.5]
     assert scores.each == {"a": [1.0, 0.0], "b": [1.0, 1.0], "held": [9.0, 9.0]}
@@ -54,7 +56,9 @@ def test_functions_of_ones_own(tmp_path):
 def test_a_function_that_fails_is_named_with_its_line(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("def polite(completions):\n    return 1 / 0\n")
-    rewards = build(Rewards(own={"polite": {"file": str(file)}}), {"rewards.own.polite.file": raw_input(file)})
+    rewards = build(
+        Rewards(own={"polite": {"file": str(file)}}), {"rewards.own.polite.file": raw_input(file)}
+    )
     with pytest.raises(MaturaError, match=r"reward polite failed: ZeroDivisionError: .*mine\.py:2"):
         rewards([said("x")])
 
@@ -63,7 +67,9 @@ def test_a_function_that_is_not_there_is_an_error_with_the_nearest_name(tmp_path
     file = tmp_path / "mine.py"
     file.write_text("def polite(completions):\n    return []\n")
     settings = Rewards(own={"a": {"file": str(file), "function": "polit"}})
-    with pytest.raises(ConfigError, match=r"rewards\.own\.a\.function: .* no function 'polit'; did you mean 'polite'"):
+    with pytest.raises(
+        ConfigError, match=r"rewards\.own\.a\.function: .* no function 'polit'; did you mean 'polite'"
+    ):
         build(settings, {"rewards.own.a.file": raw_input(file)})
 
 
@@ -89,7 +95,14 @@ def test_something_must_be_rewarded():
 
 
 def test_all_built_in_rewards_are_built():
-    names = {"exact": {}, "pattern": {"pattern": "x"}, "length": {}, "repetition": {}, "ending": {}, "tests": {}}
+    names = {
+        "exact": {},
+        "pattern": {"pattern": "x"},
+        "length": {},
+        "repetition": {},
+        "ending": {},
+        "tests": {},
+    }
     rewards = build(Rewards(**{name: {"weight": 1, **more} for name, more in names.items()}), {})
     scores = rewards([said("x", asked(gold="1", tests="assert True"))])
     assert list(scores.each) == list(names)
