@@ -3,6 +3,7 @@ and docs/rewards.md."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -100,8 +101,6 @@ def _run(folder: str, sent: bytes, seconds: float) -> bytes:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """The process and all that it started in its group."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     process.communicate()
