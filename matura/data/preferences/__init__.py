@@ -1,0 +1,1 @@
+"""What people and rewards prefer: files, matching, selection."""
