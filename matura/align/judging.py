@@ -9,8 +9,8 @@ from typing import Any
 from matura.align.rewards import Completion, Weighted
 from matura.core.errors import MaturaError
 from matura.core.preferences import Ranking
-from matura.data.preferences.matching import asked
 from matura.data.preferences.selection import best
+from matura.data.preferences.sides import prompt_id
 from matura.evaluate import gates
 from matura.evaluate.gates import Judged
 
@@ -84,7 +84,7 @@ def compare(
 
 
 def _means(rows: Sequence[Ranking]) -> dict[str, float]:
-    found = {asked(row.messages): [one.score for one in row.answers if one.score is not None] for row in rows}
+    found = {prompt_id(row): [one.score for one in row.answers if one.score is not None] for row in rows}
     return {key: statistics.fmean(values) for key, values in found.items() if values}
 
 

@@ -81,7 +81,11 @@ class Course:
         else:
             good, why = number, f"ended with round {number} of {last}: {stage} passed"
         self._ended[group.name] = _Ended(good, f"the rounds {why}")
-        kept = f"${group.name} is what round {good} made" if good else "no round was good: what they started from stays"
+        kept = (
+            f"${group.name} is what round {good} made"
+            if good
+            else "no round was good: what they started from stays"
+        )
         return f"{why}. {kept[0].upper()}{kept[1:]}"
 
     def decides(self, stage: str) -> bool:

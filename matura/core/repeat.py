@@ -48,7 +48,12 @@ class Rounds:
     def where(self, stage: str) -> tuple[int, str] | None:
         """(round, counted from 1; name in the group) of one of its stages."""
         return next(
-            ((n, short) for n, one in enumerate(self.rounds, 1) for short, full in one.items() if full == stage),
+            (
+                (n, short)
+                for n, one in enumerate(self.rounds, 1)
+                for short, full in one.items()
+                if full == stage
+            ),
             None,
         )
 
@@ -108,7 +113,10 @@ def expand(stages: Mapping[str, Any], complain: Complain) -> Expanded:
         if name in groups:
             rounds, written, places = _written_out(groups[name], groups, complain)
             if taken := [one for one in written if one in stages or one in made]:
-                complain(("stages", name), f"one of its stages would be called {taken[0]}, and there is one already")
+                complain(
+                    ("stages", name),
+                    f"one of its stages would be called {taken[0]}, and there is one already",
+                )
             made |= written
             origin |= places
             found.append(rounds)
@@ -147,7 +155,12 @@ def _read(name: str, raw: dict[str, Any], stages: Mapping[str, Any], complain: C
         elif is_group(settings):
             bad("rounds cannot hold rounds; put one group after the other", STAGES, short)
         elif "sweep" in settings:
-            bad("rounds cannot be swept: run the recipe under another --name for each value", STAGES, short, "sweep")
+            bad(
+                "rounds cannot be swept: run the recipe under another --name for each value",
+                STAGES,
+                short,
+                "sweep",
+            )
         if short in RESERVED:
             bad(f"a stage of a round cannot be called {short}; there ${short} has a meaning", STAGES, short)
     gates, mode = _gates(raw, inner, bad)
@@ -211,7 +224,12 @@ def _changes(
             found[int(number)] = changes
             for short, settings in changes.items():
                 if short not in inner:
-                    bad(f"there is no stage {short!r} in these rounds{did_you_mean(short, inner)}", "from", number, short)
+                    bad(
+                        f"there is no stage {short!r} in these rounds{did_you_mean(short, inner)}",
+                        "from",
+                        number,
+                        short,
+                    )
                 elif not isinstance(settings, dict) or "stage" in settings:
                     bad("expected other settings of this stage; its kind stays", "from", number, short)
     return found
@@ -370,7 +388,10 @@ def schema(stage: Mapping[str, Any], name: str) -> dict[str, Any]:
                 "anyOf": [text, {"type": "array", "items": text}],
                 "description": "Stages of a round whose gates must pass, or there is no further round.",
             },
-            "until": {**text, "description": "A stage of a round whose gate passes when the goal is reached."},
+            "until": {
+                **text,
+                "description": "A stage of a round whose gate passes when the goal is reached.",
+            },
             "first": {
                 "type": "object",
                 "additionalProperties": {"type": ["string", "null"]},

@@ -56,7 +56,8 @@ class Config(config.Config):
     samples: Annotated[str, Input("samples")] = Field(description="What `matura sample` wrote")
     rewards: Rewards = Rewards()
     ranks: Annotated[str | None, Input("raw", "preferences")] = Field(
-        None, description="What people ranked: what `matura rank` saved, or files of rankings of the same answers"
+        None,
+        description="What people ranked: what `matura rank` saved, or files of rankings of the same answers",
     )
     data: PreferenceData = Field(PreferenceData(), description="How the files of people are read")
     previous: Annotated[str | None, Input("preferences")] = Field(
@@ -70,7 +71,9 @@ class Config(config.Config):
     def _somebody_judges(self) -> Self:
         rewarded = any(self.rewards.weights.values())
         if not rewarded and self.ranks is None:
-            raise ValueError("nobody judges: give `rewards` with a weight, such as rewards.exact.weight=1, or `ranks`")
+            raise ValueError(
+                "nobody judges: give `rewards` with a weight, such as rewards.exact.weight=1, or `ranks`"
+            )
         compares = self.gate.fail_on is not None or self.keep.above_previous
         if compares and self.previous is None:
             raise ValueError("gate and keep.above_previous compare with the round before: give `previous`")
@@ -116,7 +119,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     demands = selection.Demands(config.keep.least, _above(config, before), config.keep.margin)
     train, dropped = selection.select(rows["train"], demands)
     heldout, _ = selection.select(rows["heldout"], selection.Demands())
-    if not train and rows["train"] or not train and not heldout:
+    if not train and (rows["train"] or not heldout):
         why = ", ".join(f"{n:,} {reason}" for reason, n in sorted(dropped.items())) or "no prompts"
         raise MaturaError(f"nothing is left to learn from: {why}; see `keep`, or rank more prompts")
     write_rankings(draft.path / TRAIN, train)
