@@ -69,8 +69,8 @@ class Course:
         passed = verdict(made)
         if passed is None:
             raise ConfigError(
-                f"{group.name}.{group.mode}: {stage} judged nothing (its summary has no gate), so it cannot say whether "
-                "there is another round; give it a gate, or name another stage"
+                f"{group.name}.{group.mode}: {stage} judged nothing (its summary has no gate), so it cannot say "
+                "whether there is another round; give it a gate, or name another stage"
             )
         if passed == (group.mode == "while") or group.name in self._ended:
             return ""
@@ -115,7 +115,7 @@ class Course:
 
     def _output(self, name: str, user: str) -> Resolved | None:
         """What a stage made, for a user; outside of rounds that ended early, what their last good round made."""
-        group, number = self._round(name)
+        group, _ = self._round(name)
         inside = group is not None and group.where(user) is not None
         ended = self._ended.get(group.name) if group else None
         if group is None or inside or ended is None:

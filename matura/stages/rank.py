@@ -99,7 +99,7 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
     """Make train.jsonl, heldout.jsonl and report.json.
 
-    Raises MaturaError when nothing was judged, when nothing of it is to be kept, and when a gate has nothing to compare.
+    Raises MaturaError when nothing was judged, nothing of it is to be kept, or a gate has nothing to compare.
     """
     from matura.align import judging
     from matura.data.preferences import selection
