@@ -4,12 +4,15 @@ const ONE = /^[1-9a-i]$/;
 const COMMANDS = new Set(["t", "x", "s", "u"]);
 const useKeys = document.getElementById("use-keys");
 document.getElementById("switch").hidden = false;
-let busy = false;
+let last = Promise.resolve();
+
+/** Keys are sent one after another, so that a quick hand loses none; `keys` is asked when its turn has come. */
+function press(keys) {
+  last = last.then(() => send(keys()));
+}
 
 /** Send keys with the turn they belong to, and show what came of them. */
-async function press(keys) {
-  if (busy) return;
-  busy = true;
+async function send(keys) {
   try {
     const turn = document.querySelector("input[name=turn]").value;
     const answer = await fetch("press", {
@@ -20,18 +23,16 @@ async function press(keys) {
     show(new DOMParser().parseFromString(await answer.text(), "text/html"));
   } catch {
     tell("The program in the terminal does not answer. What was saved is safe; start it again and open its new address.");
-  } finally {
-    busy = false;
   }
 }
 
-/** Exchange the page's main part and its list of keys; focus goes where the next key belongs. */
+/** Exchange the part of the page that changes; focus goes where the next key belongs. */
 function show(page) {
   const main = page.getElementById("main");
   if (!main) return tell("The answer was no page. Reload this one.");
   const before = document.querySelector("#asked + .prompt")?.textContent;
   document.getElementById("main").replaceWith(document.adoptNode(main));
-  document.querySelector(".keys").replaceWith(document.adoptNode(page.querySelector(".keys")));
+  document.getElementById("keys").replaceWith(document.adoptNode(page.getElementById("keys")));
   const notice = main.querySelector(".notice");
   const said = notice.textContent;
   notice.textContent = ""; // a live region speaks when its text changes after it is there
@@ -46,9 +47,7 @@ function focus(still) {
 }
 
 function tell(text) {
-  const notice = document.querySelector(".notice");
-  notice.textContent = text;
-  notice.classList.add("wrong");
+  document.querySelector(".notice").textContent = text;
 }
 
 /** The answer that has the focus, when it is another than the page thinks: the key is meant for it. */
@@ -59,7 +58,8 @@ function chosen() {
 
 document.addEventListener("submit", (event) => {
   event.preventDefault();
-  press(event.submitter?.value ?? "enter");
+  const keys = event.submitter?.value ?? "enter";
+  press(() => keys);
 });
 
 document.addEventListener("keydown", (event) => {
@@ -68,11 +68,10 @@ document.addEventListener("keydown", (event) => {
   const onControl = event.target.closest("button, input, label, a, summary");
   if (key === "enter" && !onControl) {
     event.preventDefault();
-    press("enter");
+    press(() => "enter");
   } else if (ONE.test(key) || COMMANDS.has(key)) {
     event.preventDefault();
-    const here = /^[1-9tx]$/.test(key) ? chosen() : "";
-    press(`${here} ${key}`.trim());
+    press(() => `${/^[1-9tx]$/.test(key) ? chosen() : ""} ${key}`.trim());
   }
 });
 

@@ -65,7 +65,6 @@ def view(sitting: Sitting) -> View:
     """What is to be shown now."""
     state, item = sitting.state, sitting.item
     many = len(item.shown) if item else 0
-    names = {"n": str(many), "last": session.LETTERS[max(many - 1, 0)].upper()}
     return View(
         turn=sitting.turn,
         prompt=tuple(Turn(visible(str(one["role"]), 40), _said(one)) for one in item.row.messages)
@@ -79,8 +78,16 @@ def view(sitting: Sitting) -> View:
         can_undo=state.before is not None,
         progress=sitting.progress(),
         annotator=visible(sitting.annotator, 60),
-        keys=tuple((key.format(**names), about) for key, about in KEYS),
+        keys=_keys(many),
     )
+
+
+def _keys(many: int) -> tuple[tuple[str, str], ...]:
+    """The keys for so many answers; without any there is only undo."""
+    if not many:
+        return tuple(one for one in KEYS if one[0] == "U")
+    last = session.LETTERS[many - 1].upper()
+    return tuple((key.format(n=many, last=last), about) for key, about in KEYS)
 
 
 def _cards(sitting: Sitting) -> tuple[Card, ...]:

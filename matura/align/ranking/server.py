@@ -23,6 +23,14 @@ from matura.core.errors import MaturaError
 
 HERE = Path(__file__).parent
 MAX_KEYS = 20
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
 
 
 def application(sitting: Sitting, token: str, port: int) -> Guard:
@@ -39,14 +47,15 @@ def application(sitting: Sitting, token: str, port: int) -> Guard:
         if asked is None:
             return PlainTextResponse("Expected turn=NUMBER&keys=KEY KEY ...\n", 422)
         turn, keys = asked
+        shown = _part if request.headers.get("x-matura-part") else _page
         if turn != sitting.turn:
-            return _page(sitting, "This page was old, so nothing was changed. Here is what is asked now.", 409)
+            return shown(sitting, "This page was old, so nothing was changed. Here is what is asked now.", 409)
         try:
             sitting.press(keys)
         except MaturaError as error:
-            return _page(sitting, f"Not saved. {error}", 507)
-        if request.headers.get("x-matura-part"):
-            return _page(sitting)
+            return shown(sitting, f"Not saved. {error}", 507)
+        if shown is _part:
+            return _part(sitting)
         return RedirectResponse(f"/{token}/", 303)
 
     return Guard(app, token, port)
@@ -93,16 +102,13 @@ def _page(sitting: Sitting, warning: str = "", status: int = 200) -> Response:
         f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
         "img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
-    headers = {
-        "content-security-policy": policy,
-        "x-content-type-options": "nosniff",
-        "x-frame-options": "DENY",
-        "referrer-policy": "same-origin",
-        "cross-origin-opener-policy": "same-origin",
-        "cross-origin-resource-policy": "same-origin",
-        "cache-control": "no-store",
-    }
-    return HTMLResponse(text, status, headers)
+    return HTMLResponse(text, status, {"content-security-policy": policy, **HEADERS})
+
+
+def _part(sitting: Sitting, warning: str = "", status: int = 200) -> Response:
+    """What changes of the page, for its script, which takes it apart without running or styling any of it."""
+    text = page.render(HERE / "page_part.html", view=view(sitting), warning=warning)
+    return HTMLResponse(text, status, {"content-security-policy": "default-src 'none'; sandbox", **HEADERS})
 
 
 def _asked(body: bytes) -> tuple[int, list[str]] | None:
