@@ -1,1 +1,1 @@
-"""Alignment: preferences and rewards turned into updates of a model."""
+"""Alignment: what people prefer, made into rewards and into models that follow them."""
