@@ -154,12 +154,15 @@ def known(inputs: Inputs) -> dict[str, Resolved]:
 
 
 def with_rounds(steps: Iterable[Step], groups: Iterable[Rounds], names: set[str]) -> set[str]:
-    """The names, and for each that is of rounds used from outside all stages of these rounds: which of them counts is
-    known only by their gates."""
+    """The names, and those of the stages on which it hangs whether and from what these are made: all of rounds that
+    are used from outside, and of a round the gates of the one before."""
     wanted = set(names)
     users = {step.name: set(step.uses.values()) for step in steps}
     for group in groups:
         inside = {full for one in group.rounds for full in one.values()}
-        if any(users[name] & inside for name in wanted - inside if name in users):
+        if any(users[name] & inside for name in names - inside if name in users):
             wanted |= inside
+        for number, one in enumerate(group.rounds[1:], 1):
+            if names & set(one.values()):
+                wanted |= set(group.gates_of(number))
     return wanted

@@ -262,6 +262,7 @@ def _written_out(
     made: dict[str, Any] = {}
     starts: dict[str, tuple[str, str]] = {}
     told: set[Place] = set()
+    others = {name: one for name, one in groups.items() if name != group.name}
 
     def named(value: Any, number: int, stage: str, place: Place) -> Any:
         """A value of a setting with the names that it has outside of the group."""
@@ -278,7 +279,7 @@ def _written_out(
             return previous(value.removeprefix(_PREVIOUS), number, stage, place)
         if value.startswith("$") and value[1:] in group.stages:
             return f"${group.full(number, value[1:])}"
-        return _outer(_ROUND.sub(str(number), value), groups)
+        return _outer(_ROUND.sub(str(number), value), others)
 
     def previous(short: str, number: int, stage: str, place: Place) -> Any:
         if number > 1 and short in group.stages:
@@ -288,7 +289,7 @@ def _written_out(
             if given is None:
                 return _NOTHING
             starts.setdefault(short, (group.full(1, stage), ".".join(map(str, place))))
-            return _outer(given, groups)
+            return _outer(given, others)
         at = (*group.place, STAGES, stage, *place)
         if at not in told:
             told.add(at)
@@ -311,7 +312,7 @@ def _written_out(
                 for key, value in settings.items()
                 if key != "after" and (new := named(value, number, short, (key,))) is not _NOTHING
             }
-            made[full] |= _waiting(made[full], waits, groups)
+            made[full] |= _waiting(made[full], waits, others)
     shorts = list(group.stages)
     rounds = tuple({one: group.full(n, one) for one in shorts} for n in range(1, group.count + 1))
     origin: dict[str, Place] = {
