@@ -1,1 +1,1 @@
-"""Alignment: answers that are judged, rewards, and the methods that make a model write what is preferred."""
+"""Alignment: preferences and rewards turned into updates of a model."""
