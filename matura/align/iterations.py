@@ -19,7 +19,7 @@ from matura.align.divergences import k3
 from matura.align.episodes import Episode, EpisodeBatch, pack_episodes
 from matura.align.experience import Reference, Scale, episodes, read
 from matura.align.ppo import Clips, Tally, policy_loss, ratios, value_loss
-from matura.align.practice import drawn, part, told
+from matura.align.practice import drawn, portion, told
 from matura.align.rewards import Weighted
 from matura.align.rollouts import Rollout
 from matura.align.value_head import PolicyWithValue
@@ -217,8 +217,8 @@ class Iterations:
         groups = [list(group) for _, group in groupby(self.episodes, lambda one: one.prompt_ids)]
         epoch, minibatch = divmod(update, updates.minibatches)
         order = Permutation(len(groups), f"{self.plan.seed}/{self.iteration}/{epoch}")
-        minibatches = part([groups[order(i)] for i in range(len(groups))], minibatch, updates.minibatches)
-        return [one for group in part(minibatches, piece, updates.accumulate) for one in group]
+        minibatch_groups = portion([groups[order(i)] for i in range(len(groups))], minibatch, updates.minibatches)
+        return [one for group in portion(minibatch_groups, piece, updates.accumulate) for one in group]
 
     def objective(self, model: PolicyWithValue, batch: EpisodeBatch) -> Tensor:
         """The loss of a batch, summed over the tokens of its answers.
