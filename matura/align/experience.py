@@ -25,8 +25,6 @@ from matura.core.ppo_settings import KlPenalty, Scoring, Updates
 
 Reference = Callable[[AnswerBatch], Tensor]
 """Log-probabilities [N] of the model that training began with, without gradient."""
-TOKENS = 4096
-"""Tokens that are read at a time."""
 EVEN = 1e-6
 
 
@@ -43,10 +41,10 @@ class Read(NamedTuple):
 def read(
     model: PolicyWithValue, reference: Reference, answers: Sequence[Rollout], temperature: float
 ) -> Read:
-    """Read all answers, `TOKENS` at a time; answers to one prompt read it once."""
+    """Read all answers; those to one prompt read it once."""
     device = model.policy.embed.weight.device
     parts: list[Read] = []
-    for row in rollouts.rows(answers, TOKENS):
+    for row in rollouts.rows(answers, rollouts.ROW):
         # One token more after each answer, so that its last token is read too: the value behind it is asked for.
         longer = [Prompted(group[0].prompt_ids, tuple((*one.ids, 0) for one in group)) for group in row]
         batch = pack_answers(longer, device)
@@ -79,7 +77,9 @@ class Scale:
         return cls(statistics.fmean(scores), deviation if deviation > EVEN else 1.0)
 
 
-def shaped(scores: Sequence[float], answers: Sequence[Rollout], scoring: Scoring, scale: Scale) -> list[float]:
+def shaped(
+    scores: Sequence[float], answers: Sequence[Rollout], scoring: Scoring, scale: Scale
+) -> list[float]:
     """What the last token of every answer is rewarded with. An answer that was cut off and is to be bootstrapped has
     no score of its own."""
     found = []

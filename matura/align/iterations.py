@@ -217,7 +217,9 @@ class Iterations:
         groups = [list(group) for _, group in groupby(self.episodes, lambda one: one.prompt_ids)]
         epoch, minibatch = divmod(update, updates.minibatches)
         order = Permutation(len(groups), f"{self.plan.seed}/{self.iteration}/{epoch}")
-        minibatch_groups = portion([groups[order(i)] for i in range(len(groups))], minibatch, updates.minibatches)
+        minibatch_groups = portion(
+            [groups[order(i)] for i in range(len(groups))], minibatch, updates.minibatches
+        )
         return [one for group in portion(minibatch_groups, piece, updates.accumulate) for one in group]
 
     def objective(self, model: PolicyWithValue, batch: EpisodeBatch) -> Tensor:
@@ -259,5 +261,3 @@ def check_unmoved(ratio_N: Tensor) -> None:
             f"before the first update of an iteration a token's probability differs by {furthest:.2g} of itself from the "
             f"rollout's (at most {UNMOVED:g} is rounding): the model that is trained is not the one that wrote"
         )
-
-

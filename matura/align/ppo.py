@@ -72,7 +72,9 @@ class Tally:
         self.sums: dict[str, float] = {}
 
     @torch.no_grad()
-    def add(self, clips: Clips, ratio_N: Tensor, advantages_N: Tensor, moved_N: Tensor, **more_N: Tensor) -> None:
+    def add(
+        self, clips: Clips, ratio_N: Tensor, advantages_N: Tensor, moved_N: Tensor, **more_N: Tensor
+    ) -> None:
         """One more piece. `moved_N` is how far the values are from the rollouts'; the means of `more_N` are logged."""
         ratio_N = ratio_N.double()
         values = more_N | {

@@ -27,6 +27,8 @@ from matura.train.watch import looking
 if TYPE_CHECKING:
     from matura.align.sequences import Prompted
 
+ROW = 4096
+"""Tokens that are read at a time."""
 TOLERANCE = 1e-3
 """Nats by which a log-probability may differ when it is computed again: float32 in other orders, and no more."""
 
@@ -145,9 +147,7 @@ def fitting(
 
 
 @torch.no_grad()
-def check(
-    model: Transformer, rollouts: Sequence[Rollout], temperature: float, *, tokens: int = 4096
-) -> float:
+def check(model: Transformer, rollouts: Sequence[Rollout], temperature: float, *, tokens: int = ROW) -> float:
     """Compute the log-probabilities of the rollouts again as the loss does; the largest difference in nats.
 
     About `tokens` run through the model at a time. Raises MaturaError above `TOLERANCE`: the answers were drawn from
