@@ -13,7 +13,7 @@ Shape suffixes: N tokens of all answers end to end, S answers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -64,61 +64,39 @@ def value_loss(values_N: Tensor, rollout_N: Tensor, returns_N: Tensor, clips: Cl
     return loss_N / 2
 
 
-@dataclass
 class Tally:
-    """Sums over the tokens of one update, so that pieces of any size give the same means. A state is JSON."""
+    """Sums over the tokens of one update, so that pieces of any size give the same means."""
 
-    tokens: int = 0
-    policy: float = 0.0
-    value: float = 0.0
-    entropy: float = 0.0
-    approx_kl: float = 0.0
-    clipped: float = 0.0
-    value_clipped: float = 0.0
-    ratio: float = 0.0
-    ratio_square: float = 0.0
-    furthest: float = 0.0
-    """Largest |ratio - 1|; the one number that is no sum."""
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.sums: dict[str, float] = {}
 
     @torch.no_grad()
     def add(
-        self,
-        ratio_N: Tensor,
-        policy_N: Tensor,
-        value_N: Tensor,
-        entropy_N: Tensor,
-        advantages_N: Tensor,
-        moved_N: Tensor,
-        clips: Clips,
+        self, clips: Clips, ratio_N: Tensor, advantages_N: Tensor, moved_N: Tensor, **more_N: Tensor
     ) -> None:
-        """One more piece. `moved_N` is how far the values are from the rollouts'."""
-        self.tokens += len(ratio_N)
-        self.policy += float(policy_N.double().sum())
-        self.value += float(value_N.double().sum())
-        self.entropy += float(entropy_N.double().sum())
-        self.approx_kl += float(divergences.k3(-ratio_N.double().log()).sum())
-        beyond_N = torch.where(advantages_N > 0, ratio_N > 1 + clips.high, ratio_N < 1 - clips.low)
-        self.clipped += float((beyond_N & (advantages_N != 0)).sum())
+        """One more piece. `moved_N` is how far the values are from the rollouts'; the means of `more_N` are logged."""
+        ratio_N = ratio_N.double()
+        values = more_N | {
+            "ratio": ratio_N,
+            "ratio_square": ratio_N.square(),
+            "approx_kl": divergences.k3(-ratio_N.log()),
+            "clip_low": (ratio_N < 1 - clips.low) & (advantages_N < 0),
+            "clip_high": (ratio_N > 1 + clips.high) & (advantages_N > 0),
+        }
         if clips.value is not None:
-            self.value_clipped += float((moved_N.abs() > clips.value).sum())
-        self.ratio += float(ratio_N.double().sum())
-        self.ratio_square += float(ratio_N.double().square().sum())
-        self.furthest = (
-            max(self.furthest, float((ratio_N - 1).abs().max())) if len(ratio_N) else self.furthest
-        )
+            values["value_clip"] = moved_N.abs() > clips.value
+        self.tokens += len(ratio_N)
+        for name, one_N in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(one_N.double().sum())
 
     def means(self) -> dict[str, float]:
-        """The numbers of the update for the log; none without tokens."""
+        """The numbers of the update for the log: `approx_kl` is k3 of the rollouts' policy from the present one, in
+        nats a token; `clip_low` and `clip_high` are shares of the tokens that the clip kept from going further. None
+        without tokens."""
         if not self.tokens:
             return {}
-        mean = {one.name: getattr(self, one.name) / self.tokens for one in fields(self)}
-        return {
-            "policy_loss": mean["policy"],
-            "value_loss": mean["value"],
-            "policy_entropy": mean["entropy"],
-            "approx_kl": mean["approx_kl"],
-            "clip_share": mean["clipped"],
-            "value_clip_share": mean["value_clipped"],
-            "ratio": mean["ratio"],
-            "ratio_variance": max(0.0, mean["ratio_square"] - mean["ratio"] ** 2),
-        }
+        found = {name: value / self.tokens for name, value in self.sums.items()}
+        square = found.pop("ratio_square")
+        found["clip_share"] = found["clip_low"] + found["clip_high"]
+        return found | {"ratio_variance": max(0.0, square - found["ratio"] ** 2)}

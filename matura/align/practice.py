@@ -164,10 +164,10 @@ class Practice:
         epoch, minibatch = divmod(update, schedule.minibatches)
         order = list(range(len(self._answered)))
         random.Random(f"{self.seed}/{self._iteration}/{epoch}").shuffle(order)
-        mine = _part(order, minibatch, schedule.minibatches)
+        mine = portion(order, minibatch, schedule.minibatches)
         judged = [judge(self._answered[i], self.kind) for i in mine]
         useless = self.reference is None and not any(value for one in judged for value in one.advantages)
-        found = [one for one in _part(judged, piece, schedule.accumulate) if one.rollouts]
+        found = [one for one in portion(judged, piece, schedule.accumulate) if one.rollouts]
         # Without any gradient the optimizer would still move the weights by its momentum: nothing is to be done.
         return pack_groups([] if useless else found, self.settings, self.reference, self.device)
 
@@ -194,7 +194,7 @@ def drawn(count: int, wanted: int, iteration: int, seed: int) -> list[int]:
     return found
 
 
-def _part(items: Sequence[Any], part: int, parts: int) -> Sequence[Any]:
+def portion(items: Sequence[Any], part: int, parts: int) -> Sequence[Any]:
     """One of `parts` pieces that differ by at most one item."""
     return items[len(items) * part // parts : len(items) * (part + 1) // parts]
 

@@ -88,13 +88,13 @@ def counted(pieces: int) -> Tally:
     for part in torch.arange(40).chunk(pieces):
         ratio_N = ratios(logprobs_N[part], rollout_N[part])
         tally.add(
+            CLIPS,
             ratio_N,
-            policy_loss(ratio_N, advantages_N[part], CLIPS),
-            value_loss(values_N[part], old_N[part], returns_N[part], CLIPS),
-            entropy_N[part],
             advantages_N[part],
             values_N[part] - old_N[part],
-            CLIPS,
+            policy_loss=policy_loss(ratio_N, advantages_N[part], CLIPS),
+            value_loss=value_loss(values_N[part], old_N[part], returns_N[part], CLIPS),
+            entropy=entropy_N[part],
         )
     return tally
 
@@ -107,8 +107,9 @@ def test_means_are_over_tokens_whatever_the_pieces() -> None:
     assert whole["approx_kl"] == pytest.approx(float((d_N.exp() - 1 - d_N).mean()))
     assert whole["ratio"] == pytest.approx(float(d_N.exp().mean()))
     assert whole["ratio_variance"] == pytest.approx(float(d_N.exp().var(correction=0)))
-    assert 0 < whole["clip_share"] < 1
-    assert whole["value_clip_share"] == pytest.approx(
+    assert 0 < whole["clip_low"] < 1
+    assert whole["entropy"] == pytest.approx(float(numbers(12).abs().mean()))
+    assert whole["value_clip"] == pytest.approx(
         float(((numbers(9) - numbers(10)).abs() > 0.5).double().mean())
     )
     assert Tally().means() == {}
@@ -121,5 +122,5 @@ def test_what_is_called_clipped_is_what_has_no_gradient() -> None:
     (slope_N,) = torch.autograd.grad(loss_N.sum(), at_N)
     tally = Tally()
     zeros_N = torch.zeros_like(ratio_N)
-    tally.add(ratio_N, loss_N, zeros_N, zeros_N, advantages_N, zeros_N, CLIPS)
-    assert tally.clipped == int((slope_N == 0).sum()) > 0
+    tally.add(CLIPS, ratio_N, advantages_N, zeros_N)
+    assert tally.sums["clip_low"] + tally.sums["clip_high"] == int((slope_N == 0).sum()) > 0
