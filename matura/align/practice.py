@@ -6,7 +6,6 @@ iteration is part of the state, so a run that was killed goes on with the same a
 
 from __future__ import annotations
 
-import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from matura.align.grpo import Figures, GroupBatch, Judged, Reference, Surrogate,
 from matura.align.rewards import Scores, Weighted
 from matura.align.rollouts import Rollout
 from matura.core.preferences import Ranking
+from matura.train.order import Permutation
 
 Answer = Callable[[Sequence[Ranking], int], list[Rollout]]
 """(prompts, iteration) -> the same number of answers to each, side by side."""
@@ -162,9 +162,8 @@ class Practice:
         schedule = self.schedule
         update, piece = divmod(at, schedule.accumulate)
         epoch, minibatch = divmod(update, schedule.minibatches)
-        order = list(range(len(self._answered)))
-        random.Random(f"{self.seed}/{self._iteration}/{epoch}").shuffle(order)
-        mine = portion(order, minibatch, schedule.minibatches)
+        order = Permutation(len(self._answered), f"{self.seed}/{self._iteration}/{epoch}")
+        mine = portion([order(i) for i in range(order.n)], minibatch, schedule.minibatches)
         judged = [judge(self._answered[i], self.kind) for i in mine]
         useless = self.reference is None and not any(value for one in judged for value in one.advantages)
         found = [one for one in portion(judged, piece, schedule.accumulate) if one.rollouts]
@@ -188,9 +187,7 @@ def drawn(count: int, wanted: int, iteration: int, seed: int) -> list[int]:
     found = []
     for at in range(iteration * wanted, (iteration + 1) * wanted):
         epoch, place = divmod(at, count)
-        order = list(range(count))
-        random.Random(f"{seed}/prompts/{epoch}").shuffle(order)
-        found.append(order[place])
+        found.append(Permutation(count, f"{seed}/prompts/{epoch}")(place))
     return found
 
 
