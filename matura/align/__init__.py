@@ -1,0 +1,1 @@
+"""Alignment: preferences, reward models, rollouts, and the losses that learn from them."""
