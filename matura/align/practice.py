@@ -15,6 +15,7 @@ from matura.align import groups, rollouts
 from matura.align.grpo import Figures, GroupBatch, Judged, Reference, Surrogate, pack_groups
 from matura.align.rewards import Scores, Weighted
 from matura.align.rollouts import Rollout
+from matura.core.errors import MaturaError
 from matura.core.preferences import Ranking
 from matura.train.order import Permutation
 
@@ -148,6 +149,8 @@ class Practice:
         written = self.answer([self.prompts[i] for i in chosen], self._iteration)
         gap = self.check(written)
         scores = self.rewards([rollouts.completion(one) for one in written])
+        if self._iteration == 0:
+            check_judged(scores)
         k = len(written) // len(chosen)
         answered = [
             Answered(i, tuple(written[at * k : (at + 1) * k]), tuple(scores.total[at * k : (at + 1) * k]))
@@ -171,6 +174,16 @@ class Practice:
         return pack_groups([] if useless else found, self.settings, self.reference, self.device)
 
 
+def check_judged(scores: Scores) -> None:
+    """Raises MaturaError when no answer at all was judged: the prompts lack what the rewards read."""
+    if any(one is not None for one in scores.total):
+        return
+    raise MaturaError(
+        f"none of the first {len(scores.total)} answers was judged by {', '.join(scores.each)}: the prompts lack what "
+        "these rewards read, such as facts.gold (the right answer) or facts.tests"
+    )
+
+
 def judge(answered: Answered, kind: groups.Kind) -> Judged:
     """The answers that have an advantage, with it."""
     group = groups.advantages(answered.rewards, kind)
@@ -183,7 +196,7 @@ def judge(answered: Answered, kind: groups.Kind) -> Judged:
 
 
 def drawn(count: int, wanted: int, iteration: int, seed: int) -> list[int]:
-    """Which of `count` prompts an iteration answers: they are gone through in an order that every pass shuffles anew."""
+    """Which of `count` prompts an iteration answers: they come in an order that every pass shuffles anew."""
     found = []
     for at in range(iteration * wanted, (iteration + 1) * wanted):
         epoch, place = divmod(at, count)

@@ -106,7 +106,9 @@ class Config(peft_settings.Tuning):
                     raise ValueError(f"{name} would do nothing with meter_every=0")
         anchors = self.forgetting
         if anchors.kl or anchors.l2:
-            raise ValueError("forgetting.kl and forgetting.l2 are anchors of fine-tuning; GRPO has updates.kl")
+            raise ValueError(
+                "forgetting.kl and forgetting.l2 are anchors of fine-tuning; GRPO has updates.kl"
+            )
         if anchors.limit is not None and not (self.meter_every and anchors.text):
             raise ValueError("forgetting.limit needs the meter: meter_every and forgetting.text")
         if self.method == "lora" and self.lora.dropout:
