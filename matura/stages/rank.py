@@ -5,6 +5,8 @@ DPO and reward models alike. With `gate`, held-out answers are compared with tho
 judge.
 """
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -13,7 +15,8 @@ from matura.core import config
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import MaturaError
-from matura.core.files import write_json
+from matura.core.files import canonical_hash, write_json
+from matura.core.inputs import inputs_of
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
 from matura.core.preference_settings import PreferenceData
@@ -23,6 +26,7 @@ from matura.core.reward_settings import Rewards
 if TYPE_CHECKING:
     from matura.align.judging import Count
     from matura.align.rewards import Weighted
+    from matura.core.workspace import Workspace
     from matura.data.preferences.matching import Matched
 
 KIND = "preferences"
@@ -86,6 +90,14 @@ class Config(config.Config):
         return self
 
 
+def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path | RawInput:
+    """Where files of one's own are. People's ranks may not be there yet: the answers are written first."""
+    path = Path(inputs_of(config)[setting]).expanduser()
+    if setting == "ranks" and not path.exists():
+        return RawInput(path, canonical_hash([]), {})
+    return path
+
+
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time from the answers to judge: a reward model reads them, functions take next to none."""
     samples = inputs.get("samples")
@@ -107,7 +119,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     samples = inputs["samples"]
     assert isinstance(samples, Artifact)
     given = {side: list(read_rankings(samples.file(name))) for side, name in _SIDES.items()}
-    people = _people(config, inputs, given)
+    people = _people(config, inputs, samples, given)
     rows = given if people is None else people[0]
     rewards, count = _rewards(config, inputs), _count(samples)
     means: dict[str, float] = {}
@@ -145,20 +157,26 @@ Sides = dict[str, list[Ranking]]
 
 
 def _people(
-    config: Config, inputs: dict[str, Artifact | RawInput], given: Sides
+    config: Config, inputs: dict[str, Artifact | RawInput], samples: Artifact, given: Sides
 ) -> tuple[Sides, dict[str, Any]] | None:
     """Both sides with people's ranks, and what came of them; None where no person ranked."""
     from matura.data.preferences import loading, matching
 
     if (source := inputs.get("ranks")) is None:
         return None
+    if not source.path.exists():
+        command = shlex.join(["matura", "rank", str(samples.path), "--out", str(source.path)])
+        raise MaturaError(
+            f"nobody has ranked these answers yet. Rank them, then run this again:\n  {command}\n"
+            "With --web it is a page in the browser. Everything made so far is kept."
+        )
     loaded = loading.load(source, config.data)
     views = [*loaded.train, *loaded.heldout]
     both = matching.match([row for side in given.values() for row in side], views)
     if not both.ranked:
         raise MaturaError(
             f"{config.ranks} ranks none of these answers: {_unmatched(both)}. Rank the samples themselves: "
-            f"matura rank {config.samples}"
+            f"matura rank {samples.path}"
         )
     first = len(given["train"])
     told = {
