@@ -71,10 +71,12 @@ def compare(
             "there is nothing to compare: the round before has no judged held-out prompt in common with this one; "
             "sample the same `prompts` with `heldout`"
         )
+    right_or_wrong = {one.score for row in (*before, *now) for one in row.answers} <= {None, 0.0, 1.0}
     metric = gates.Metric(
         "score",
         [old[key] for key in both],
         [new[key] for key in both],
+        weights=None if right_or_wrong else [1.0] * len(both),  # the rule of three is for counts alone
         better="higher",
         margin=margin,
         relative=False,

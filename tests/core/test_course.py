@@ -80,7 +80,9 @@ def test_what_no_good_round_made_and_nothing_stands_for_is_an_error_that_keeps_a
     )
     with pytest.raises(GateFailed) as caught:
         life.run(fails_in(1))
-    assert "late needs what a round made ($rounds.written), and not even the first was good" in str(caught.value)
+    assert "late needs what a round made ($rounds.written), and not even the first was good" in str(
+        caught.value
+    )
     assert "rounds-1-exam did not pass" in str(caught.value)
 
 

@@ -16,7 +16,12 @@ ROUNDS: dict[str, Any] = {
     "first": {"tuned": "$start"},
     "stages": {
         "written": {"stage": "synthesize", "model": "$previous.tuned", "seed": "$round"},
-        "tuned": {"stage": "finetune", "model": "$previous.tuned", "corpus": "$written", "optim": {"lr": 0.1}},
+        "tuned": {
+            "stage": "finetune",
+            "model": "$previous.tuned",
+            "corpus": "$written",
+            "optim": {"lr": 0.1},
+        },
         "exam": {"stage": "evaluate", "model": "$tuned", "parent": "$previous.tuned"},
     },
 }
@@ -89,7 +94,12 @@ def test_more_rounds_leave_the_earlier_ones_as_they_are() -> None:
 
 def test_nothing_in_the_first_round_leaves_a_setting_out() -> None:
     inner = {
-        "a": {"stage": "x", "before": "$previous.a", "group": {"before": "$previous.a"}, "list": ["$previous.a", 1]}
+        "a": {
+            "stage": "x",
+            "before": "$previous.a",
+            "group": {"before": "$previous.a"},
+            "list": ["$previous.a", 1],
+        }
     }
     made = expanded(loop={"repeat": 2, "first": {"a": None}, "stages": inner}).stages
     assert made["loop-1-a"] == {"stage": "x", "group": {}, "list": [1]}
@@ -188,7 +198,9 @@ def test_a_recipe_with_rounds(tmp_path: Path) -> None:
 
 def test_errors_in_rounds_are_told_once_with_their_line(tmp_path: Path) -> None:
     text = problems(tmp_path, FILE.replace("{lr: 1e-3}", "{lrr: 1e-3}"))
-    assert text == f"{tmp_path}/life.yaml:13: rounds.stages.tuned.optim.lrr: unknown setting; did you mean 'lr'?"
+    assert (
+        text == f"{tmp_path}/life.yaml:13: rounds.stages.tuned.optim.lrr: unknown setting; did you mean 'lr'?"
+    )
     text = problems(tmp_path, FILE.replace("repeat: 2", "repeat: many").replace("$written", "$writen"))
     assert "life.yaml:5: rounds.repeat: expected a number of rounds" in text
     text = problems(tmp_path, FILE.replace("$written", "$writen"))

@@ -31,7 +31,9 @@ def rows(made: Artifact, name: str = SAMPLES) -> list[Ranking]:
     return list(read_rankings(made.path / name))
 
 
-def test_answers_are_those_of_the_one_engine_by_seed_and_prompt(world: dict[str, Any], tmp_path: Path) -> None:
+def test_answers_are_those_of_the_one_engine_by_seed_and_prompt(
+    world: dict[str, Any], tmp_path: Path
+) -> None:
     made = run(sample, tmp_path / "a", **world, **QUICK, seed=3)
     asked = rows(made)
     assert [row.id for row in asked] == [f"c{n}" for n in range(10)]
@@ -55,7 +57,9 @@ def test_answers_are_those_of_the_one_engine_by_seed_and_prompt(world: dict[str,
     assert [row.id for row in rows(made, HELDOUT)] == ["c20", "c21", "c22", "c23"]
 
 
-def test_another_seed_asks_other_prompts_and_the_held_out_ones_stay(world: dict[str, Any], tmp_path: Path) -> None:
+def test_another_seed_asks_other_prompts_and_the_held_out_ones_stay(
+    world: dict[str, Any], tmp_path: Path
+) -> None:
     some = {"count": 4, "heldout": 2}
     first, second = (run(sample, tmp_path / str(n), **world, **QUICK, **some, seed=n) for n in (1, 2))
     names = [{row.id for row in rows(one)} for one in (first, second)]
@@ -86,7 +90,9 @@ def test_samples_of_samples_ask_the_same_prompts(world: dict[str, Any], tmp_path
 def test_files_of_prompts_are_read(world: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(f'{{"prompt": "say {n} please"}}\n' for n in range(9)))
-    made = run(sample, tmp_path / "a", model=world["model"], prompts=raw_input(file), **QUICK, data={"heldout": 3})
+    made = run(
+        sample, tmp_path / "a", model=world["model"], prompts=raw_input(file), **QUICK, data={"heldout": 3}
+    )
     assert (len(rows(made)), len(rows(made, HELDOUT))) == (6, 3)
 
 
@@ -114,7 +120,9 @@ def test_killed_between_any_two_groups_it_ends_in_the_same_bits(
 
 def test_prompts_that_leave_no_room_are_counted(world: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "long.jsonl"
-    file.write_text('{"prompt": "' + "x" * 400 + '"}\n' + "".join(f'{{"prompt": "p {n}"}}\n' for n in range(4)))
+    file.write_text(
+        '{"prompt": "' + "x" * 400 + '"}\n' + "".join(f'{{"prompt": "p {n}"}}\n' for n in range(4))
+    )
     asked = {"model": world["model"], "prompts": raw_input(file), "data": {"heldout": 0}}
     made = run(sample, tmp_path / "a", **asked, **QUICK)
     assert (made.summary["train"]["no_room"], made.summary["train"]["prompts"]) == (1, 4)

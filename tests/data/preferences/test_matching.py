@@ -22,7 +22,12 @@ def test_one_persons_ranks_are_kept_whatever_the_order_of_the_answers() -> None:
     found = match([row("p", "a", "b", "c", "d")], [by("anna", "p", c=1, a=2, b=2)])
     assert ranks(found.rows[0]) == {"a": 2, "b": 2, "c": 1, "d": None}
     assert found.rows[0].annotator == "anna"
-    assert (found.ranked, found.annotators, found.unknown_answers, found.unknown_prompts) == (1, ("anna",), 0, ())
+    assert (found.ranked, found.annotators, found.unknown_answers, found.unknown_prompts) == (
+        1,
+        ("anna",),
+        0,
+        (),
+    )
 
 
 def test_people_are_averaged_by_the_shares_of_answers_that_they_prefer() -> None:
@@ -36,7 +41,9 @@ def test_people_are_averaged_by_the_shares_of_answers_that_they_prefer() -> None
 
 
 def test_scores_and_thumbs_of_people_order_too() -> None:
-    scores = Ranking("s", ({"role": "user", "content": "p"},), (Answer("a", score=1.0), Answer("b", score=4.0)))
+    scores = Ranking(
+        "s", ({"role": "user", "content": "p"},), (Answer("a", score=1.0), Answer("b", score=4.0))
+    )
     assert ranks(match([row("p", "a", "b")], [scores]).rows[0]) == {"a": 2, "b": 1}
 
 
@@ -54,4 +61,7 @@ def test_an_answer_that_was_drawn_twice_has_one_rank() -> None:
 
 
 def test_old_ranks_of_the_samples_do_not_survive() -> None:
-    assert ranks(match([row("p", "a", "b", a=1, b=2)], [by("anna", "q", a=1, b=2)]).rows[0]) == {"a": None, "b": None}
+    assert ranks(match([row("p", "a", "b", a=1, b=2)], [by("anna", "q", a=1, b=2)]).rows[0]) == {
+        "a": None,
+        "b": None,
+    }

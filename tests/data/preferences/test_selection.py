@@ -71,7 +71,9 @@ def test_of_equals_the_first_is_learned_and_ranks_share_places() -> None:
 
 
 def test_people_come_before_scores_and_scores_before_thumbs() -> None:
-    people = prompt("a", Answer("x", rank=2, score=9.0), Answer("y", rank=1, score=1.0), Answer("z", score=99.0))
+    people = prompt(
+        "a", Answer("x", rank=2, score=9.0), Answer("y", rank=1, score=1.0), Answer("z", score=99.0)
+    )
     assert best(people) is people.answers[1]
     scores = prompt("a", Answer("x", score=1.0, liked=True), Answer("y", score=2.0, liked=False))
     assert best(scores) is scores.answers[1]
