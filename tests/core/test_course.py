@@ -117,7 +117,7 @@ def test_a_gate_in_rounds_that_nothing_waits_for_stops_the_recipe(life: Life) ->
 
 def test_a_stage_that_judges_nothing_cannot_decide(life: Life) -> None:
     life.write(RECIPE.replace("FIRST", "$start").replace("while: exam", "while: written"))
-    with pytest.raises(ConfigError, match="rounds.while: rounds-1-written judged nothing"):
+    with pytest.raises(ConfigError, match=r"rounds\.while: rounds-1-written judged nothing"):
         life.run()
 
 

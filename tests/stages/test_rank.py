@@ -113,7 +113,7 @@ def test_before_anybody_ranked_it_says_how_and_afterwards_it_goes_on(model: Arti
         run(rank, tmp_path / "r", samples=given, ranks=missing)
     assert f"matura rank {given.path} --out {file}" in str(caught.value)
     write_rankings(file, [row("elsewhere", "a", "b")])
-    with pytest.raises(MaturaError, match="says nothing|no rows|no ranking|nothing"):
+    with pytest.raises(MaturaError, match="there are no rows to learn from"):
         run(rank, tmp_path / "r2", samples=given, ranks=raw_input(file))
     rest = Ranking("e", ({"role": "user", "content": "e"},), (Answer("a", rank=1), Answer("b", rank=2)))
     write_rankings(file, [rest])
