@@ -13,8 +13,8 @@ from typing import Any
 from matura.core.artifact import Artifact
 from matura.core.errors import ConfigError, GateFailed
 from matura.core.recipe import Step
-from matura.core.repeat import Rounds
 from matura.core.resolve import Resolved
+from matura.core.rounds import Rounds
 
 Inputs = Mapping[str, Resolved | None]
 
@@ -125,8 +125,8 @@ class Course:
         short = place[1]
         if ended.good:
             return self.made.get(group.rounds[ended.good - 1][short])
-        if short in group.starts:
-            return self.taken[group.starts[short]]
+        if (start := group.starts.get(short)) is not None:
+            return self._output(start, user) if isinstance(start, str) else self.taken[start]
         raise GateFailed(
             f"{user} needs what a round made (${group.name}.{short}), and not even the first was good: {ended.why}.\n"
             f"Everything made so far is kept. With `first: {{{short}: ...}}` the recipe would go on from there."
