@@ -107,6 +107,19 @@ class Course:
         group, _ = self._round(stage)
         return "does not pass" if group and group.mode == "until" else "passes"
 
+    def standing(self) -> dict[str, Artifact]:
+        """What the stages made, in running order, without rounds after the last good one."""
+        ended = {
+            group.name: self._ended[group.name].good for group in self.groups if group.name in self._ended
+        }
+        places = {stage: self._round(stage) for stage in self.made}
+        return {
+            stage: made
+            for stage, made in self.made.items()
+            if (group := places[stage][0]) is None
+            or places[stage][1] <= ended.get(group.name, len(group.rounds))
+        }
+
     def _round(self, stage: str) -> tuple[Rounds | None, int]:
         for group in self.groups:
             if (place := group.where(stage)) is not None:

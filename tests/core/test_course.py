@@ -59,7 +59,7 @@ def test_a_gate_that_fails_ends_the_rounds_and_the_recipe_goes_on_from_the_last_
     assert ("rounds-2-exam", "gate failed") in life.events
     assert ("rounds-2-exam", "rounds end") in life.events
     assert made["merged"].input("model").id == made["rounds-1-tuned"].id
-    assert "rounds-2-noted" not in made
+    assert [name for name in made if name.startswith("rounds")] == names(1)
     again = life.run(fails_in(2))
     assert not life.ran()
     assert {name: one.id for name, one in again.items()} == {name: one.id for name, one in made.items()}
