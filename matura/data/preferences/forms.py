@@ -120,7 +120,7 @@ def _answered(
                 f"{side}: where its prompt ends cannot be told; give a column prompt, or conversations as messages"
             )
         found = [*asked, *found]
-    elif asked and not _holds(found, asked):
+    elif asked and name not in MESSAGES and not _holds(found, asked):
         raise FormatError(f"{side}: holds a conversation, but not with what is asked in {name}")
     if found[-1]["role"] != "assistant":
         raise FormatError(f"{side}: ends with a {found[-1]['role']}'s message, not an assistant's")
@@ -184,14 +184,14 @@ def question_and_answer(asked: list[Message], answer: list[Message]) -> tuple[li
 def _answers(values: Mapping[str, Any], place: str) -> Iterator[Ranking]:
     """A prompt with any number of answers, each with a score, a rank or a boolean."""
     _, asked = prompt(values)
-    if not asked:
-        raise FormatError("has no prompt" + near("prompt", values))
     yield _ranking(values, place, asked, candidates.answers(values))
 
 
 def _ranking(
     values: Mapping[str, Any], place: str, asked: list[Message], answers: tuple[Answer, ...]
 ) -> Ranking:
+    if not asked:
+        raise FormatError("has no prompt" + near("prompt", values))
     check_prompt(asked, "the prompt")
     return Ranking(place, tuple(asked), answers, facts=gold(values), tools=tools_of(values.get("tools")))
 

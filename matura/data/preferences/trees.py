@@ -98,7 +98,7 @@ def _walk(root: Any, where: str, group: str, place: str) -> Iterator[Ranking]:
 def _node(node: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(node, Mapping):
         raise FormatError(f"{where}: expected a message, found {node!r:.60}")
-    if node.get("role") not in ROLES:
+    if not isinstance(node.get("role"), str) or node["role"] not in ROLES:
         raise FormatError(f"{where}.role: expected prompter or assistant, found {node.get('role')!r:.60}")
     return node
 
