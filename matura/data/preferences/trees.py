@@ -12,6 +12,7 @@ from typing import Any
 from matura.core.errors import FormatError
 from matura.core.preferences import MAX_ANSWERS, Answer, Ranking
 from matura.data.conversations.messages import MAX_MESSAGES, Message, text
+from matura.data.preferences.candidates import rank
 
 ROLES = {"prompter": "user", "assistant": "assistant"}
 _JUDGED = ("rank", "deleted", "review_result", "synthetic", "model_name")
@@ -122,14 +123,11 @@ def _answers(replies: Sequence[Any], where: str) -> tuple[Answer, ...]:
         place = f"{where}.replies[{i}]"
         if _kept(_node(reply, place)):
             source = "human" if not reply.get("synthetic") else str(reply.get("model_name") or "model")
-            made.append(Answer(text(reply.get("text"), f"{place}.text"), _rank(reply, place), source=source))
+            made.append(
+                Answer(
+                    text(reply.get("text"), f"{place}.text"),
+                    rank(reply.get("rank"), f"{place}.rank", best=0),
+                    source=source,
+                )
+            )
     return tuple(made)
-
-
-def _rank(reply: Mapping[str, Any], place: str) -> int | None:
-    rank = reply.get("rank")
-    if rank is None or rank != rank:  # tables write a missing number as one that is none
-        return None
-    if isinstance(rank, bool) or not isinstance(rank, int | float) or rank < 0 or rank != int(rank):
-        raise FormatError(f"{place}.rank: expected 0 (the best), 1, ..., found {rank!r:.60}")
-    return int(rank) + 1
