@@ -10,7 +10,7 @@ from matura.core import preferences
 from matura.core.errors import FormatError
 from matura.core.preferences import Answer, Ranking
 from matura.data.conversations.forms import ANSWERS, MESSAGES, near
-from matura.data.conversations.messages import Message, message, text, tools_of
+from matura.data.conversations.messages import Message, check_json, message, text, tools_of
 from matura.data.preferences import candidates, trees
 from matura.data.preferences.asked import (
     LAST_QUESTION,
@@ -89,7 +89,7 @@ def _rankings(values: Mapping[str, Any], place: str) -> Iterator[Ranking]:
     for i, answer in enumerate(found.answers):
         text(answer.text, f"answers[{i}].text")
     check_prompt(messages, "messages")
-    tools_of(found.tools)
+    check_json(values, "ranking")
     yield found
 
 

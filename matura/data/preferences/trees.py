@@ -91,8 +91,8 @@ def _walk(root: Any, where: str, group: str, place: str) -> Iterator[Ranking]:
         replies = _replies(node, where)
         if role == "user" and (answers := _answers(replies, where)):
             number += 1
-            provenance = {"message": str(node.get("message_id") or "")}
-            yield Ranking(f"{place}.{number}", path, answers, group, provenance=provenance)
+            name = text(node.get("message_id") or "", f"{where}.message_id")
+            yield Ranking(f"{place}.{number}", path, answers, group, provenance={"message": name})
         waiting += [(one, f"{where}.replies[{i}]", path) for i, one in enumerate(replies)][::-1]
 
 
@@ -122,7 +122,8 @@ def _answers(replies: Sequence[Any], where: str) -> tuple[Answer, ...]:
     for i, reply in enumerate(replies):
         place = f"{where}.replies[{i}]"
         if _kept(_node(reply, place)):
-            source = "human" if not reply.get("synthetic") else str(reply.get("model_name") or "model")
+            writer = reply.get("model_name") or "model" if reply.get("synthetic") else "human"
+            source = text(writer, f"{place}.model_name")
             made.append(
                 Answer(
                     text(reply.get("text"), f"{place}.text"),

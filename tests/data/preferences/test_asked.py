@@ -54,7 +54,8 @@ def test_an_answer_may_be_empty_and_a_prompt_may_not() -> None:
     assert answered({"from": "gpt", "value": ""}, "chosen") == [said("assistant", "")]
     with pytest.raises(FormatError, match=r"chosen\[0\].content: is empty"):
         answered([said("user", ""), said("assistant", "a")], "chosen")
-    for value in (3, [], None):
+    wrong: tuple[object, ...] = (3, [], None)
+    for value in wrong:
         with pytest.raises(FormatError, match="chosen: expected a text or messages"):
             answered(value, "chosen")
 

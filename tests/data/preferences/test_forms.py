@@ -153,6 +153,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"messages": [said("robot", "q")], "answers": []}, "unknown role 'robot'"),
     ({"messages": [said("user", "a"), said("user", "b")], "answers": []}, "user after user"),
     ({"messages": ASKED, "answers": [{"text": "\ud800"}]}, r"answers\[0\].text: not valid Unicode"),
+    ({"messages": ASKED, "answers": [{"text": "a", "rank": 1}], "annotator": "\ud800"}, "ranking: not valid Unicode"),
     ({"chosen": "\n\nHuman: a", "rejected": "\n\nHuman: a\n\nAssistant: b"}, "chosen: ends with a user's message"),
     ({"prompt": "q", "chosen": {"role": "assistant", "content": None, "tool_calls": [{"name": "f", "arguments": {}}]},
       "rejected": "b"}, "an answer that calls tools cannot be compared"),

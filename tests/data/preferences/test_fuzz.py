@@ -58,7 +58,7 @@ def test_random_rows_are_rankings_or_told(tmp_path: Path) -> None:
 
 def test_random_messages_of_trees_are_rankings_or_told(tmp_path: Path) -> None:
     draw, kept, bad = random.Random(1), list[Ranking](), 0
-    for _ in range(200):
+    for _ in range(500):
         rows = [made for one in flat(tree()) if isinstance(made := changed(one, draw), dict)]
         for found in trees.from_messages([(f"row {n}", one) for n, one in enumerate(rows)]):
             if isinstance(found, Ranking):
