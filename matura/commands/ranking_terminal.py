@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
     from matura.align.ranking.sitting import Sitting
 
-QUIT, END_OF_TEXT, ESCAPE = "q", "\x04", "\x1b"
+QUIT, CTRL_D = "q", "\x04"
+ARROWS = re.compile(r"\x1b(\[[0-9;?]*[@-~]|O.)?")
+"""Arrows and their relatives, as a terminal sends them."""
 HINT = "1-{n} place · t tie · x not judged · a-{last} answer · s skip · u undo · Enter save · q quit"
 
 
@@ -49,11 +52,8 @@ def _keys(stdin: TextIO) -> Iterator[str]:
         return
     with _unbuffered(stdin):
         while data := os.read(stdin.fileno(), 64):
-            text = data.decode("utf-8", "ignore").lower()
-            if text.startswith(ESCAPE):  # arrows and their relatives
-                continue
-            for one in text:
-                if one == END_OF_TEXT:
+            for one in ARROWS.sub("", data.decode("utf-8", "ignore")).lower():
+                if one == CTRL_D:
                     return
                 yield "enter" if one in "\r\n" else one
 
@@ -90,7 +90,12 @@ def _show(now: View, console: "Console") -> None:
         said += ["cut off at the length limit"] if card.cut else []
         text = Text(card.text) if card.text.strip() else Text("(empty)", style="dim")
         console.print(
-            Panel(text, title=Text(card.letter, style="bold"), title_align="left", subtitle=", ".join(said) or None)
+            Panel(
+                text,
+                title=Text(card.letter, style="bold"),
+                title_align="left",
+                subtitle=", ".join(said) or None,
+            )
         )
 
 

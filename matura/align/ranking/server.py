@@ -49,7 +49,9 @@ def application(sitting: Sitting, token: str, port: int) -> Guard:
         turn, keys = asked
         shown = _part if request.headers.get("x-matura-part") else _page
         if turn != sitting.turn:
-            return shown(sitting, "This page was old, so nothing was changed. Here is what is asked now.", 409)
+            return shown(
+                sitting, "This page was old, so nothing was changed. Here is what is asked now.", 409
+            )
         try:
             sitting.press(keys)
         except MaturaError as error:
@@ -67,6 +69,7 @@ def listen(port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind(("127.0.0.1", port))
+        made.listen(64)  # so that the address works as soon as it is told
     except OSError as error:
         made.close()
         raise MaturaError(
