@@ -1,7 +1,7 @@
 """The verb `rank`, which has two sides.
 
-`matura rank SOURCE` asks a person; `matura rank KEY=VALUE...` is the stage that judges by rewards, like the verb of every
-other stage.
+`matura rank SOURCE` asks a person; `matura rank KEY=VALUE...` is the stage that judges by rewards, like the verb of
+every other stage.
 """
 
 from collections.abc import Callable
