@@ -246,3 +246,12 @@ def test_settings_of_the_stage_are_for_a_person():
         "k=3",
         "seed=2",
     ]
+
+
+def test_one_who_always_takes_the_first_is_told(rank, tmp_path):
+    write_rankings(tmp_path / "many.jsonl", [row(n) for n in range(12)])
+    _, said = rank("many.jsonl", keys="1234\n" * 9)
+    assert "shown first" not in said
+    _, said = rank("many.jsonl", keys="1234\n" * 3)
+    assert "the one shown first was preferred in 100% of the pairs" in said
+    assert "position seems to matter" in said

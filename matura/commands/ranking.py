@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matura.align.ranking.sitting import Sitting
 
 DEFAULT_OUT = "rankings.jsonl"
+ENOUGH = 10
+"""Rankings below which nothing is said of positions."""
 
 Sample = Callable[[list[str]], Artifact]
 """Runs the stage `sample` with settings, and gives what it made."""
@@ -153,11 +155,11 @@ def _closing(sitting: "Sitting") -> str:
 
     done, bias = sitting.progress(), sitting.bias()
     lines = [f"{done.judged:,} judged, {done.skipped:,} skipped, {done.left:,} left."]
-    if bias is not None:
+    if bias is not None and bias.rankings >= ENOUGH:
         lines.append(
             f"Of two answers the one shown first was preferred in {bias.share:.0%} of the pairs (95% interval "
             f"{bias.low:.0%} to {bias.high:.0%}, {bias.rankings:,} prompts)"
-            + (": the position seems to matter." if bias.biased and bias.rankings >= 10 else ".")
+            + (": the position seems to matter." if bias.biased else ".")
         )
     if (together := agreement.of(sitting.journal.rows())) is not None:
         lines += agreement.describe(together)

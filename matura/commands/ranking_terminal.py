@@ -97,6 +97,8 @@ def _show(now: View, console: "Console") -> None:
                 subtitle=", ".join(said) or None,
             )
         )
+    last = now.cards[-1].letter.lower() if now.cards else ""
+    console.print(Text(HINT.format(n=len(now.cards), last=last), style="dim"))
 
 
 def _status(now: View, console: "Console") -> None:
@@ -107,10 +109,9 @@ def _status(now: View, console: "Console") -> None:
     for card in now.cards:
         place = {"": "·", "x": "x"}.get(card.place, card.place)
         line.append(f" {card.letter} {place} ", style="reverse bold" if card.focus else "")
-    hint = HINT.format(n=len(now.cards), last=now.cards[-1].letter.lower())
-    if now.complete:
-        hint = "Enter saves · " + hint
-    line.append(f"  {now.notice or hint}", style="red" if now.notice else "dim")
+    line.append(
+        f"  {now.notice or ('Enter saves' if now.complete else '')}", style="red" if now.notice else "bold"
+    )
     line.truncate(max(console.width - 1, 1))
     sys.stdout.write("\r\x1b[2K")
     console.print(line, end="")
