@@ -1,0 +1,1 @@
+"""Alignment: what people prefer, made into rewards and into models that follow them."""
