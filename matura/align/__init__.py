@@ -1,1 +1,1 @@
-"""Alignment: what people prefer, made into rewards and into models that follow them."""
+"""Alignment: preferences, reward models, rollouts, and the losses that learn from them."""
