@@ -1,4 +1,4 @@
-"""Answers to one prompt as token ids for a reward model: what is read, and how it is packed.
+"""Answers to one prompt as a reward model reads them: token ids, packed rows, and the rewards in them.
 
 A decoder reads the prompt once, however many answers follow it. All answers of a ranking lie in one row.
 
@@ -8,111 +8,113 @@ Shape suffixes: T tokens of a row, N answers, P pairs, D width.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from matura.core.preferences import Answer, Pair, Ranking
+from matura.align import preferred
+from matura.align.preferred import Choice, Write
+from matura.align.reward_losses import MAX_TIED
+from matura.align.sequences import Prompted
+from matura.core.preferences import Answer, Ranking
+from matura.data.preferences import pairs
 from matura.model.attention import Packed
 from matura.model.heads import Classifier
 from matura.model.transformer import Transformer
 from matura.tokenizer.conversation import Format
 
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """What a model reads of several answers to one prompt: the ids that they share, and those of each."""
-
-    prompt: tuple[int, ...]
-    answers: tuple[tuple[int, ...], ...]
-
-    @property
-    def size(self) -> int:
-        """Tokens that run through the model."""
-        return len(self.prompt) + sum(map(len, self.answers))
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest answer with its prompt."""
-        return len(self.prompt) + max(map(len, self.answers))
+TIED = "too many ties"
 
 
-@dataclass(frozen=True, slots=True)
-class Preference:
-    """Of two answers, by their number, the preferred one and the other; see `preferences.Pair`."""
+def two_texts(format: Format, prompt: Ranking, answer: Answer) -> Prompted:
+    """What an encoder reads: the conversation so far, as "role: text" lines, and the answer, each with what its
+    tokenizer puts around a text. It sees both sides of every token, so no prompt is shared."""
+    tokenizer = format.tokenizer
+    talk = "\n".join(f"{one['role']}: {one['content']}" for one in prompt.messages)
+    first, second = tokenizer.encode_batch([talk, answer.text])
+    prefix, suffix = tokenizer.prefix_ids, tokenizer.suffix_ids
+    return Prompted((), ((*prefix, *first, *suffix, *second, *suffix),))
 
-    chosen: int
-    rejected: int
-    margin: float = 0.0
-    weight: float = 1.0
+
+def write_for(model: Transformer) -> Write:
+    """How answers are written for a model: by its own template, or for an encoder as two texts."""
+    return preferred.answered if model.encoder is None else two_texts
+
+
+def read(write: Write, format: Format, prompt: Ranking, answers: Sequence[str | Answer]) -> Prompted:
+    """A prompt with answers to it, each to its stop token, or to where it was cut (`end`). A text is a finished answer.
+
+    Raises MaturaError naming the prompt that the template cannot write.
+    """
+    each = [write(format, prompt, Answer(one) if isinstance(one, str) else one) for one in answers]
+    return Prompted(each[0].prompt if each else (), tuple(one.answers[0] for one in each))
+
+
+def tokens(text: Prompted) -> int:
+    """Tokens that run through the model: also the last ones, where rewards are read."""
+    return len(text.prompt) + sum(map(len, text.answers))
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A ranking as a training example. `group` is what it shares a side of every split with."""
+    """A ranking as a training example.
 
-    read: Read
-    pairs: tuple[Preference, ...]
+    `choices` say which answer was preferred to which; their weights sum to 1 where no pair was dropped. `places` has
+    every answer's: 1 is the best, equal places are ties. `number` is the ranking's, in what was read.
+    """
+
+    text: Prompted
+    choices: tuple[Choice, ...]
     places: tuple[int, ...]
-    """Of every answer: 1 is the best, equal places are ties."""
-    group: str = ""
+    number: int = 0
 
     @property
     def size(self) -> int:
         """Tokens that run through the model."""
-        return self.read.size
+        return tokens(self.text)
 
     @property
     def trained(self) -> int:
         """Comparisons that are learned."""
-        return len(self.pairs)
+        return len(self.choices)
 
 
-def read(format: Format, prompt: Ranking, answers: Sequence[str | Answer]) -> Read:
-    """The ids of a prompt and of answers to it, as its model's own template writes them: each answer ends in its stop
-    token, unless it ran out of tokens (`end`).
+class Made(NamedTuple):
+    """Rankings as examples, and how many pairs were dropped for each reason."""
 
-    A model without a template (an encoder) reads two texts: the conversation so far, as "role: text" lines, and the
-    answer, with what its tokenizer puts around each. Raises MaturaError naming the prompt that cannot be written.
+    examples: list[Ranked]
+    dropped: Counter[str]
+
+
+def ranked(
+    rankings: Iterable[Ranking], format: Format, length: int, write: Write, *, most_tied: int = MAX_TIED
+) -> Made:
+    """Examples of the rankings in which an answer is preferred to another.
+
+    A pair is dropped when one of its answers with the prompt has more than `length` tokens, and a ranking when more
+    than `most_tied` answers share one place above others.
     """
-    each = [Answer(one) if isinstance(one, str) else one for one in answers]
-    if format.template is None:
-        return _two_texts(format, prompt, each)
-    start = tuple(format.prompt(prompt.messages, prompt.tools))
-    ends = []
-    for one in each:
-        said = [*prompt.messages, {"role": "assistant", "content": one.text}]
-        rendered = format.render(said, prompt.tools)
-        _, begin, end = rendered.answers[-1]
-        ends.append(tuple(rendered.ids[begin : end - (one.end == "length")]))
-    return Read(start, tuple(ends))
+    made = Made([], Counter())
+    for number, ranking in enumerate(rankings):
+        found = preferred.from_pairs(pairs.of(ranking), format, length, write=write)
+        made.dropped.update(found.dropped)
+        for one in found.preferred:
+            example = Ranked(one.prompted, one.choices, _places(one.choices, len(one.answers)), number)
+            shared = Counter(place for place in example.places if place < max(example.places))
+            if max(shared.values(), default=0) > most_tied:
+                made.dropped[TIED] += len(one.choices)
+            else:
+                made.examples.append(example)
+    return made
 
 
-def _two_texts(format: Format, prompt: Ranking, answers: Sequence[Answer]) -> Read:
-    tokenizer = format.tokenizer
-    talk = "\n".join(f"{one['role']}: {one['content']}" for one in prompt.messages)
-    first, *rest = tokenizer.encode_batch([talk, *(one.text for one in answers)])
-    prefix, suffix = tokenizer.prefix_ids, tokenizer.suffix_ids
-    start = (*prefix, *first, *suffix)
-    return Read((), tuple((*start, *ids, *suffix) for ids in rest))
-
-
-def ranked(format: Format, ranking: Ranking, pairs: Sequence[Pair]) -> Ranked | None:
-    """A ranking with its `pairs` as an example: the answers that stand in one. None where there are no pairs."""
-    if not pairs:
-        return None
-    answers = list(dict.fromkeys(one for pair in pairs for one in (pair.chosen, pair.rejected)))
-    number = {one: i for i, one in enumerate(answers)}
-    better = Counter(number[pair.rejected] for pair in pairs)
-    preferences = tuple(
-        Preference(number[pair.chosen], number[pair.rejected], pair.margin or 0.0, pair.weight)
-        for pair in pairs
-    )
-    # In an order with ties, those of one place have equally many above them.
-    places = tuple(1 + better[i] for i in range(len(answers)))
-    return Ranked(read(format, ranking, answers), preferences, places, ranking.group or ranking.id)
+def _places(choices: Sequence[Choice], answers: int) -> tuple[int, ...]:
+    """In an order with ties, answers of one place have equally many above them."""
+    above = Counter(one.rejected for one in choices)
+    return tuple(1 + above[i] for i in range(answers))
 
 
 @dataclass(frozen=True)
@@ -145,13 +147,19 @@ class RankedBatch:
 
 def pack_ranked(examples: Sequence[Ranked], device: str = "cpu", *, pool: str = "last") -> RankedBatch:
     """Lay rankings end to end; `pool` says whether an answer's first or last token is read."""
-    ids_1T, mask, at_N = pack_read([one.read for one in examples], device, pool=pool)
-    numbered: list[tuple[int, int, float, float]] = []
+    ids_1T, mask, at_N = pack_texts([one.text for one in examples], device, pool=pool)
+    chosen: list[int] = []
+    rejected: list[int] = []
+    margins: list[float] = []
+    weights: list[float] = []
     first = 0
     for one in examples:
-        numbered += [(first + p.chosen, first + p.rejected, p.margin, p.weight) for p in one.pairs]
+        for choice in one.choices:
+            chosen.append(first + choice.chosen)
+            rejected.append(first + choice.rejected)
+            margins.append(choice.margin or 0.0)
+            weights.append(choice.weight)
         first += len(one.places)
-    chosen, rejected, margins, weights = zip(*numbered, strict=True) if numbered else ((), (), (), ())
     return RankedBatch(
         ids_1T,
         mask,
@@ -164,8 +172,8 @@ def pack_ranked(examples: Sequence[Ranked], device: str = "cpu", *, pool: str = 
     )
 
 
-def pack_read(
-    texts: Sequence[Read], device: str = "cpu", *, pool: str = "last"
+def pack_texts(
+    texts: Sequence[Prompted], device: str = "cpu", *, pool: str = "last"
 ) -> tuple[Tensor, Packed, Tensor]:
     """Ids [1, T], the sequences in them (answers continue their prompt), and where each answer is read [N]."""
     ids: list[int] = []

@@ -68,11 +68,35 @@ def accuracy(found: Margins, *, seed: int = 0) -> Share | None:
     """
     if not len(found.values):
         return None
+    right, weights = _by_group(found)
+    value, samples = statistics.mean(right, weights, seed=seed)
+    return Share(value, *statistics.interval(samples), len(found.values), len(right))
+
+
+@dataclass(frozen=True)
+class Lead:
+    """A difference of two accuracies with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ahead(found: Margins, other: Margins, *, seed: int = 0) -> Lead:
+    """How much higher the accuracy of one is than that of another on the same pairs, both on the same draws of
+    groups. Raises ValueError for other pairs, or none."""
+    if found.groups != other.groups or not np.array_equal(found.weights, other.weights):
+        raise ValueError("only the same pairs can be compared")
+    theirs, weights = _by_group(other)
+    both = statistics.paired(theirs, _by_group(found)[0], weights, seed=seed)
+    return Lead(both.difference, *statistics.interval(both.difference_samples))
+
+
+def _by_group(found: Margins) -> tuple[Floats, Floats]:
+    """Of every group the weight of its pairs in the right order, and of all its pairs."""
     names, group_P = np.unique(np.asarray(found.groups), return_inverse=True)
     right = np.bincount(group_P, weights=found.right * found.weights, minlength=len(names))
-    weight = np.bincount(group_P, weights=found.weights, minlength=len(names))
-    value, samples = statistics.mean(right, weight, seed=seed)
-    return Share(value, *statistics.interval(samples), len(found.values), len(names))
+    return right, np.bincount(group_P, weights=found.weights, minlength=len(names))
 
 
 @dataclass(frozen=True)

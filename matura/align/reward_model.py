@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from matura.align.ranked import Read, pack_read, read, rewards
+from matura.align.ranked import pack_texts, read, rewards, tokens, write_for
+from matura.align.sequences import Prompted
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.preferences import Answer, Ranking
 from matura.infer.reading import longest
@@ -65,40 +66,43 @@ class Judge:
         A text counts as finished; an `Answer` whose end is "length" is read without a stop token. `row` is about how
         many tokens are read at a time, and changes no reward. Raises MaturaError for what is longer than the context.
         """
-        texts = [read(self.format, one, its) for one, its in zip(prompts, answers, strict=True)]
+        write = write_for(self.model)
+        texts = [read(write, self.format, one, its) for one, its in zip(prompts, answers, strict=True)]
         most = longest(self.model)
         for prompt, text in zip(prompts, texts, strict=True):
-            if text.answers and text.longest > most:
+            longest_one = len(text.prompt) + max(map(len, text.answers), default=0)
+            if longest_one > most:
                 raise MaturaError(
-                    f"prompt {prompt.id!r} with its longest answer has {text.longest} tokens, and the reward model's "
+                    f"prompt {prompt.id!r} with its longest answer has {longest_one} tokens, and the reward model's "
                     f"context is {most}; shorten it"
                 )
         return self.rewards(texts, row=row)
 
-    @torch.inference_mode()
-    def rewards(self, texts: Sequence[Read], *, row: int = ROW) -> list[list[float]]:
+    @torch.no_grad()
+    def rewards(self, texts: Sequence[Prompted], *, row: int = ROW) -> list[list[float]]:
         """The same for answers that are token ids already."""
         found: list[list[float]] = [[] for _ in texts]
         device, head = str(self.model.embed.weight.device), self.model.config.head
         assert isinstance(head, c.Classifier)
         for indices in _rows(texts, row):
-            ids_1T, mask, at_N = pack_read([texts[i] for i in indices], device, pool=head.pool)
+            ids_1T, mask, at_N = pack_texts([texts[i] for i in indices], device, pool=head.pool)
             values = iter(rewards(self.model, ids_1T, mask, at_N).tolist())
             for i in indices:
                 found[i] = [next(values) for _ in texts[i].answers]
         return found
 
 
-def _rows(texts: Sequence[Read], tokens: int) -> Iterator[list[int]]:
-    """Which texts are read together: long ones first, neighbours of like length share a row."""
-    order = sorted((i for i, text in enumerate(texts) if text.answers), key=lambda i: (-texts[i].size, i))
+def _rows(texts: Sequence[Prompted], room: int) -> Iterator[list[int]]:
+    """Which texts are read together, about `room` tokens at a time: long ones first, like lengths in one row."""
+    sizes = [tokens(text) if text.answers else 0 for text in texts]
     taken: list[int] = []
-    room = tokens
-    for i in order:
-        if taken and texts[i].size > room:
+    left = room
+    for i in sorted(range(len(texts)), key=lambda i: (-sizes[i], i)):
+        if taken and sizes[i] > left:
             yield taken
-            taken, room = [], tokens
-        taken.append(i)
-        room -= texts[i].size
+            taken, left = [], room
+        if sizes[i]:
+            taken.append(i)
+            left -= sizes[i]
     if taken:
         yield taken

@@ -184,11 +184,11 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     from matura.model import store
     from matura.model.allocator import keep_freed_memory, return_freed_memory
     from matura.tokenizer import conversation
-    from matura.train import finetuning, resume
+    from matura.train import finetuning, resume, starting
 
     given = inputs["model"]
     assert isinstance(given, Artifact)
-    _check_whole(given)
+    starting.check_whole(given)
     if config.base.format == "int4":  # who holds weights in 4 bits has little memory
         return_freed_memory()
     else:
@@ -212,26 +212,9 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         f"loss {totals['loss']:.3f}{_found(totals)}",
         **totals,
         **lesson.counts,
-        "source_quantization": given.summary.get("source_quantization") or _packed(config),
+        "source_quantization": starting.source_quantization(given, config),
     }
     return draft.commit(summary, logs=[training_report.FILE])
-
-
-def _packed(config: Config) -> str | None:
-    """A label for what the updates were trained on, where it is not the parent's own weights."""
-    return None if config.base.format == "float32" else f"{config.base.format}, packed for training"
-
-
-def _check_whole(given: Artifact) -> None:
-    from matura.model import store
-
-    if (adapter := store.adapter_settings(given.path)) is None:
-        return
-    if adapter.method != "lora":
-        raise ConfigError(f"{given.path} is an adapter already; take its parent, {given.input('model').path}")
-    raise ConfigError(
-        f"{given.path} has LoRA updates already: merge it first (`matura merge model={given.path}`)"
-    )
 
 
 def _prepared(config: Config, given: Path, format: "Format") -> "tuple[Transformer, Transformer]":

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from matura.align.ranked import Read, pack_read, read, rewards
+from matura.align.preferred import answered
+from matura.align.ranked import pack_texts, read, rewards, two_texts
 from matura.align.reward_model import Judge, set_reward_head
+from matura.align.sequences import Prompted
 from matura.core import artifact
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.preferences import Answer, Ranking
@@ -35,20 +37,19 @@ ANSWERS = [["yes", "no, never at all", ""], ["<|im_end|>"], ["a", "b b b b b b",
 def test_the_stop_token_is_read_and_the_prompt_is_shared() -> None:
     format = chatml()
     stop = format.tokenizer.id("<|im_end|>")
-    text = read(format, PROMPTS[0], ["yes", Answer("no", end="length")])
+    text = read(answered, format, PROMPTS[0], ["yes", Answer("no", end="length")])
     assert list(text.prompt) == format.prompt(PROMPTS[0].messages)
     assert [one[-1] == stop for one in text.answers] == [True, False]
     said = [*PROMPTS[0].messages, {"role": "assistant", "content": "yes"}]
     whole = format.render(said)
     assert [*text.prompt, *text.answers[0]] == whole.ids[: whole.answers[-1].end]
-    assert text.size == len(text.prompt) + sum(map(len, text.answers))
-    marked = read(format, PROMPTS[0], ["<|im_end|>"])
+    marked = read(answered, format, PROMPTS[0], ["<|im_end|>"])
     assert marked.answers[0].count(stop) == 1  # what looks like the stop token in an answer is only text
 
 
 def alone(judge: Judge, prompt: Ranking, answer: str, pad: int, side: str) -> float:
     """One answer at a time in a padded batch, the pad id being the stop token."""
-    text = read(judge.format, prompt, [answer])
+    text = read(answered, judge.format, prompt, [answer])
     ids = [*text.prompt, *text.answers[0]]
     filler = [judge.format.tokenizer.id("<|im_end|>")] * pad
     row = [*filler, *ids] if side == "left" else [*ids, *filler]
@@ -95,7 +96,7 @@ def test_an_encoder_reads_two_texts_from_their_first_token() -> None:
     vocabulary = tokenizer.vocab_size
     config = c.ModelConfig(vocabulary=vocabulary, context=64, encoder=gpt_stack(causal=False), head=head)
     own = Judge(build(config, dtype=torch.float32), Format(tokenizer, None, []))
-    text = read(own.format, asked(0, "the cat"), ["the dog", "the"])
+    text = read(two_texts, own.format, asked(0, "the cat"), ["the dog", "the"])
     assert text.prompt == ()
     begin, end = tokenizer.id("[CLS]"), tokenizer.id("[SEP]")
     assert [(one[0], one[-1], one.count(end)) for one in text.answers] == [(begin, end, 2)] * 2
@@ -112,19 +113,19 @@ def test_an_encoder_reads_two_texts_from_their_first_token() -> None:
 
 def test_gradients_through_the_shared_prompt_are_those_of_each_answer_alone() -> None:
     model = set_reward_head(build(llama_config()), seed=1)
-    text = read_of((5, 6, 7), [(8, 9), (10,), (11, 12, 13)])
+    text = prompted((5, 6, 7), [(8, 9), (10,), (11, 12, 13)])
     sums = []
-    for texts in ([text], [read_of(text.prompt, [one]) for one in text.answers]):
+    for texts in ([text], [prompted(text.prompt, [one]) for one in text.answers]):
         model.zero_grad()
-        rewards(model, *pack_read(texts)).square().sum().backward()
+        rewards(model, *pack_texts(texts)).square().sum().backward()
         sums.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     assert sums[0].keys() == sums[1].keys()
     for name, one in sums[0].items():
         torch.testing.assert_close(one, sums[1][name], rtol=0, atol=1e-10)
 
 
-def read_of(prompt: tuple[int, ...], answers: Sequence[tuple[int, ...]]) -> Read:
-    return Read(tuple(prompt), tuple(answers))
+def prompted(prompt: tuple[int, ...], answers: Sequence[tuple[int, ...]]) -> Prompted:
+    return Prompted(tuple(prompt), tuple(answers))
 
 
 def test_a_judge_is_loaded_from_its_artifact(tmp_path: Path) -> None:
