@@ -70,22 +70,22 @@ def talk(form: str, values: Mapping[str, Any]) -> Talk:
 
 def _messages(values: Mapping[str, Any]) -> Talk:
     name, items = _items(values)
-    system = _system(values) if name != "messages" else []
-    made = [_either(one, f"{name}[{i}]") for i, one in enumerate(items)]
+    system = system_of(values) if name != "messages" else []
+    made = [either(one, f"{name}[{i}]") for i, one in enumerate(items)]
     return Talk((*system, *made), tools=tools_of(values.get("tools")))
 
 
 def _items(values: Mapping[str, Any]) -> tuple[str, list[Any] | tuple[Any, ...]]:
     name = next((name for name in MESSAGES if values.get(name) is not None), None)
     if name is None:
-        raise FormatError(f"has no {MESSAGES[0]}" + _near(MESSAGES[0], values))
+        raise FormatError(f"has no {MESSAGES[0]}" + near(MESSAGES[0], values))
     items = values[name]
     if not isinstance(items, list | tuple):
         raise FormatError(f"{name}: expected a list of messages, found {items!r:.60}")
     return name, items
 
 
-def _either(value: Any, place: str) -> Message:
+def either(value: Any, place: str) -> Message:
     """A message in OpenAI's or in ShareGPT's form."""
     if not isinstance(value, Mapping) or value.get("from") is None:
         return message(value, place)
@@ -102,7 +102,13 @@ def _either(value: Any, place: str) -> Message:
 
 
 def _alpaca(values: Mapping[str, Any]) -> Talk:
-    """Stanford Alpaca's columns; `input` (or `context`) follows the instruction after an empty line."""
+    name, answer = first_of(values, OUTPUTS)
+    return Talk((*system_of(values), *instructed(values), _said("assistant", answer, name)))
+
+
+def instructed(values: Mapping[str, Any]) -> list[Message]:
+    """Stanford Alpaca's columns up to the answer; `input` (or `context`) follows the instruction after an empty
+    line."""
     asked = text(values.get("instruction"), "instruction")
     more = next((values[name] for name in ("input", "context") if values.get(name)), "")
     if more:
@@ -110,40 +116,39 @@ def _alpaca(values: Mapping[str, Any]) -> Talk:
     history = values.get("history") or ()
     if not isinstance(history, list | tuple):
         raise FormatError(f"history: expected a list, found {history!r:.60}")
-    turns = []
+    turns: list[Message] = []
     for i, pair in enumerate(history):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise FormatError(f"history[{i}]: expected a question and its answer, found {pair!r:.60}")
         turns += [_said("user", pair[0], f"history[{i}][0]"), _said("assistant", pair[1], f"history[{i}][1]")]
-    name, answer = _one(values, OUTPUTS)
-    turns += [_said("user", asked, "instruction"), _said("assistant", answer, name)]
-    return Talk((*_system(values), *turns))
+    return [*turns, _said("user", asked, "instruction")]
 
 
 def _prompt(values: Mapping[str, Any]) -> Talk:
     """Texts, or lists of messages; then answers within the prompt are read, not trained."""
-    asked_name, asked = _one(values, QUESTIONS)
-    answer_name, answer = _one(values, ANSWERS)
-    before = _said_or_list("user", asked, asked_name)
-    after = _said_or_list("assistant", answer, answer_name)
+    asked_name, asked = first_of(values, QUESTIONS)
+    answer_name, answer = first_of(values, ANSWERS)
+    before = said("user", asked, asked_name)
+    after = said("assistant", answer, answer_name)
     if isinstance(asked, list | tuple):
         before = [{**one, "weight": 0.0} if one["role"] == "assistant" else one for one in before]
     if after[0]["role"] != "assistant":
         raise FormatError(f"{answer_name}: begins with a {after[0]['role']}'s message, not an assistant's")
-    return Talk((*_system(values), *before, *after), tools=tools_of(values.get("tools")))
+    return Talk((*system_of(values), *before, *after), tools=tools_of(values.get("tools")))
 
 
-def _said_or_list(role: str, value: Any, name: str) -> list[Message]:
+def said(role: str, value: Any, name: str) -> list[Message]:
+    """A text as one message of this role, or a list of messages."""
     if not isinstance(value, list | tuple):
         return [_said(role, value, name)]
     if not value:
         raise FormatError(f"{name}: is empty")
-    return [_either(one, f"{name}[{i}]") for i, one in enumerate(value)]
+    return [either(one, f"{name}[{i}]") for i, one in enumerate(value)]
 
 
 def _text(values: Mapping[str, Any]) -> Talk:
     if values.get("text") is None:
-        raise FormatError("has no text" + _near("text", values))
+        raise FormatError("has no text" + near("text", values))
     found = text(values["text"], "text")
     if not found.strip():
         raise FormatError("text: is empty")
@@ -159,7 +164,8 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Talk]] = {
 }
 
 
-def _system(values: Mapping[str, Any]) -> list[Message]:
+def system_of(values: Mapping[str, Any]) -> list[Message]:
+    """The system message of a column beside the others, if there is one."""
     given = values.get("system") or values.get("system_prompt")
     return [{"role": "system", "content": text(given, "system")}] if given else []
 
@@ -171,16 +177,17 @@ def _said(role: str, value: Any, place: str) -> Message:
     return {"role": role, "content": content}
 
 
-def _one(values: Mapping[str, Any], names: Iterable[str]) -> tuple[str, Any]:
+def first_of(values: Mapping[str, Any], names: Iterable[str]) -> tuple[str, Any]:
     """The first of these columns that is there."""
     wanted = list(names)
     for name in wanted:
         if values.get(name) is not None:
             return name, values[name]
-    raise FormatError(f"has no {wanted[0]}" + _near(wanted[0], values))
+    raise FormatError(f"has no {wanted[0]}" + near(wanted[0], values))
 
 
-def _near(wanted: str, values: Mapping[str, Any]) -> str:
+def near(wanted: str, values: Mapping[str, Any]) -> str:
+    """The column that may have been meant, else the columns there are: the end of a message."""
     close = difflib.get_close_matches(wanted, [str(name) for name in values], n=1)
     shown = ", ".join(str(name) for name in list(values)[:12])
     return f"; did you mean {close[0]!r}?" if close else f"; its columns are {shown or 'none'}"

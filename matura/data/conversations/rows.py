@@ -16,7 +16,7 @@ from matura.data import sources
 from matura.data.reading import unpack
 
 KNOWN = re.compile(r"\.(jsonl|ndjson|json)(\.(gz|bz2|xz|zst))?$|\.parquet$", re.IGNORECASE)
-ABOUT_FILES = "conversations are read from .jsonl, .json and .parquet files (.jsonl and .json also packed)"
+ABOUT_FILES = "s are read from .jsonl, .json and .parquet files (.jsonl and .json also packed)"
 MAX_JSON_BYTES = 512 << 20  # of a file that is one JSON array, which is parsed as a whole
 EXPANSION = 200.0
 BATCH_ROWS = 256
@@ -32,17 +32,20 @@ class Row:
     problem: str = ""
 
 
-def files(root: Path) -> list[tuple[str, Path]]:
-    """The files to read at a path, by name below it. Raises MaturaError when there is none."""
+def files(root: Path, what: str = "conversation") -> list[tuple[str, Path]]:
+    """The files to read at a path, by name below it; `what` their rows should be is for messages.
+
+    Raises MaturaError when there is none.
+    """
     found = [(name, path) for name, path in sources.paths(root) if path.is_file()]
     if not root.is_dir():
         if not KNOWN.search(root.name):
-            raise FormatError(f"{root}: {ABOUT_FILES}")
+            raise FormatError(f"{root}: {what}{ABOUT_FILES}")
         return found
     known = [(name, path) for name, path in found if KNOWN.search(name)]
     if not known:
         there = ", ".join(name for name, _ in found[:5]) or "nothing"
-        raise MaturaError(f"{root} holds no conversations: {ABOUT_FILES}. There is: {there}")
+        raise MaturaError(f"{root} holds no {what}s: {what}{ABOUT_FILES}. There is: {there}")
     return known
 
 
