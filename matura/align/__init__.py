@@ -1,1 +1,1 @@
-"""Alignment: preferences, reward models, rollouts, and the losses that learn from them."""
+"""Alignment: preferences and rewards turned into updates of a model."""
