@@ -9,6 +9,7 @@ Shape suffixes: B rows still running, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from matura.core.errors import MaturaError
 from matura.infer.batch import known, limit, named, opening, read
-from matura.infer.sampling import Allowed, Chain, Sampling, chain, draw, sample_seed
+from matura.infer.sampling import Allowed, Chain, Sampling, chain, drawn, sample_seed
 from matura.model.peft.adapter import Adapter
 from matura.model.transformer import Transformer
 
@@ -48,7 +49,8 @@ class Token:
 
     `sample` counts the answers to one request (`Sampling.n`). With `Sampling.logprobs`, `logprob` is the natural
     logarithm of the token's probability and `top` the likeliest (id, log-probability), best first: those of the model
-    itself, before penalties, temperature and cuts.
+    itself, before penalties, temperature and cuts. `drawn` is the logarithm of the probability with which it was drawn,
+    after them (0 where the best was taken).
     """
 
     request: int
@@ -57,6 +59,7 @@ class Token:
     sample: int = 0
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+    drawn: float | None = None
 
 
 @dataclass
@@ -205,11 +208,12 @@ def _end(model: Transformer) -> int:
 
 def _next(row: _Row, logits_V: Tensor, best: int, end: int, ended: Ended | None) -> Token:
     sampling = row.chain.sampling
+    probability = 1.0
     if row.chain.greedy:
         id = best
     else:
         seen = [*row.request.ids, *row.new] if row.chain.steps else ()
-        id = draw(row.chain, logits_V, seen, len(row.new))
+        id, probability = drawn(row.chain, logits_V, seen, len(row.new))
     row.new.append(id)
     finish: Literal["stop", "length"] | None = None
     if id in row.request.stop_ids or (ended is not None and ended(row.index, row.sample, row.new)):
@@ -218,7 +222,8 @@ def _next(row: _Row, logits_V: Tensor, best: int, end: int, ended: Ended | None)
         finish = "length"
     if sampling.logprobs is None:
         return Token(row.index, id, finish, row.sample)
-    return Token(row.index, id, finish, row.sample, *_logprobs(logits_V, id, sampling.logprobs))
+    own, top = _logprobs(logits_V, id, sampling.logprobs)
+    return Token(row.index, id, finish, row.sample, own, top, math.log(probability))
 
 
 def _logprobs(logits_V: Tensor, id: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:

@@ -118,14 +118,20 @@ def choose(
 
 def draw(chain: Chain, logits_V: Tensor, seen: Sequence[int], position: int) -> int:
     """`choose` with the steps worked out before."""
+    return drawn(chain, logits_V, seen, position)[0]
+
+
+def drawn(chain: Chain, logits_V: Tensor, seen: Sequence[int], position: int) -> tuple[int, float]:
+    """`draw`, and the probability with which this token was drawn: after penalties, temperature and cuts."""
     scores_V = scores(chain, logits_V, seen, position) if chain.steps else logits_V
     if chain.sampling.temperature == 0:
-        return int(scores_V.argmax())
+        return int(scores_V.argmax()), 1.0
     kept_V, ids_V = kept(scores_V, chain.last)
-    total_V = torch.softmax(kept_V, -1).double().cumsum(-1)
-    drawn = uniform(chain.sampling.seed, position) * float(total_V[-1])
-    index = min(int(torch.searchsorted(total_V, drawn, right=True)), len(total_V) - 1)
-    return int(index if ids_V is None else ids_V[index])
+    probs_V = torch.softmax(kept_V, -1)
+    total_V = probs_V.double().cumsum(-1)
+    point = uniform(chain.sampling.seed, position) * float(total_V[-1])
+    index = min(int(torch.searchsorted(total_V, point, right=True)), len(total_V) - 1)
+    return int(index if ids_V is None else ids_V[index]), float(probs_V[index])
 
 
 def scores(chain: Chain, logits_V: Tensor, seen: Sequence[int], position: int) -> Tensor:
