@@ -9,11 +9,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from matura.align.rewards.completion import Completion
+from matura.align.sequences import Prompted, pack_answers, token_logprobs
 from matura.core.errors import MaturaError
 from matura.core.preferences import Ranking
 from matura.core.settings import Draw, Sampling
@@ -23,9 +25,8 @@ from matura.model.transformer import Transformer
 from matura.tokenizer.conversation import Format
 from matura.train.watch import looking
 
-if TYPE_CHECKING:
-    from matura.align.sequences import Prompted
-
+ROW = 4096
+"""Tokens that are read at a time."""
 TOLERANCE = 1e-3
 """Nats by which a log-probability may differ when it is computed again: float32 in other orders, and no more."""
 
@@ -144,24 +145,26 @@ def fitting(
 
 
 @torch.no_grad()
-def check(
-    model: Transformer, rollouts: Sequence[Rollout], temperature: float, *, tokens: int = 4096
-) -> float:
+def check(model: Transformer, rollouts: Sequence[Rollout], temperature: float, *, tokens: int = ROW) -> float:
     """Compute the log-probabilities of the rollouts again as the loss does; the largest difference in nats.
 
     About `tokens` run through the model at a time. Raises MaturaError above `TOLERANCE`: the answers were drawn from
     another distribution than the one that would be trained (other weights, another temperature, cuts, dropout).
     """
-    from matura.align.sequences import pack_answers, token_logprobs
-
-    largest = 0.0
+    parts_N = []
     with looking(model):
         for row in rows(rollouts, tokens):
             batch = pack_answers([grouped(group) for group in row], model.embed.weight.device)
-            again_N = token_logprobs(model, batch, temperature).logprobs_N.float()
-            said = [value for group in row for one in group for value in one.logprobs]
-            gap_N = (again_N - torch.tensor(said, device=again_N.device)).abs()
-            largest = max(largest, float(gap_N.max()))
+            parts_N.append(token_logprobs(model, batch, temperature).logprobs_N)
+    return agreement(rollouts, torch.cat(parts_N), temperature)
+
+
+def agreement(rollouts: Sequence[Rollout], again_N: Tensor, temperature: float) -> float:
+    """The largest difference in nats between the log-probabilities that tokens were drawn with and those that were
+    computed again. Raises MaturaError above `TOLERANCE`, as `check` does."""
+    said = [value for one in rollouts for value in one.logprobs]
+    gap_N = (again_N.float() - torch.tensor(said, device=again_N.device)).abs()
+    largest = float(gap_N.max())
     if not largest <= TOLERANCE:
         raise MaturaError(
             f"log-probabilities of the rollouts differ by {largest:.3g} nats when they are computed again (at most "
@@ -194,8 +197,6 @@ def rows(rollouts: Sequence[Rollout], tokens: int) -> list[list[list[Rollout]]]:
 
 def grouped(group: Sequence[Rollout]) -> Prompted:
     """Rollouts of one prompt as token ids."""
-    from matura.align.sequences import Prompted
-
     return Prompted(group[0].prompt_ids, tuple(one.ids for one in group))
 
 

@@ -1,0 +1,267 @@
+"""Looks through the metrics of a run for what is known to go wrong in alignment, and says what to do about it.
+
+Every check reads the rows of metrics.jsonl and rings when what it knows stays so, not when it happens once. A check
+whose metric a run does not log says nothing. To add one, write a function of `Series` and enter it in `CHECKS`.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+WINDOW = 5
+"""Values in a row that it takes."""
+EVEN = 0.75
+"""Share of groups without variance from which on most of the answers were written for nothing."""
+ENDED = 0.5
+"""Share of answers that end by themselves below which the model does not know how to stop."""
+DRIFT = 2.0
+"""Answers this many times as long, or as short, as at the start are other answers."""
+COLLAPSED = 0.1
+"""Share of the entropy at the start below which nothing is left to explore."""
+CLIPPED = 0.3
+"""Share of clipped tokens above which an update goes too far."""
+SURE = 2.0
+"""Standard errors from which on a change is one."""
+FALLING = 0.1
+"""Share of its size by which the chosen answers' log-probability may fall."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What is wrong since which step, in numbers, and what to do."""
+
+    name: str
+    step: int
+    found: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.name} (step {self.step}): {self.found} {self.advice}"
+
+
+class Series:
+    """The values of each metric with their steps, in order; what is no number is left out."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._found: dict[str, list[tuple[int, float]]] = {}
+        for row in rows:
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float) and math.isfinite(value):
+                    self._found.setdefault(name, []).append((int(row["step"]), float(value)))
+
+    def names(self, start: str) -> list[str]:
+        """Metrics whose names begin so."""
+        return [name for name in self._found if name.startswith(start)]
+
+    def values(self, *names: str) -> list[float]:
+        """Values of the first of these metrics that there is."""
+        return [value for _, value in self._points(names)]
+
+    def last(self, *names: str) -> list[float]:
+        """Its last `WINDOW` values; none while there are fewer."""
+        values = self.values(*names)
+        return values[-WINDOW:] if len(values) >= WINDOW else []
+
+    def first(self, *names: str) -> list[float]:
+        """Its first ones, where there are as many after them."""
+        values = self.values(*names)
+        return values[:WINDOW] if len(values) >= 2 * WINDOW else []
+
+    def began(self, *names: str) -> int:
+        """The step where the last `WINDOW` values begin."""
+        return self._points(names)[-WINDOW:][0][0]
+
+    def change(self, *names: str) -> tuple[float, float]:
+        """From the first third of the values to the last: the difference of their means, and how many standard errors
+        that is; (0, 0) with fewer than nine."""
+        values = self.values(*names)
+        third = len(values) // 3
+        if third < 3:
+            return 0.0, 0.0
+        before, after = values[:third], values[-third:]
+        difference = statistics.fmean(after) - statistics.fmean(before)
+        error = math.sqrt((statistics.variance(before) + statistics.variance(after)) / third)
+        if error == 0:
+            return difference, math.copysign(math.inf, difference) if difference else 0.0
+        return difference, difference / error
+
+    def _points(self, names: Sequence[str]) -> list[tuple[int, float]]:
+        return next((self._found[name] for name in names if name in self._found), [])
+
+
+def examine(rows: Sequence[Mapping[str, Any]]) -> list[Alarm]:
+    """The alarms over the metrics of a run, as `MetricsLog.rows` gives them; none for a run in order."""
+    series = Series(rows)
+    return [alarm for check in CHECKS for alarm in check(series)]
+
+
+def _negative_kl(series: Series) -> list[Alarm]:
+    last = series.last("kl")
+    if not last or max(last) >= 0:
+        return []
+    return [
+        Alarm(
+            "negative KL",
+            series.began("kl"),
+            f"the divergence from the reference was below zero {WINDOW} times in a row, at {last[-1]:.4g} now.",
+            "No divergence is: the answers were not drawn from the distribution that the loss assumes. Look for cuts "
+            "(top_k, top_p), another temperature, a minimal length, or padding among what is averaged.",
+        )
+    ]
+
+
+def _even_groups(series: Series) -> list[Alarm]:
+    last = series.last("even_groups")
+    if not last or statistics.fmean(last) < EVEN:
+        return []
+    ceiling = statistics.fmean(series.last("reward") or [0.0]) > statistics.fmean(
+        series.values("reward") or [0.0]
+    )
+    advice = (
+        "They are all right: take harder prompts, or stop."
+        if ceiling
+        else "Take easier prompts, more samples, a higher temperature, or a reward that gives part of the credit."
+    )
+    return [
+        Alarm(
+            "zero-variance groups",
+            series.began("even_groups"),
+            f"in {statistics.fmean(last):.0%} of the groups all answers got the same, so nothing is learned from them.",
+            advice,
+        )
+    ]
+
+
+def _no_end(series: Series) -> list[Alarm]:
+    last = series.last("ended")
+    if not last or statistics.fmean(last) >= ENDED:
+        return []
+    return [
+        Alarm(
+            "no end",
+            series.began("ended"),
+            f"only {statistics.fmean(last):.0%} of the answers end with a stop token, the rest are cut off.",
+            "Raise max_new_tokens if answers need it; else teach the model to stop by fine-tuning first, and reward it "
+            "(rewards.ending).",
+        )
+    ]
+
+
+def _chosen_falls(series: Series) -> list[Alarm]:
+    names = ("logprob_chosen", "chosen_logprob", "logps_chosen")
+    first, last = series.first(*names), series.last(*names)
+    if not first:
+        return []
+    before, after = statistics.fmean(first), statistics.fmean(last)
+    if after >= before - FALLING * abs(before):
+        return []
+    return [
+        Alarm(
+            "chosen log-probability falls",
+            series.began(*names),
+            f"the chosen answers became less likely, from {before:.4g} to {after:.4g} nats: the margin grows because the "
+            "rejected ones fall faster.",
+            "Add a share of the plain loss on chosen answers, raise beta, or lower the learning rate.",
+        )
+    ]
+
+
+def _length_drift(series: Series) -> list[Alarm]:
+    first, last = series.first("answer_tokens"), series.last("answer_tokens")
+    if not first:
+        return []
+    before, after = statistics.fmean(first), statistics.fmean(last)
+    if before / DRIFT <= after <= before * DRIFT:
+        return []
+    return [
+        Alarm(
+            "length drift",
+            series.began("answer_tokens"),
+            f"answers went from {before:.0f} to {after:.0f} tokens.",
+            "See whether the reward prefers length as such: compare rewards of answers of one length, add "
+            "rewards.length, or take reduction=constant.",
+        )
+    ]
+
+
+def _overoptimised(series: Series) -> list[Alarm]:
+    up, sure = series.change("reward")
+    if up <= 0 or sure < SURE:
+        return []
+    found = []
+    for name in series.names("heldout_reward"):
+        down, certain = series.change(name)
+        if down < 0 and certain <= -SURE:
+            found.append(
+                Alarm(
+                    "reward up, held-out reward down",
+                    series.began(name),
+                    f"the reward rose by {up:.3g} in training, while {name} fell by {-down:.3g}.",
+                    "The model has found what the reward does not mean: read its answers, stop earlier, hold it nearer "
+                    "to its parent (kl), or mend the reward.",
+                )
+            )
+    return found
+
+
+def _entropy_collapse(series: Series) -> list[Alarm]:
+    names = ("policy_entropy", "entropy")
+    first, last = series.first(*names), series.last(*names)
+    if not first or statistics.fmean(last) > COLLAPSED * statistics.fmean(first):
+        return []
+    return [
+        Alarm(
+            "entropy collapse",
+            series.began(*names),
+            f"the entropy of a token fell from {statistics.fmean(first):.3g} to {statistics.fmean(last):.3g} nats: all "
+            "answers to a prompt become one.",
+            "Stop here if the reward is where it should be; else raise the upper clip or the temperature, add kl, or "
+            "lower the learning rate.",
+        )
+    ]
+
+
+def _too_far(series: Series) -> list[Alarm]:
+    last = series.last("clip_share")
+    if not last or statistics.fmean(last) < CLIPPED:
+        return []
+    return [
+        Alarm(
+            "updates go too far",
+            series.began("clip_share"),
+            f"{statistics.fmean(last):.0%} of the tokens are clipped.",
+            "Lower the learning rate, or take fewer updates for each rollout.",
+        )
+    ]
+
+
+def _blind_values(series: Series) -> list[Alarm]:
+    last = series.last("explained_variance")
+    if not last or max(last) >= 0:
+        return []
+    return [
+        Alarm(
+            "values explain nothing",
+            series.began("explained_variance"),
+            f"the value head does worse than a constant {WINDOW} times in a row ({last[-1]:.2f} of the variance).",
+            "Raise the learning rate of the values, start them from the reward model, or give them more updates.",
+        )
+    ]
+
+
+Check = Callable[[Series], list[Alarm]]
+CHECKS: tuple[Check, ...] = (
+    _negative_kl,
+    _even_groups,
+    _no_end,
+    _chosen_falls,
+    _length_drift,
+    _overoptimised,
+    _entropy_collapse,
+    _too_far,
+    _blind_values,
+)

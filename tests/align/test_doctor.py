@@ -1,0 +1,85 @@
+"""Every alarm with a run that must ring it and one that looks like it and must not."""
+
+import random
+
+import pytest
+
+from matura.align import doctor
+
+
+def rows(**series):
+    """A row for each step from lists of values, as metrics.jsonl has them."""
+    length = max(map(len, series.values()))
+    return [
+        {
+            "step": i + 1,
+            **{name.replace("__", "."): values[i] for name, values in series.items() if i < len(values)},
+        }
+        for i in range(length)
+    ]
+
+
+def noisy(start, end, count=30, spread=0.05, seed=0):
+    draw = random.Random(seed)
+    return [start + (end - start) * i / (count - 1) + draw.gauss(0, spread) for i in range(count)]
+
+
+SOUND = {
+    "kl": [0.01, -0.01, 0.02, -0.001, 0.03] * 6,
+    "even_groups": [0.2] * 30,
+    "ended": [0.9] * 30,
+    "answer_tokens": noisy(20, 30),
+    "reward": noisy(0.3, 0.8),
+    "heldout_reward": noisy(0.3, 0.7),
+    "policy_entropy": noisy(1.0, 0.5),
+    "clip_share": [0.1] * 30,
+    "explained_variance": noisy(-0.2, 0.6),
+    "logprob_chosen": noisy(-50, -52),
+}
+
+RINGING = {
+    "negative KL": {"kl": [0.1] * 10 + [-0.02] * 5},
+    "zero-variance groups": {"even_groups": [0.3] * 10 + [0.9] * 5},
+    "no end": {"ended": [0.2] * 5},
+    "chosen log-probability falls": {"logprob_chosen": noisy(-50, -80)},
+    "length drift": {"answer_tokens": noisy(20, 70)},
+    "reward up, held-out reward down": {"reward": noisy(0, 1), "heldout_reward": noisy(0.5, 0.1)},
+    "entropy collapse": {"policy_entropy": noisy(1, 0.01, spread=0.001)},
+    "updates go too far": {"clip_share": [0.5] * 5},
+    "values explain nothing": {"explained_variance": [-1.0] * 5},
+}
+
+
+def test_a_sound_run_rings_nothing():
+    assert doctor.examine(rows(**SOUND)) == []
+    assert doctor.examine([]) == []
+
+
+@pytest.mark.parametrize("name", RINGING)
+def test_each_alarm_rings_alone_and_says_what_to_do(name):
+    (alarm,) = doctor.examine(rows(**(SOUND | RINGING[name])))
+    assert alarm.name == name
+    assert alarm.step > 0
+    assert str(alarm).startswith(f"{name} (step {alarm.step}): ")
+    assert alarm.advice.endswith(".")
+
+
+def test_t25_a_divergence_below_zero_now_and_then_is_noise():
+    assert doctor.examine(rows(kl=[-0.01, -0.02, -0.01, -0.02, 0.001])) == []
+
+
+def test_t30_a_held_out_reward_that_only_wavers_is_no_fall():
+    assert doctor.examine(rows(reward=noisy(0, 1), heldout_reward=noisy(0.5, 0.49, spread=0.2))) == []
+    named = doctor.examine(rows(reward=noisy(0, 1), heldout_reward__fluent=noisy(0.9, 0.2)))
+    assert "heldout_reward.fluent fell by" in named[0].found
+
+
+def test_groups_that_are_even_at_the_top_need_harder_prompts():
+    top = doctor.examine(rows(even_groups=[0.9] * 10, reward=noisy(0.2, 1, 10)))
+    bottom = doctor.examine(rows(even_groups=[0.9] * 10, reward=[0.0] * 10))
+    assert "harder prompts" in top[0].advice
+    assert "easier prompts" in bottom[0].advice
+
+
+def test_values_that_are_no_numbers_are_passed_over():
+    assert doctor.examine(rows(kl=[float("nan")] * 5, ended=[None] * 5)) == []
