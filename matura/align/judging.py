@@ -9,8 +9,8 @@ from typing import Any
 from matura.align.rewards import Completion, Weighted
 from matura.core.errors import MaturaError
 from matura.core.preferences import Ranking
-from matura.data.preferences.matching import asked
 from matura.data.preferences.selection import best
+from matura.data.preferences.sides import prompt_id
 from matura.evaluate import gates
 from matura.evaluate.gates import Judged
 
@@ -71,10 +71,12 @@ def compare(
             "there is nothing to compare: the round before has no judged held-out prompt in common with this one; "
             "sample the same `prompts` with `heldout`"
         )
+    right_or_wrong = {one.score for row in (*before, *now) for one in row.answers} <= {None, 0.0, 1.0}
     metric = gates.Metric(
         "score",
         [old[key] for key in both],
         [new[key] for key in both],
+        weights=None if right_or_wrong else [1.0] * len(both),  # the rule of three is for counts alone
         better="higher",
         margin=margin,
         relative=False,
@@ -84,7 +86,7 @@ def compare(
 
 
 def _means(rows: Sequence[Ranking]) -> dict[str, float]:
-    found = {asked(row.messages): [one.score for one in row.answers if one.score is not None] for row in rows}
+    found = {prompt_id(row): [one.score for one in row.answers if one.score is not None] for row in rows}
     return {key: statistics.fmean(values) for key, values in found.items() if values}
 
 

@@ -69,8 +69,8 @@ class Course:
         passed = verdict(made)
         if passed is None:
             raise ConfigError(
-                f"{group.name}.{group.mode}: {stage} judged nothing (its summary has no gate), so it cannot say whether "
-                "there is another round; give it a gate, or name another stage"
+                f"{group.name}.{group.mode}: {stage} judged nothing (its summary has no gate), so it cannot say "
+                "whether there is another round; give it a gate, or name another stage"
             )
         if passed == (group.mode == "while") or group.name in self._ended:
             return ""
@@ -81,7 +81,11 @@ class Course:
         else:
             good, why = number, f"ended with round {number} of {last}: {stage} passed"
         self._ended[group.name] = _Ended(good, f"the rounds {why}")
-        kept = f"${group.name} is what round {good} made" if good else "no round was good: what they started from stays"
+        kept = (
+            f"${group.name} is what round {good} made"
+            if good
+            else "no round was good: what they started from stays"
+        )
         return f"{why}. {kept[0].upper()}{kept[1:]}"
 
     def decides(self, stage: str) -> bool:
@@ -111,7 +115,7 @@ class Course:
 
     def _output(self, name: str, user: str) -> Resolved | None:
         """What a stage made, for a user; outside of rounds that ended early, what their last good round made."""
-        group, number = self._round(name)
+        group, _ = self._round(name)
         inside = group is not None and group.where(user) is not None
         ended = self._ended.get(group.name) if group else None
         if group is None or inside or ended is None:
@@ -150,12 +154,15 @@ def known(inputs: Inputs) -> dict[str, Resolved]:
 
 
 def with_rounds(steps: Iterable[Step], groups: Iterable[Rounds], names: set[str]) -> set[str]:
-    """The names, and for each that is of rounds used from outside all stages of these rounds: which of them counts is
-    known only by their gates."""
+    """The names, and those of the stages on which it hangs whether and from what these are made: all of rounds that
+    are used from outside, and of a round the gates of the one before."""
     wanted = set(names)
     users = {step.name: set(step.uses.values()) for step in steps}
     for group in groups:
         inside = {full for one in group.rounds for full in one.values()}
-        if any(users[name] & inside for name in wanted - inside if name in users):
+        if any(users[name] & inside for name in names - inside if name in users):
             wanted |= inside
+        for number, one in enumerate(group.rounds[1:], 1):
+            if names & set(one.values()):
+                wanted |= set(group.gates_of(number))
     return wanted

@@ -68,7 +68,9 @@ class _Problems:
     where: str
     lines: Mapping[Place, int] = field(default_factory=dict)
     given: set[Place] = field(default_factory=set)  # set on the command line
-    origin: dict[str, Place] = field(default_factory=dict)  # stage that sweep or rounds made -> where it stands
+    origin: dict[str, Place] = field(
+        default_factory=dict
+    )  # stage that sweep or rounds made -> where it stands
     found: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, place: Place, message: str) -> None:

@@ -48,7 +48,12 @@ class Rounds:
     def where(self, stage: str) -> tuple[int, str] | None:
         """(round, counted from 1; name in the group) of one of its stages."""
         return next(
-            ((n, short) for n, one in enumerate(self.rounds, 1) for short, full in one.items() if full == stage),
+            (
+                (n, short)
+                for n, one in enumerate(self.rounds, 1)
+                for short, full in one.items()
+                if full == stage
+            ),
             None,
         )
 
@@ -108,7 +113,10 @@ def expand(stages: Mapping[str, Any], complain: Complain) -> Expanded:
         if name in groups:
             rounds, written, places = _written_out(groups[name], groups, complain)
             if taken := [one for one in written if one in stages or one in made]:
-                complain(("stages", name), f"one of its stages would be called {taken[0]}, and there is one already")
+                complain(
+                    ("stages", name),
+                    f"one of its stages would be called {taken[0]}, and there is one already",
+                )
             made |= written
             origin |= places
             found.append(rounds)
@@ -147,7 +155,12 @@ def _read(name: str, raw: dict[str, Any], stages: Mapping[str, Any], complain: C
         elif is_group(settings):
             bad("rounds cannot hold rounds; put one group after the other", STAGES, short)
         elif "sweep" in settings:
-            bad("rounds cannot be swept: run the recipe under another --name for each value", STAGES, short, "sweep")
+            bad(
+                "rounds cannot be swept: run the recipe under another --name for each value",
+                STAGES,
+                short,
+                "sweep",
+            )
         if short in RESERVED:
             bad(f"a stage of a round cannot be called {short}; there ${short} has a meaning", STAGES, short)
     gates, mode = _gates(raw, inner, bad)
@@ -211,7 +224,12 @@ def _changes(
             found[int(number)] = changes
             for short, settings in changes.items():
                 if short not in inner:
-                    bad(f"there is no stage {short!r} in these rounds{did_you_mean(short, inner)}", "from", number, short)
+                    bad(
+                        f"there is no stage {short!r} in these rounds{did_you_mean(short, inner)}",
+                        "from",
+                        number,
+                        short,
+                    )
                 elif not isinstance(settings, dict) or "stage" in settings:
                     bad("expected other settings of this stage; its kind stays", "from", number, short)
     return found
@@ -244,6 +262,7 @@ def _written_out(
     made: dict[str, Any] = {}
     starts: dict[str, tuple[str, str]] = {}
     told: set[Place] = set()
+    others = {name: one for name, one in groups.items() if name != group.name}
 
     def named(value: Any, number: int, stage: str, place: Place) -> Any:
         """A value of a setting with the names that it has outside of the group."""
@@ -260,7 +279,7 @@ def _written_out(
             return previous(value.removeprefix(_PREVIOUS), number, stage, place)
         if value.startswith("$") and value[1:] in group.stages:
             return f"${group.full(number, value[1:])}"
-        return _outer(_ROUND.sub(str(number), value), groups)
+        return _outer(_ROUND.sub(str(number), value), others)
 
     def previous(short: str, number: int, stage: str, place: Place) -> Any:
         if number > 1 and short in group.stages:
@@ -270,7 +289,7 @@ def _written_out(
             if given is None:
                 return _NOTHING
             starts.setdefault(short, (group.full(1, stage), ".".join(map(str, place))))
-            return _outer(given, groups)
+            return _outer(given, others)
         at = (*group.place, STAGES, stage, *place)
         if at not in told:
             told.add(at)
@@ -293,7 +312,7 @@ def _written_out(
                 for key, value in settings.items()
                 if key != "after" and (new := named(value, number, short, (key,))) is not _NOTHING
             }
-            made[full] |= _waiting(made[full], waits, groups)
+            made[full] |= _waiting(made[full], waits, others)
     shorts = list(group.stages)
     rounds = tuple({one: group.full(n, one) for one in shorts} for n in range(1, group.count + 1))
     origin: dict[str, Place] = {
@@ -370,7 +389,10 @@ def schema(stage: Mapping[str, Any], name: str) -> dict[str, Any]:
                 "anyOf": [text, {"type": "array", "items": text}],
                 "description": "Stages of a round whose gates must pass, or there is no further round.",
             },
-            "until": {**text, "description": "A stage of a round whose gate passes when the goal is reached."},
+            "until": {
+                **text,
+                "description": "A stage of a round whose gate passes when the goal is reached.",
+            },
             "first": {
                 "type": "object",
                 "additionalProperties": {"type": ["string", "null"]},

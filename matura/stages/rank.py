@@ -5,6 +5,8 @@ DPO and reward models alike. With `gate`, held-out answers are compared with tho
 judge.
 """
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -13,7 +15,8 @@ from matura.core import config
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import MaturaError
-from matura.core.files import write_json
+from matura.core.files import canonical_hash, write_json
+from matura.core.inputs import inputs_of
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
 from matura.core.preference_settings import PreferenceData
@@ -23,6 +26,7 @@ from matura.core.reward_settings import Rewards
 if TYPE_CHECKING:
     from matura.align.judging import Count
     from matura.align.rewards import Weighted
+    from matura.core.workspace import Workspace
     from matura.data.preferences.matching import Matched
 
 KIND = "preferences"
@@ -56,7 +60,8 @@ class Config(config.Config):
     samples: Annotated[str, Input("samples")] = Field(description="What `matura sample` wrote")
     rewards: Rewards = Rewards()
     ranks: Annotated[str | None, Input("raw", "preferences")] = Field(
-        None, description="What people ranked: what `matura rank` saved, or files of rankings of the same answers"
+        None,
+        description="What people ranked: what `matura rank` saved, or files of rankings of the same answers",
     )
     data: PreferenceData = Field(PreferenceData(), description="How the files of people are read")
     previous: Annotated[str | None, Input("preferences")] = Field(
@@ -70,7 +75,9 @@ class Config(config.Config):
     def _somebody_judges(self) -> Self:
         rewarded = any(self.rewards.weights.values())
         if not rewarded and self.ranks is None:
-            raise ValueError("nobody judges: give `rewards` with a weight, such as rewards.exact.weight=1, or `ranks`")
+            raise ValueError(
+                "nobody judges: give `rewards` with a weight, such as rewards.exact.weight=1, or `ranks`"
+            )
         compares = self.gate.fail_on is not None or self.keep.above_previous
         if compares and self.previous is None:
             raise ValueError("gate and keep.above_previous compare with the round before: give `previous`")
@@ -81,6 +88,14 @@ class Config(config.Config):
         if self.gate.fail_on is None and self.gate != Gate():
             raise ValueError("gate.margin would do nothing without gate.fail_on")
         return self
+
+
+def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path | RawInput:
+    """Where files of one's own are. People's ranks may not be there yet: the answers are written first."""
+    path = Path(inputs_of(config)[setting]).expanduser()
+    if setting == "ranks" and not path.exists():
+        return RawInput(path, canonical_hash([]), {})
+    return path
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
@@ -96,7 +111,7 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
     """Make train.jsonl, heldout.jsonl and report.json.
 
-    Raises MaturaError when nothing was judged, when nothing of it is to be kept, and when a gate has nothing to compare.
+    Raises MaturaError when nothing was judged, nothing of it is to be kept, or a gate has nothing to compare.
     """
     from matura.align import judging
     from matura.data.preferences import selection
@@ -104,7 +119,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     samples = inputs["samples"]
     assert isinstance(samples, Artifact)
     given = {side: list(read_rankings(samples.file(name))) for side, name in _SIDES.items()}
-    people = _people(config, inputs, given)
+    people = _people(config, inputs, samples, given)
     rows = given if people is None else people[0]
     rewards, count = _rewards(config, inputs), _count(samples)
     means: dict[str, float] = {}
@@ -116,7 +131,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     demands = selection.Demands(config.keep.least, _above(config, before), config.keep.margin)
     train, dropped = selection.select(rows["train"], demands)
     heldout, _ = selection.select(rows["heldout"], selection.Demands())
-    if not train and rows["train"] or not train and not heldout:
+    if not train and (rows["train"] or not heldout):
         why = ", ".join(f"{n:,} {reason}" for reason, n in sorted(dropped.items())) or "no prompts"
         raise MaturaError(f"nothing is left to learn from: {why}; see `keep`, or rank more prompts")
     write_rankings(draft.path / TRAIN, train)
@@ -142,20 +157,26 @@ Sides = dict[str, list[Ranking]]
 
 
 def _people(
-    config: Config, inputs: dict[str, Artifact | RawInput], given: Sides
+    config: Config, inputs: dict[str, Artifact | RawInput], samples: Artifact, given: Sides
 ) -> tuple[Sides, dict[str, Any]] | None:
     """Both sides with people's ranks, and what came of them; None where no person ranked."""
     from matura.data.preferences import loading, matching
 
     if (source := inputs.get("ranks")) is None:
         return None
+    if not source.path.exists():
+        command = shlex.join(["matura", "rank", str(samples.path), "--out", str(source.path)])
+        raise MaturaError(
+            f"nobody has ranked these answers yet. Rank them, then run this again:\n  {command}\n"
+            "With --web it is a page in the browser. Everything made so far is kept."
+        )
     loaded = loading.load(source, config.data)
     views = [*loaded.train, *loaded.heldout]
     both = matching.match([row for side in given.values() for row in side], views)
     if not both.ranked:
         raise MaturaError(
             f"{config.ranks} ranks none of these answers: {_unmatched(both)}. Rank the samples themselves: "
-            f"matura rank {config.samples}"
+            f"matura rank {samples.path}"
         )
     first = len(given["train"])
     told = {

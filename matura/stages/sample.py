@@ -42,7 +42,9 @@ class Config(config.Config):
     )
     data: PreferenceData = Field(PreferenceData(), description="How files of prompts are read")
     count: int | None = Field(
-        256, ge=0, description="Prompts to learn from, chosen by `seed`; none given (null): all; 0: only held-out ones"
+        256,
+        ge=0,
+        description="Prompts to learn from, chosen by `seed`; none given (null): all; 0: only held-out ones",
     )
     heldout: int | None = Field(
         64, ge=0, description="Held-out prompts, the same for every seed; null: all of them; 0: none"
@@ -57,16 +59,22 @@ class Config(config.Config):
         if self.count == 0 and self.heldout == 0:
             raise ValueError("count=0 and heldout=0 leave nothing to ask")
         if self.draw.temperature == 0 and self.k > 1:
-            raise ValueError("draw.temperature=0 writes the same answer every time: take k=1, or a temperature above 0")
+            raise ValueError(
+                "draw.temperature=0 writes the same answer every time: take k=1, or a temperature above 0"
+            )
         return self
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time from the tokens to write; memory for the model in float32."""
-    asked = (256 if config.count is None else config.count) + (64 if config.heldout is None else config.heldout)
+    asked = (256 if config.count is None else config.count) + (
+        64 if config.heldout is None else config.heldout
+    )
     tokens = asked * config.k * config.draw.max_new_tokens
     model = inputs.get("model")
-    size = sum(f["bytes"] for f in model.record["files"].values()) if isinstance(model, Artifact) else 540 << 20
+    size = (
+        sum(f["bytes"] for f in model.record["files"].values()) if isinstance(model, Artifact) else 540 << 20
+    )
     return Estimate(tokens / TOKENS_PER_SECOND, 2 * size, 8 * tokens, f"at most {tokens:,} tokens to write")
 
 
@@ -84,18 +92,22 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     assert isinstance(writer, Artifact)
     format = conversation.load(writer.path)
     found = prompts.load(inputs["prompts"], config.data)
-    taken = {_group(row) for row in found.heldout}
-    learned = [row for row in found.train if _group(row) not in taken]
+    apart = {row.group for row in found.heldout if row.group}
+    learned = [row for row in found.train if row.group not in apart]
     sides = {
         "train": _chosen(learned, config.count, config.seed),
         "heldout": _chosen(found.heldout, config.heldout, 0),
     }
     if not any(sides.values()):
-        raise MaturaError(f"{config.prompts} has no prompts on the side that is asked for; see `count` and `heldout`")
+        raise MaturaError(
+            f"{config.prompts} has no prompts on the side that is asked for; see `count` and `heldout`"
+        )
     keep_freed_memory()
     asking = _Asking(store.load_for_inference(writer.path), format, config, draft, f"model:{writer.id[:12]}")
     told = {side: asking.side(side, rows) for side, rows in sides.items()}
-    summary = {"line": _line(config.k, told), **told, "bad_rows": len(found.bad), "shared": len(found.train) - len(learned)}
+    summary = {"line": _line(config.k, told), **told, "read": found.found}
+    if lost := len(found.train) - len(learned):
+        summary["left_out_for_heldout_groups"] = lost
     write_json(draft.path / "report.json", summary)
     return draft.commit(summary)
 
@@ -125,7 +137,9 @@ class _Asking:
                 group = prompts[start : start + each]
                 for row, answers in zip(group, self._answers(name, start, group), strict=True):
                     said = [Answer(one["text"], end=one["end"], source=self.source) for one in answers]
-                    rows.append(Ranking(row.id, row.messages, tuple(said), row.group, "", row.facts, row.tools))
+                    rows.append(
+                        Ranking(row.id, row.messages, tuple(said), row.group, "", row.facts, row.tools)
+                    )
                     ids += [one["ids"] for one in answers]
                 bar.advance(len(group) * config.k)
         write_rankings(self.draft.path / FILES[name], rows)
@@ -158,13 +172,8 @@ class _Asking:
         return answers
 
 
-def _group(row: Ranking) -> str:
-    """What stands on one side of every split."""
-    return row.group or json.dumps(row.messages, sort_keys=True)
-
-
 def _chosen(rows: Sequence[Ranking], count: int | None, seed: int) -> list[Ranking]:
-    """`count` rows by a hash of seed and identity, in the order of the rows: others change little when rows are added."""
+    """`count` rows by a hash of seed and identity, in their order: a few more rows change few of them."""
     if count is None or count >= len(rows):
         return list(rows)
     key = [hashlib.sha256(f"{seed}\n{row.id}".encode()).digest() for row in rows]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from matura.core.preferences import Answer, Ranking
-from matura.data.preferences.selection import worth
+from matura.core.preferences import Ranking
+from matura.data.preferences.pairs import compared
+from matura.data.preferences.sides import prompt_id
 
 SAME = 1e-9
 """Means nearer than this are a tie: sums of the same fractions in another order."""
@@ -35,18 +34,18 @@ def match(samples: Iterable[Ranking], people: Iterable[Ranking]) -> Matched:
     people count alike, however many answers each of them ranked.
     """
     rows = list(samples)
-    known = {asked(row.messages) for row in rows}
+    known = {prompt_id(row) for row in rows}
     by_prompt: dict[str, list[Ranking]] = defaultdict(list)
     unknown: list[str] = []
     for one in people:
-        if (key := asked(one.messages)) in known:
+        if (key := prompt_id(one)) in known:
             by_prompt[key].append(one)
         else:
             unknown.append(one.id)
     lost = 0
     made, names = [], set[str]()
     for row in rows:
-        views = by_prompt.get(asked(row.messages), [])
+        views = by_prompt.get(prompt_id(row), [])
         texts = {one.text for one in row.answers}
         lost += sum(answer.text not in texts for view in views for answer in view.answers)
         merged = _merged(row, views)
@@ -57,34 +56,29 @@ def match(samples: Iterable[Ranking], people: Iterable[Ranking]) -> Matched:
     return Matched(tuple(made), ranked, tuple(unknown), lost, tuple(sorted(names)))
 
 
-def asked(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What is equal for equal prompts: roles and contents, and tool calls where there are any."""
-    return json.dumps([{k: v for k, v in one.items() if k != "weight"} for one in messages], sort_keys=True)
-
-
 def _merged(row: Ranking, views: Sequence[Ranking]) -> Ranking:
     """A sampled prompt with one rank from all who ranked it; old ranks are gone."""
     shares: dict[str, list[float]] = defaultdict(list)
     for view in views:
-        for text, share in _shares(view.answers).items():
+        for text, share in _shares(view).items():
             shares[text].append(share)
     mean = {text: sum(one) / len(one) for text, one in shares.items()}
     present = [mean[one.text] for one in row.answers if one.text in mean]
     answers = tuple(
-        replace(one, rank=1 + sum(other > mean[one.text] + SAME for other in present) if one.text in mean else None)
+        replace(
+            one,
+            rank=1 + sum(other > mean[one.text] + SAME for other in present) if one.text in mean else None,
+        )
         for one in row.answers
     )
     names = sorted({view.annotator for view in views if view.annotator})
     return replace(row, answers=answers, annotator=", ".join(names))
 
 
-def _shares(answers: Sequence[Answer]) -> dict[str, float]:
+def _shares(view: Ranking) -> dict[str, float]:
     """Text -> the share of the other answers that it beats, of one person's view; an answer alone says nothing."""
-    judged = [(one.text, value) for one, value in zip(answers, worth(answers), strict=True) if value is not None]
-    if len(judged) < 2:
-        return {}
-    return {
-        text: (sum(value > other for _, other in judged) + 0.5 * (sum(value == other for _, other in judged) - 1))
-        / (len(judged) - 1)
-        for text, value in judged
-    }
+    points: dict[str, list[float]] = defaultdict(list)
+    for one, other, sign in compared(view):
+        points[one.text].append(0.5 + 0.5 * sign)
+        points[other.text].append(0.5 - 0.5 * sign)
+    return {text: sum(found) / len(found) for text, found in points.items()}

@@ -17,30 +17,29 @@ from dataclasses import dataclass, replace
 
 from matura.core.preferences import Answer, Ranking
 from matura.core.records import CUT, Conversation
+from matura.data.preferences.pairs import value_of
 
 NOT_JUDGED, TOO_LOW, TOO_CLOSE = "not judged", "best too low", "best too close to worst"
 """Why nothing is learned from a prompt."""
 
 
-def worth(answers: Sequence[Answer]) -> list[float | None]:
-    """How good the answers are, more is better, on a scale of this prompt alone: by their ranks, else by their scores,
-    else by thumbs. None for an answer that nobody judged."""
-    for value in (
-        lambda one: None if one.rank is None else -float(one.rank),
-        lambda one: one.score,
-        lambda one: None if one.liked is None else float(one.liked),
-    ):
-        found = [value(one) for one in answers]
-        if any(one is not None for one in found):
-            return found
-    return [None] * len(answers)
-
-
 def best(ranking: Ranking) -> Answer | None:
-    """The answer that is judged best, of equals the first; None when nobody judged any."""
-    found = worth(ranking.answers)
-    judged = [i for i, one in enumerate(found) if one is not None]
-    return ranking.answers[max(judged, key=lambda i: (found[i], -i))] if judged else None
+    """The answer that is judged best, of equals the first. None when nobody judged any, or all that is known is that
+    people dislike them."""
+    judged = [
+        (value, -i) for i, one in enumerate(ranking.answers) if (value := _worth(ranking, one)) is not None
+    ]
+    if not judged:
+        return None
+    chosen = ranking.answers[-max(judged)[1]]
+    return None if (chosen.rank, chosen.score, chosen.liked) == (None, None, False) else chosen
+
+
+def _worth(ranking: Ranking, answer: Answer) -> float | None:
+    """More is better: by rank where several have one, else by score, else by thumb (see `pairs.value_of`)."""
+    if (value := value_of(ranking)) is not None:
+        return value(answer)
+    return answer.score if answer.liked is None else float(answer.liked)
 
 
 def ranked(ranking: Ranking, scores: Sequence[float | None]) -> Ranking:
