@@ -132,8 +132,10 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
 
     Raises MaturaError when there is nothing to learn from, Diverged when the loss is no longer finite.
     """
+    from matura.align import doctor
     from matura.align.reward_model import Judge, set_reward_head
     from matura.align.reward_worth import held, worth
+    from matura.core.metrics import MetricsLog
     from matura.data.preferences import loading
     from matura.evaluate import training_report
     from matura.tokenizer import conversation
@@ -146,22 +148,30 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     loaded = loading.load(inputs["preferences"], config.data)
     with resume.deterministic(config.seed):
         model, _ = preparing.prepare(config, given.path, format)
-        set_reward_head(model, config.seed).head.requires_grad_(True)
+        set_reward_head(model, config.seed)
         lesson = _lesson(config, loaded, model, format)
         totals = finetuning.Run(config, model, lesson).go(draft)
         del totals["forgetting"]
-        found = held(loaded.heldout, model, format, config.sequence)
+        found = held(loaded.heldout, model, format, _length(config, model))
         totals |= worth(Judge(model, format), found, loaded.train)
     preparing.save(draft.path, model, config, format)
-    training_report.write(draft.path, "Reward model", totals, config.model_dump(mode="json"))
+    alarms = [str(one) for one in doctor.examine(MetricsLog(draft.path / "metrics.jsonl").rows())]
+    training_report.write(draft.path, "Reward model", totals | {"alarms": alarms}, config.model_dump(mode="json"))
     summary = {
         "line": f"reward model, {config.method}, {lesson.counts['examples']:,} rankings in {totals['steps']} steps, "
-        f"loss {totals['loss']:.3f}{_found(totals)}",
+        f"loss {totals['loss']:.3f}{_found(totals, alarms)}",
         **totals,
         **lesson.counts,
+        "alarms": alarms,
         "source_quantization": preparing.quantization(config, given),
     }
     return draft.commit(summary, logs=[training_report.FILE])
+
+
+def _length(config: Config, model: "Transformer") -> int:
+    from matura.infer.reading import longest
+
+    return min(config.sequence, longest(model))
 
 
 def _lesson(config: Config, loaded: "Loaded", model: "Transformer", format: "Format") -> "Lesson":
@@ -170,13 +180,12 @@ def _lesson(config: Config, loaded: "Loaded", model: "Transformer", format: "For
 
     from matura.align.ranked import pack_ranked, ranked, write_for
     from matura.align.reward_training import Objective, Rule, look
-    from matura.infer.reading import longest
     from matura.train.batches import PackedBatches
     from matura.train.finetuning import Lesson
     from matura.train.material import rows, spread
     from matura.train.meter import Looks
 
-    length, write = min(config.sequence, longest(model)), write_for(model)
+    length, write = _length(config, model), write_for(model)
     learned, out = (ranked(side, format, length, write) for side in (loaded.train, loaded.heldout))
     rule = Rule(config.loss, config.margin, config.centring)
     objective = Objective(rule)
@@ -198,13 +207,14 @@ def _lesson(config: Config, loaded: "Loaded", model: "Transformer", format: "For
     return Lesson(PackedBatches([source], pack=pack), objective, looks, counts, steps, objective.notes)
 
 
-def _found(totals: dict[str, Any]) -> str:
+def _found(totals: dict[str, Any], alarms: list[str]) -> str:
     """What held-out pairs say, in a few words."""
     if (share := totals.get("accuracy")) is None:
         return "; nothing was held out"
+    told = f"; alarm: {alarms[0].partition(' (')[0]}" if alarms else ""
     words = totals["baselines"]["words"]["accuracy"]["value"]
     length = max(totals["baselines"][name]["accuracy"]["value"] for name in ("longer", "shorter"))
     return (
         f"; {share['value']:.1%} of {share['pairs']:,} held-out pairs in order ({share['low']:.1%} to "
-        f"{share['high']:.1%}; words alone {words:.1%}, length {length:.1%})"
+        f"{share['high']:.1%}; words alone {words:.1%}, length {length:.1%}){told}"
     )
