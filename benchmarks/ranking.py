@@ -1,6 +1,7 @@
 """Annotators that follow a rule rank answers through the page of `matura rank`; the reward model trained on what they
-saved finds the rule on held-out prompts. One who throws a coin teaches nothing, and one who always takes the answer shown
-first is told from the others by the statistic of positions.
+saved finds the rule on held-out prompts.
+
+Two controls: a coin teaches nothing, and who always takes the answer shown first is told by the statistic of positions.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def run(options: Options) -> bool:
         "first shown",
         "ms a press",
     )
-    record.table(columns, [[row[name] for name in columns] for row in figures])
+    record.table(columns, [["-" if row[name] is None else row[name] for name in columns] for row in figures])
     checks = {
         "a rule is found on held-out prompts, accuracy >= .9": all(
             row["accuracy"] >= LEAST for row in figures if row["annotator"] in ("polite", "shorter")
@@ -98,7 +99,7 @@ def run(options: Options) -> bool:
 def _seed(seed: int, options: Options) -> list[dict[str, Any]]:
     """What came of each annotator with the prompts and the model of one seed."""
     draw = random.Random(seed)
-    rows = [_asked(draw, number) for number in range(options.default(None, 400, 120))]
+    rows = [_asked(draw, number) for number in range(options.default(None, 300, 160))]
     annotators: dict[str, Key] = {
         "polite": lambda text, place: -sum(text.count(phrase) for phrase in POLITE),
         "shorter": lambda text, place: len(text),
@@ -148,15 +149,16 @@ def _annotator(
     made = journal.rows()
     bias = sitting.bias()
     assert bias is not None
-    found = _reward(folder, model, options).summary["accuracy"]
+    # Who never read the answers has told enough by then.
+    found = None if bias.share == 1 else _reward(folder, model).summary["accuracy"]
     return {
         "rankings": len(made),
         "skipped": sitting.progress().skipped,
         "pairs": sum(len(pairs.of(one)) for one in made),
-        "accuracy": found["value"],
-        "low": found["low"],
-        "high": found["high"],
-        "held out": found["groups"],
+        "accuracy": found and found["value"],
+        "low": found and found["low"],
+        "high": found and found["high"],
+        "held out": found and found["groups"],
         "first shown": bias.share,
         "biased": bias.biased,
         "ms a press": 1000 * statistics.median(presses),
@@ -190,7 +192,7 @@ def _rank(sitting: Any, key: Key) -> list[float]:
     return seconds
 
 
-def _reward(folder: Path, model: Artifact, options: Options) -> Artifact:
+def _reward(folder: Path, model: Artifact) -> Artifact:
     from matura.stages import reward
 
     inputs = {"model": model, "preferences": raw_input(folder / "rankings.jsonl")}
@@ -198,7 +200,7 @@ def _reward(folder: Path, model: Artifact, options: Options) -> Artifact:
         **{name: str(one.path) for name, one in inputs.items()},
         "method": "full",
         "data": {"heldout": 100},
-        "epochs": options.default(None, 4, 2),
+        "epochs": 3,
         "optimizer": {"lr": 2e-3},
         "sequence": 128,
         "meter_every": 0,
