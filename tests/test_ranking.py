@@ -135,6 +135,9 @@ def test_a_model_answers_first_and_only_once(rank, tmp_path):
     code, said = rank(*words, keys="123\n")
     assert "reused" in said
     assert len(kept(tmp_path)) == 2
+    code, said = rank("samples=adhoc/sample", "ranks=rankings.jsonl")  # the stage takes what people saved
+    assert code == 0, said
+    assert "people ranked 2" in said
     code, said = rank(*words, "seed=5", keys="123\n")
     assert code == 1
     assert "other answers to the prompt" in said

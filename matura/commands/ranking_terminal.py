@@ -7,11 +7,10 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
-from matura.align.ranking.page import View, view
-
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from matura.align.ranking.page import View
     from matura.align.ranking.sitting import Sitting
 
 QUIT, CTRL_D = "q", "\x04"
@@ -23,6 +22,8 @@ HINT = "1-{n} place · t tie · x not judged · a-{last} answer · s skip · u u
 def ask(sitting: "Sitting", stdin: TextIO) -> None:
     """Ask until all is judged or the person leaves (q, Ctrl-D, the end of stdin; Ctrl-C is KeyboardInterrupt)."""
     from rich.console import Console
+
+    from matura.align.ranking.page import view
 
     console, single, keys, shown = Console(highlight=False), stdin.isatty(), _keys(stdin), -1
     while sitting.item is not None:
@@ -72,7 +73,7 @@ def _unbuffered(stdin: TextIO) -> Iterator[None]:
         termios.tcsetattr(stdin, termios.TCSADRAIN, before)
 
 
-def _show(now: View, console: "Console") -> None:
+def _show(now: "View", console: "Console") -> None:
     """The prompt and its answers. Their texts are plain: no markup, no control characters."""
     from rich.panel import Panel
     from rich.rule import Rule
@@ -101,7 +102,7 @@ def _show(now: View, console: "Console") -> None:
     console.print(Text(HINT.format(n=len(now.cards), last=last), style="dim"))
 
 
-def _status(now: View, console: "Console") -> None:
+def _status(now: "View", console: "Console") -> None:
     """One line that is written over: places, and a notice or the keys."""
     from rich.text import Text
 
