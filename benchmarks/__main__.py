@@ -34,6 +34,7 @@ NAMES = {
     "sources": "S3, HTTP, a hub, PostgreSQL and MariaDB on loopback, read by curation; no password anywhere",
     "raft": "rounds of sampling, ranking and learning beside dice and beside learning once; a rule that changes",
     "startup": "from the command to the first token, on pulled models",
+    "ranking": "a scripted annotator at the ranking page: the reward model finds its rule, and no rule in a coin",
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
 }
 

@@ -28,6 +28,7 @@ STAGES = {
     "merge": "matura.stages.merge",
     "sample": "matura.stages.sample",
     "rank": "matura.stages.rank",
+    "reward": "matura.stages.reward",
     "evaluate": "matura.stages.evaluate",
     "export": "matura.stages.export",
 }
@@ -39,6 +40,7 @@ ABOUT = {
     "encode": "Turn a corpus into token shards.",
     "pretrain": "Train a model from first weights on token shards.",
     "finetune": "Train a model on a corpus or on conversations.",
+    "reward": "Train a reward model on what people preferred.",
     "merge": "Fold an adapter into its base model.",
     "sample": "Let a model answer prompts several times, to be ranked.",
     "rank": ranking_verb.ABOUT,
@@ -215,9 +217,7 @@ def export(
 _OWN: dict[str, Callable[..., None]] = {
     "finetune": finetune,
     "export": export,
-    "rank": ranking_verb.verb(
-        lambda *given, **more: _run_stage(*given, **more), lambda: _stage_help("rank")
-    ),
+    "rank": ranking_verb.verb(lambda *given, **more: _run_stage(*given, **more), lambda: _stage_help("rank")),
 }  # stages with options of their own
 for _kind in STAGES:
     _command = _OWN[_kind] if _kind in _OWN else _stage_command(_kind)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matura.align.ranking.sitting import Sitting
 
 DEFAULT_OUT = "rankings.jsonl"
+ENOUGH = 10
+"""Rankings below which nothing is said of positions."""
 
 Sample = Callable[[list[str]], Artifact]
 """Runs the stage `sample` with settings, and gives what it made."""
@@ -62,12 +64,14 @@ def by_a_person(asked: Asked, workspace: Workspace, sample: Sample) -> None:
 
 def _given(asked: Asked, workspace: Workspace, sample: Sample) -> tuple[list[Ranking], Path | None]:
     """The rows with answers, and the file to go on with when the source is one that this command wrote."""
-    from matura.align.ranking.journal import journal_of
+    from matura.align.ranking.journal import journal_of, open_journal
 
     path = Path(asked.source).expanduser()
     if path.is_file() and path.suffix == ".jsonl":
         _for_models(asked, f"{path} has answers")
-        return _with_answers(path, read_rankings(path)), path if journal_of(path).exists() else None
+        if journal_of(path).exists():
+            return list(open_journal(path).items.values()), path
+        return _with_answers(path, read_rankings(path)), None
     try:
         found = workspace.find(asked.source)
     except ModelNotFound:
@@ -108,7 +112,9 @@ def _for_models(asked: Asked, why: str) -> None:
 def _with_answers(where: Path, rows: Iterator[Ranking]) -> list[Ranking]:
     found = [row for row in rows if row.answers]
     if not found:
-        raise MaturaError(f"{where} has no answers to rank; a model writes some: matura rank MODEL --prompts FILE")
+        raise MaturaError(
+            f"{where} has no answers to rank; a model writes some: matura rank MODEL --prompts FILE"
+        )
     return found
 
 
@@ -144,15 +150,19 @@ def _opening(sitting: "Sitting") -> str:
 
 
 def _closing(sitting: "Sitting") -> str:
-    """What was done, whether positions were preferred, and what comes next."""
+    """What was done, whether positions were preferred, and how far annotators agree."""
+    from matura.data.preferences import agreement
+
     done, bias = sitting.progress(), sitting.bias()
     lines = [f"{done.judged:,} judged, {done.skipped:,} skipped, {done.left:,} left."]
-    if bias is not None:
+    if bias is not None and bias.rankings >= ENOUGH:
         lines.append(
             f"Of two answers the one shown first was preferred in {bias.share:.0%} of the pairs (95% interval "
             f"{bias.low:.0%} to {bias.high:.0%}, {bias.rankings:,} prompts)"
-            + (": the position seems to matter." if bias.biased and bias.rankings >= 10 else ".")
+            + (": the position seems to matter." if bias.biased else ".")
         )
+    if (together := agreement.of(sitting.journal.rows())) is not None:
+        lines += agreement.describe(together)
     if done.judged:
         lines.append(f"Rankings: {sitting.journal.rankings}")
     return "\n".join(lines)

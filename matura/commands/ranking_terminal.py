@@ -2,24 +2,28 @@
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
-from matura.align.ranking.page import View, view
-
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from matura.align.ranking.page import View
     from matura.align.ranking.sitting import Sitting
 
-QUIT, END_OF_TEXT, ESCAPE = "q", "\x04", "\x1b"
+QUIT, CTRL_D = "q", "\x04"
+ARROWS = re.compile(r"\x1b(\[[0-9;?]*[@-~]|O.)?")
+"""Arrows and their relatives, as a terminal sends them."""
 HINT = "1-{n} place · t tie · x not judged · a-{last} answer · s skip · u undo · Enter save · q quit"
 
 
 def ask(sitting: "Sitting", stdin: TextIO) -> None:
     """Ask until all is judged or the person leaves (q, Ctrl-D, the end of stdin; Ctrl-C is KeyboardInterrupt)."""
     from rich.console import Console
+
+    from matura.align.ranking.page import view
 
     console, single, keys, shown = Console(highlight=False), stdin.isatty(), _keys(stdin), -1
     while sitting.item is not None:
@@ -49,11 +53,8 @@ def _keys(stdin: TextIO) -> Iterator[str]:
         return
     with _unbuffered(stdin):
         while data := os.read(stdin.fileno(), 64):
-            text = data.decode("utf-8", "ignore").lower()
-            if text.startswith(ESCAPE):  # arrows and their relatives
-                continue
-            for one in text:
-                if one == END_OF_TEXT:
+            for one in ARROWS.sub("", data.decode("utf-8", "ignore")).lower():
+                if one == CTRL_D:
                     return
                 yield "enter" if one in "\r\n" else one
 
@@ -72,7 +73,7 @@ def _unbuffered(stdin: TextIO) -> Iterator[None]:
         termios.tcsetattr(stdin, termios.TCSADRAIN, before)
 
 
-def _show(now: View, console: "Console") -> None:
+def _show(now: "View", console: "Console") -> None:
     """The prompt and its answers. Their texts are plain: no markup, no control characters."""
     from rich.panel import Panel
     from rich.rule import Rule
@@ -90,11 +91,18 @@ def _show(now: View, console: "Console") -> None:
         said += ["cut off at the length limit"] if card.cut else []
         text = Text(card.text) if card.text.strip() else Text("(empty)", style="dim")
         console.print(
-            Panel(text, title=Text(card.letter, style="bold"), title_align="left", subtitle=", ".join(said) or None)
+            Panel(
+                text,
+                title=Text(card.letter, style="bold"),
+                title_align="left",
+                subtitle=", ".join(said) or None,
+            )
         )
+    last = now.cards[-1].letter.lower() if now.cards else ""
+    console.print(Text(HINT.format(n=len(now.cards), last=last), style="dim"))
 
 
-def _status(now: View, console: "Console") -> None:
+def _status(now: "View", console: "Console") -> None:
     """One line that is written over: places, and a notice or the keys."""
     from rich.text import Text
 
@@ -102,10 +110,9 @@ def _status(now: View, console: "Console") -> None:
     for card in now.cards:
         place = {"": "·", "x": "x"}.get(card.place, card.place)
         line.append(f" {card.letter} {place} ", style="reverse bold" if card.focus else "")
-    hint = HINT.format(n=len(now.cards), last=now.cards[-1].letter.lower())
-    if now.complete:
-        hint = "Enter saves · " + hint
-    line.append(f"  {now.notice or hint}", style="red" if now.notice else "dim")
+    line.append(
+        f"  {now.notice or ('Enter saves' if now.complete else '')}", style="red" if now.notice else "bold"
+    )
     line.truncate(max(console.width - 1, 1))
     sys.stdout.write("\r\x1b[2K")
     console.print(line, end="")

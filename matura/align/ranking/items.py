@@ -12,6 +12,9 @@ from matura.core.preferences import Answer, Ranking
 MOST = 9
 """Answers that are shown at once: each has a key."""
 
+OF_A_JUDGEMENT = ("shown", "seconds", "judged")
+"""Provenance that a judgement adds: the order in which answers were shown, how long it took, and when it was."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -39,7 +42,8 @@ class Item:
 def unjudged(row: Ranking, most: int | None = None) -> Ranking:
     """A row without what anybody thought of its answers, and with the first `most` of them."""
     answers = tuple(Answer(one.text, end=one.end, source=one.source) for one in row.answers[:most])
-    return replace(row, answers=answers, annotator="")
+    provenance = {name: value for name, value in row.provenance.items() if name not in OF_A_JUDGEMENT}
+    return replace(row, answers=answers, annotator="", provenance=provenance)
 
 
 def item(row: Ranking, annotator: str, seed: int) -> Item:

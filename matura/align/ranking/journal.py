@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from matura.align.ranking.items import OF_A_JUDGEMENT
 from matura.core.errors import FormatError, MaturaError
 from matura.core.files import saving, sync
 from matura.core.preferences import Ranking, as_line, ranking, write_rankings
@@ -133,7 +134,9 @@ class Journal:
                 if not line.endswith(b"\n"):
                     if len(line) > MAX_LINE_BYTES:
                         raise FormatError(f"{self.path}:{self.lines + 1}: the line is too long.")
-                    os.ftruncate(file, self.read)  # a crash in the middle of a line, which nobody was told is kept
+                    os.ftruncate(
+                        file, self.read
+                    )  # a crash in the middle of a line, which nobody was told is kept
                     break
                 self.lines += 1
                 self._take(line, f"{self.path}:{self.lines}")
@@ -148,7 +151,7 @@ class Journal:
             case {"item": row, **more} if not more:
                 item = ranking(row, where, "")
                 self.items[item.id] = item
-            case {"verdict": {**verdict}, **more} if not more:
+            case {"verdict": verdict, **more} if not more:
                 self._keep(_check(_judgement(verdict, where), self.items, where))
             case _ if self.lines == 1 and event == HEAD:
                 pass
@@ -218,14 +221,9 @@ def _ranked(row: Ranking, judgement: Judgement) -> Ranking:
     answers = tuple(
         replace(answer, rank=rank) for answer, rank in zip(row.answers, judgement.ranks, strict=True)
     )
-    facts = {
-        "shown": " ".join(map(str, judgement.shown)),
-        "seconds": f"{judgement.seconds:.1f}",
-        "judged": judgement.at,
-    }
-    return replace(
-        row, answers=answers, annotator=judgement.annotator, provenance={**row.provenance, **facts}
-    )
+    told = (" ".join(map(str, judgement.shown)), f"{judgement.seconds:.1f}", judgement.at)
+    provenance = {**row.provenance, **dict(zip(OF_A_JUDGEMENT, told, strict=True))}
+    return replace(row, answers=answers, annotator=judgement.annotator, provenance=provenance)
 
 
 def _told(judgement: Judgement) -> dict[str, Any]:
@@ -239,7 +237,7 @@ def _told(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _judgement(row: Mapping[str, Any], where: str) -> Judgement:
+def _judgement(row: object, where: str) -> Judgement:
     match row:
         case {
             "id": str(key),

@@ -99,7 +99,7 @@ def _cards(sitting: Sitting) -> tuple[Card, ...]:
         Card(
             letter=session.LETTERS[i].upper(),
             text=visible(answer.text, MOST),
-            place={None: "", "out": "x"}.get(place, str(place)),  # type: ignore[call-overload]
+            place="" if place is None else "x" if place == "out" else str(place),
             focus=i == state.focus,
             cut=answer.end == "length",
             copies=len(item.shown[i]),

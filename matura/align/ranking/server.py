@@ -11,8 +11,10 @@ import socket
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
 
 from matura.align.ranking.guard import Guard
 from matura.align.ranking.page import view
@@ -35,13 +37,10 @@ HEADERS = {
 
 def application(sitting: Sitting, token: str, port: int) -> Guard:
     """The page of a sitting as an ASGI application, behind its guard."""
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
-    @app.get(f"/{token}/")
-    async def show() -> Response:
+    async def show(request: Request) -> Response:
         return _page(sitting)
 
-    @app.post(f"/{token}/press")
     async def press(request: Request) -> Response:
         asked = _asked(await request.body())
         if asked is None:
@@ -49,7 +48,9 @@ def application(sitting: Sitting, token: str, port: int) -> Guard:
         turn, keys = asked
         shown = _part if request.headers.get("x-matura-part") else _page
         if turn != sitting.turn:
-            return shown(sitting, "This page was old, so nothing was changed. Here is what is asked now.", 409)
+            return shown(
+                sitting, "This page was old, so nothing was changed. Here is what is asked now.", 409
+            )
         try:
             sitting.press(keys)
         except MaturaError as error:
@@ -58,7 +59,8 @@ def application(sitting: Sitting, token: str, port: int) -> Guard:
             return _part(sitting)
         return RedirectResponse(f"/{token}/", 303)
 
-    return Guard(app, token, port)
+    routes = [Route(f"/{token}/", show), Route(f"/{token}/press", press, methods=["POST"])]
+    return Guard(Starlette(routes=routes), token, port)
 
 
 def listen(port: int) -> socket.socket:
@@ -67,6 +69,7 @@ def listen(port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind(("127.0.0.1", port))
+        made.listen(64)  # so that the address works as soon as it is told
     except OSError as error:
         made.close()
         raise MaturaError(

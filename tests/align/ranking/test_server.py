@@ -209,7 +209,6 @@ def test_tokens_differ_and_the_socket_is_of_this_machine_alone():
     with server.listen(0) as first:
         address, port = first.getsockname()
         assert address == "127.0.0.1"
-        first.listen()
         with pytest.raises(MaturaError, match="--port"):
             server.listen(port)
 
