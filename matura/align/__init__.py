@@ -1,1 +1,1 @@
-"""Alignment: preferences and rewards turned into updates of a model."""
+"""Alignment: preferences, reward models, rollouts, and the losses that learn from them."""

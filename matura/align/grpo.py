@@ -1,7 +1,8 @@
 """Group relative policy optimisation: the loss of answers whose advantages are known (arXiv:2402.03300).
 
     r_t = p(token) / p_old(token)                        both at the temperature of the draw
-    loss_t = -min(r_t A, clip(r_t, 1 - low, 1 + high) A) + kl r_t k3_t        k3 = exp(-d) - 1 + d,  d = log p - log p_ref
+    loss_t = -min(r_t A, clip(r_t, 1 - low, 1 + high) A) + kl r_t k3_t
+    k3_t = exp(-d) - 1 + d,  d = log p - log p_ref
 
 k3 alone has the gradient of the other divergence, KL(ref || p); times r_t it is that of KL(p || ref), also for answers of
 older weights (see `divergences`). A is the same for all tokens of an answer.
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from matura.align.divergences import k3
+from matura.align.ppo import Clips, policy_loss, ratios
 from matura.align.rollouts import Rollout
 from matura.align.sequences import AnswerBatch, Prompted, pack_answers, token_logprobs
 from matura.model.transformer import Transformer
@@ -137,11 +139,6 @@ class Figures:
         return found
 
 
-def clipped(ratio_N: Tensor, advantages_N: Tensor, low: float, high: float) -> Tensor:
-    """-min(r A, clip(r) A) of every token (arXiv:1707.06347, equation 7; two bounds: arXiv:2503.14476)."""
-    return -torch.minimum(ratio_N * advantages_N, ratio_N.clamp(1 - low, 1 + high) * advantages_N)
-
-
 def token_losses(
     logprobs_N: Tensor,
     old_N: Tensor,
@@ -150,8 +147,8 @@ def token_losses(
     reference_N: Tensor | None = None,
 ) -> Tensor:
     """The loss of every token, before any mean."""
-    ratio_N = (logprobs_N - old_N).exp()
-    loss_N = clipped(ratio_N, advantages_N, settings.low, settings.high)
+    ratio_N = ratios(logprobs_N, old_N)
+    loss_N = policy_loss(ratio_N, advantages_N, Clips(settings.low, settings.high))
     if reference_N is not None:
         loss_N = loss_N + settings.kl * ratio_N * k3(logprobs_N - reference_N)
     return loss_N
@@ -185,15 +182,18 @@ def _note(
     batch: GroupBatch,
     settings: Surrogate,
 ) -> None:
-    ratio_N = (logprobs_N - batch.old_N).exp()
+    ratio_N = ratios(logprobs_N, batch.old_N)
+    low_N = (ratio_N < 1 - settings.low) & (advantages_N < 0)
+    high_N = (ratio_N > 1 + settings.high) & (advantages_N > 0)
     values = {
         "ratio": ratio_N,
-        "clip_low": (ratio_N < 1 - settings.low) & (advantages_N < 0),
-        "clip_high": (ratio_N > 1 + settings.high) & (advantages_N > 0),
-        "approx_kl": batch.old_N - logprobs_N,
+        "clip_share": low_N | high_N,
+        "clip_share_low": low_N,
+        "clip_share_high": high_N,
+        "approx_kl": k3(logprobs_N - batch.old_N),
     }
     if entropy_N is not None:
-        values["entropy"] = entropy_N
+        values["policy_entropy"] = entropy_N
     if batch.reference_N is not None:
         values["kl"] = logprobs_N - batch.reference_N
     figures.add(len(ratio_N), **values)

@@ -6,7 +6,6 @@ iteration is part of the state, so a run that was killed goes on with the same a
 
 from __future__ import annotations
 
-import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from matura.align import groups, rollouts
 from matura.align.grpo import Figures, GroupBatch, Judged, Reference, Surrogate, pack_groups
 from matura.align.rewards import Scores, Weighted
 from matura.align.rollouts import Rollout
+from matura.core.errors import MaturaError
 from matura.core.preferences import Ranking
+from matura.train.order import Permutation
 
 Answer = Callable[[Sequence[Ranking], int], list[Rollout]]
 """(prompts, iteration) -> the same number of answers to each, side by side."""
@@ -148,6 +149,8 @@ class Practice:
         written = self.answer([self.prompts[i] for i in chosen], self._iteration)
         gap = self.check(written)
         scores = self.rewards([rollouts.completion(one) for one in written])
+        if self._iteration == 0:
+            check_judged(scores)
         k = len(written) // len(chosen)
         answered = [
             Answered(i, tuple(written[at * k : (at + 1) * k]), tuple(scores.total[at * k : (at + 1) * k]))
@@ -162,14 +165,23 @@ class Practice:
         schedule = self.schedule
         update, piece = divmod(at, schedule.accumulate)
         epoch, minibatch = divmod(update, schedule.minibatches)
-        order = list(range(len(self._answered)))
-        random.Random(f"{self.seed}/{self._iteration}/{epoch}").shuffle(order)
-        mine = portion(order, minibatch, schedule.minibatches)
+        order = Permutation(len(self._answered), f"{self.seed}/{self._iteration}/{epoch}")
+        mine = portion([order(i) for i in range(order.n)], minibatch, schedule.minibatches)
         judged = [judge(self._answered[i], self.kind) for i in mine]
         useless = self.reference is None and not any(value for one in judged for value in one.advantages)
         found = [one for one in portion(judged, piece, schedule.accumulate) if one.rollouts]
         # Without any gradient the optimizer would still move the weights by its momentum: nothing is to be done.
         return pack_groups([] if useless else found, self.settings, self.reference, self.device)
+
+
+def check_judged(scores: Scores) -> None:
+    """Raises MaturaError when no answer at all was judged: the prompts lack what the rewards read."""
+    if any(one is not None for one in scores.total):
+        return
+    raise MaturaError(
+        f"none of the first {len(scores.total)} answers was judged by {', '.join(scores.each)}: the prompts lack what "
+        "these rewards read, such as facts.gold (the right answer) or facts.tests"
+    )
 
 
 def judge(answered: Answered, kind: groups.Kind) -> Judged:
@@ -184,13 +196,11 @@ def judge(answered: Answered, kind: groups.Kind) -> Judged:
 
 
 def drawn(count: int, wanted: int, iteration: int, seed: int) -> list[int]:
-    """Which of `count` prompts an iteration answers: they are gone through in an order that every pass shuffles anew."""
+    """Which of `count` prompts an iteration answers: they come in an order that every pass shuffles anew."""
     found = []
     for at in range(iteration * wanted, (iteration + 1) * wanted):
         epoch, place = divmod(at, count)
-        order = list(range(count))
-        random.Random(f"{seed}/prompts/{epoch}").shuffle(order)
-        found.append(order[place])
+        found.append(Permutation(count, f"{seed}/prompts/{epoch}")(place))
     return found
 
 

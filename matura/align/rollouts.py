@@ -9,12 +9,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from matura.align.rewards.completion import Completion
+from matura.align.sequences import Prompted, pack_answers, token_logprobs
 from matura.core.errors import MaturaError
 from matura.core.preferences import Ranking
 from matura.core.settings import Draw, Sampling
@@ -25,8 +26,6 @@ from matura.tokenizer.conversation import Format
 from matura.train.watch import looking
 
 if TYPE_CHECKING:
-    from matura.align.sequences import Prompted
-
 ROW = 4096
 """Tokens that are read at a time."""
 TOLERANCE = 1e-3
@@ -153,8 +152,6 @@ def check(model: Transformer, rollouts: Sequence[Rollout], temperature: float, *
     About `tokens` run through the model at a time. Raises MaturaError above `TOLERANCE`: the answers were drawn from
     another distribution than the one that would be trained (other weights, another temperature, cuts, dropout).
     """
-    from matura.align.sequences import pack_answers, token_logprobs
-
     parts_N = []
     with looking(model):
         for row in rows(rollouts, tokens):
@@ -201,8 +198,6 @@ def rows(rollouts: Sequence[Rollout], tokens: int) -> list[list[list[Rollout]]]:
 
 def grouped(group: Sequence[Rollout]) -> Prompted:
     """Rollouts of one prompt as token ids."""
-    from matura.align.sequences import Prompted
-
     return Prompted(group[0].prompt_ids, tuple(one.ids for one in group))
 
 

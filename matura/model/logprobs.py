@@ -83,7 +83,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             logits_NV = (x @ head_VD.T).to(exact)
             if bias_V is not None:
                 logits_NV += bias_V
-            slope_NV = _cap_in_place(logits_NV, softcap)
+            slope_NV = cap_in_place(logits_NV, softcap)
             chunk_loss, d_logits_NV = _loss_in_place(logits_NV, targets, weights, shaping)
             loss += chunk_loss
             if not (need_x or need_weight or need_bias):
@@ -94,9 +94,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 d_bias_V += d_logits_NV.sum(0)
             d_logits_NV = d_logits_NV.to(dtype)
             if d_x_ND is not None:
-                _product_into(d_x_ND[part], d_logits_NV, head_VD)
+                product_into(d_x_ND[part], d_logits_NV, head_VD)
             if d_weight_VD is not None:
-                _add_product(d_weight_VD, d_logits_NV.T, x)
+                add_product(d_weight_VD, d_logits_NV.T, x)
         ctx.save_for_backward(d_x_ND, d_weight_VD, d_bias_V)
         ctx.dtypes = x_ND.dtype, weight_VD.dtype, None if bias_V is None else bias_V.dtype
         return loss
@@ -117,7 +117,7 @@ def _loss_in_place(
     smoothing, z_loss = shaping.smoothing, shaping.z_loss
     chosen = logits_NV.gather(1, targets_N1)
     spread = logits_NV.mean(-1, keepdim=True) if smoothing else None
-    d_logits_NV, log_total = _softmax_in_place(logits_NV)
+    d_logits_NV, log_total = softmax_in_place(logits_NV)
     loss = log_total - (chosen if spread is None else chosen.lerp(spread, smoothing))
     if z_loss:
         loss = loss + z_loss * log_total.square()
@@ -128,7 +128,7 @@ def _loss_in_place(
     return (loss * weights_N1).sum(), d_logits_NV
 
 
-def _product_into(out: Tensor, a: Tensor, b: Tensor) -> None:
+def product_into(out: Tensor, a: Tensor, b: Tensor) -> None:
     """out = a b; with another dtype than theirs the product is widened."""
     if out.dtype == a.dtype:
         torch.mm(a, b, out=out)
@@ -136,7 +136,7 @@ def _product_into(out: Tensor, a: Tensor, b: Tensor) -> None:
         out.copy_(a @ b)
 
 
-def _add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
+def add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
     """out += a b; with another dtype than theirs the sum is made in the wider one."""
     if out.dtype == a.dtype:
         out.addmm_(a, b)
@@ -144,7 +144,7 @@ def _add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
         out += a @ b
 
 
-def _cap_in_place(logits_NV: Tensor, softcap: float | None) -> Tensor | None:
+def cap_in_place(logits_NV: Tensor, softcap: float | None) -> Tensor | None:
     """softcap * tanh(logits / softcap) in the same memory; returns its derivative, 1 - tanh^2."""
     if softcap is None:
         return None
@@ -154,7 +154,7 @@ def _cap_in_place(logits_NV: Tensor, softcap: float | None) -> Tensor | None:
     return slope_NV
 
 
-def _softmax_in_place(logits_NV: Tensor) -> tuple[Tensor, Tensor]:
+def softmax_in_place(logits_NV: Tensor) -> tuple[Tensor, Tensor]:
     """Softmax over the last dimension into the same memory; also log of the normalizer, [N, 1]."""
     largest = logits_NV.amax(-1, keepdim=True)
     total = logits_NV.sub_(largest).exp_().sum(-1, keepdim=True)

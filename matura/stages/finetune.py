@@ -181,74 +181,30 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     Raises MaturaError when there is nothing to train on, Diverged when the loss is no longer finite.
     """
     from matura.evaluate import training_report
-    from matura.model import store
-    from matura.model.allocator import keep_freed_memory, return_freed_memory
     from matura.tokenizer import conversation
-    from matura.train import finetuning, resume
+    from matura.train import finetuning, preparing, resume
 
     given = inputs["model"]
     assert isinstance(given, Artifact)
-    _check_whole(given)
-    if config.base.format == "int4":  # who holds weights in 4 bits has little memory
-        return_freed_memory()
-    else:
-        keep_freed_memory()
+    preparing.check_whole(given)
     format = conversation.load(given.path)
     with resume.deterministic(config.seed):
-        model, parent = _prepared(config, given.path, format)
+        model, parent = preparing.prepare(config, given.path, format)
         if config.labelled is None:
             lesson = _writing(config, inputs, model, parent, format)
         else:
             lesson = _labels(config, inputs["labelled"], model, format)
         totals = finetuning.Run(config, model, lesson).go(draft)
-    if config.method == "full":
-        store.save(draft.path, model)
-    else:
-        store.save_adapter(draft.path, model, config)
-    format.save(draft.path)
+    preparing.save(draft.path, model, config, format)
     training_report.write(draft.path, "Fine-tuning", totals, config.model_dump(mode="json"))
     summary = {
         "line": f"{config.method} on {LEARNED[config.source]}, {totals['tokens']:,} tokens in {totals['steps']} steps, "
         f"loss {totals['loss']:.3f}{_found(totals)}",
         **totals,
         **lesson.counts,
-        "source_quantization": given.summary.get("source_quantization") or _packed(config),
+        "source_quantization": preparing.quantization(config, given),
     }
     return draft.commit(summary, logs=[training_report.FILE])
-
-
-def _packed(config: Config) -> str | None:
-    """A label for what the updates were trained on, where it is not the parent's own weights."""
-    return None if config.base.format == "float32" else f"{config.base.format}, packed for training"
-
-
-def _check_whole(given: Artifact) -> None:
-    from matura.model import store
-
-    if (adapter := store.adapter_settings(given.path)) is None:
-        return
-    if adapter.method != "lora":
-        raise ConfigError(f"{given.path} is an adapter already; take its parent, {given.input('model').path}")
-    raise ConfigError(
-        f"{given.path} has LoRA updates already: merge it first (`matura merge model={given.path}`)"
-    )
-
-
-def _prepared(config: Config, given: Path, format: "Format") -> "tuple[Transformer, Transformer]":
-    """The model with what is trained set on it, and its parent: the same frozen weights without an adapter, as they
-    are held; where all weights are trained a second model, whose memory is its file's."""
-    from matura.model import store
-    from matura.model.peft import tuning
-    from matura.train.transforms import checkpoint_activations
-
-    model = store.load(given, base=config.base)
-    parent = store.load(given) if config.method == "full" else tuning.twin(model)
-    text = config.prefix.text
-    ids = format.tokenizer.encode(text) if text else ()
-    if text is not None and not ids:
-        raise ConfigError(f"prefix.text: {text!r} holds no token; give some words, or leave it out")
-    tuning.apply(model, config, config.seed, ids)
-    return checkpoint_activations(model, config.recompute), parent
 
 
 def _found(totals: dict[str, Any]) -> str:

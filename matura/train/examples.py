@@ -72,7 +72,7 @@ def from_conversation(
         made = chunk_document(format.tokenizer.encode(row.text), length, format.begin_id)
         return made, "" if made else EMPTY
     try:
-        rendered = format.render([_seen(message) for message in row.messages], row.tools)
+        rendered = format.render([seen(message) for message in row.messages], row.tools)
     except MaturaError as error:
         raise MaturaError(f"conversation {row.id!r}: {error}") from error
     weights = _weights(row.messages, rendered, turns)
@@ -85,7 +85,7 @@ def from_conversation(
     return ([example], "") if example.trained else ([], CUT_AWAY)
 
 
-def _seen(message: Mapping[str, Any]) -> dict[str, Any]:
+def seen(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message as the template gets it."""
     return {name: value for name, value in message.items() if name not in _OURS}
 

@@ -49,8 +49,8 @@ class Lesson:
     """What a model is to learn: batches with their objective, what is looked at between updates, and what all of it is
     made of, for the summary.
 
-    `steps` is how many updates (None: from the setting `tokens`), `notes` gives further numbers of the update that was
-    just made, for the log.
+    `steps` is how many updates (None: from the setting `tokens`), `accumulate` how many batches make one, `notes` gives
+    further numbers of the update that was just made, for the log.
     """
 
     batches: Source
@@ -58,6 +58,7 @@ class Lesson:
     looks: Looks
     counts: dict[str, Any]
     steps: int | None = None
+    accumulate: int = 1
     notes: Callable[[], dict[str, float]] = _nothing
 
 
@@ -111,6 +112,7 @@ class Run:
                 optimizer,
                 optim.build_schedule(settings, steps),
                 steps=steps,
+                accumulate=self.lesson.accumulate,
                 clip=settings.clip,
                 start=self.at.step,
             )

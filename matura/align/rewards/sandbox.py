@@ -9,6 +9,7 @@ sockets, processes, writing outside of the folder and foreign functions. The hoo
 program that means harm can get around it. Such programs need a container or a virtual machine around all of this.
 """
 
+import contextlib
 import ctypes
 import math
 import os
@@ -62,20 +63,16 @@ def limit(seconds: float, memory: int) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, 0),
     ):
-        try:
+        with contextlib.suppress(ValueError, OSError):  # not every system has every limit
             resource.setrlimit(kind, (most, most))
-        except (ValueError, OSError):  # not every system has every limit
-            pass
 
 
 def isolate() -> None:
     """Leave the network and the right to gain rights behind, as far as this system lets one."""
-    try:
+    with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
         libc.unshare(NEW_USER | NEW_NETWORK)
-    except (OSError, AttributeError):
-        pass
 
 
 def watch(folder: str) -> None:
