@@ -25,7 +25,6 @@ from matura.model.transformer import Transformer
 from matura.tokenizer.conversation import Format
 from matura.train.watch import looking
 
-if TYPE_CHECKING:
 ROW = 4096
 """Tokens that are read at a time."""
 TOLERANCE = 1e-3
