@@ -26,6 +26,8 @@ STAGES = {
     "pretrain": "matura.stages.pretrain",
     "finetune": "matura.stages.finetune",
     "merge": "matura.stages.merge",
+    "reward": "matura.stages.reward",
+    "ppo": "matura.stages.ppo",
     "evaluate": "matura.stages.evaluate",
     "export": "matura.stages.export",
 }
@@ -37,6 +39,8 @@ ABOUT = {
     "encode": "Turn a corpus into token shards.",
     "pretrain": "Train a model from first weights on token shards.",
     "finetune": "Train a model on a corpus or on conversations.",
+    "reward": "Train a reward model on what people preferred.",
+    "ppo": "Let a model practise what rewards ask for, near the model that it was.",
     "merge": "Fold an adapter into its base model.",
     "evaluate": "Examine a model against its parent.",
     "export": "Write a model for other programs: Hugging Face folder or GGUF.",

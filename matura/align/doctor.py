@@ -163,8 +163,8 @@ def _chosen_falls(series: Series) -> list[Alarm]:
         Alarm(
             "chosen log-probability falls",
             series.began(*names),
-            f"the chosen answers became less likely, from {before:.4g} to {after:.4g} nats: the margin grows because the "
-            "rejected ones fall faster.",
+            f"the chosen answers became less likely, from {before:.4g} to {after:.4g} nats: the margin grows because "
+            "the rejected ones fall faster.",
             "Add a share of the plain loss on chosen answers, raise beta, or lower the learning rate.",
         )
     ]

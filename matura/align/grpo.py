@@ -4,8 +4,8 @@
     loss_t = -min(r_t A, clip(r_t, 1 - low, 1 + high) A) + kl r_t k3_t
     k3_t = exp(-d) - 1 + d,  d = log p - log p_ref
 
-k3 alone has the gradient of the other divergence, KL(ref || p); times r_t it is that of KL(p || ref), also for answers of
-older weights (see `divergences`). A is the same for all tokens of an answer.
+k3 alone has the gradient of the other divergence, KL(ref || p); times r_t it is that of KL(p || ref), also for answers
+of older weights (see `divergences`). A is the same for all tokens of an answer.
 
 Shape suffixes: N answer tokens, S answers.
 """
@@ -83,8 +83,8 @@ def pack_groups(
     reference: Reference | None = None,
     device: str | torch.device = "cpu",
 ) -> GroupBatch:
-    """Groups as a batch. Without a reference, groups in which everybody got the same give no gradient: they count in the
-    weight and are not read."""
+    """Groups as a batch. Without a reference, groups in which everybody got the same give no gradient: they count in
+    the weight and are not read."""
     read = groups if reference is not None else [one for one in groups if any(one.advantages)]
     prompted = [
         Prompted(one.rollouts[0].prompt_ids, tuple(answer.ids for answer in one.rollouts)) for one in read

@@ -15,8 +15,8 @@ class GroupUpdates(Config):
     advantages: Literal["std", "mean", "leave_one_out"] = Field(
         "std",
         description="How much better than its group an answer is. std: reward minus the group's mean, by its standard "
-        "deviation (GRPO, arXiv:2402.03300); mean: minus the mean (Dr. GRPO, arXiv:2503.20783); leave_one_out: minus the "
-        "mean of the others (RLOO, arXiv:2402.14740)",
+        "deviation (GRPO, arXiv:2402.03300); mean: minus the mean (Dr. GRPO, arXiv:2503.20783); leave_one_out: minus "
+        "the mean of the others (RLOO, arXiv:2402.14740)",
     )
     reduction: Literal["token", "sequence", "constant"] = Field(
         "token",

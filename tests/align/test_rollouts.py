@@ -59,7 +59,8 @@ def test_t12_behaviour_logprobs_are_those_of_the_loss(model, format, temperature
     found = rolled(model, format, draw=Draw(max_new_tokens=6, temperature=temperature))
     assert rollouts.check(model, found, temperature) < 1e-4
     one = found[4]
-    logits_TV = model.logits(model.decode(torch.tensor([[*one.prompt_ids, *one.ids]])))[0] / temperature
+    with torch.no_grad():
+        logits_TV = model.logits(model.decode(torch.tensor([[*one.prompt_ids, *one.ids]])))[0] / temperature
     last = len(one.prompt_ids) - 1
     plain = [float(logits_TV[last + i].log_softmax(-1)[id]) for i, id in enumerate(one.ids)]
     assert one.logprobs == pytest.approx(plain, abs=1e-4)

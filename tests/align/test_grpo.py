@@ -1,0 +1,283 @@
+"""The loss of GRPO: against TRL, against formulas written out, and the traps of averages."""
+
+import math
+
+import pytest
+import torch
+
+from matura.align import grpo, rollouts
+from matura.align.grpo import Figures, Judged, Surrogate, objective, pack_groups, token_losses
+from matura.align.rollouts import Rollout
+from matura.core.settings import Draw
+from matura.train.loop import train
+from tests import tiny_models
+from tests.align.completions import asked
+
+# Four answers of 3, 1, 4 and 2 tokens: log-probabilities now, at the draw and of the reference, and advantages.
+LENGTHS = (3, 1, 4, 2)
+NOW = (-0.5, -1.25, -0.1, -2.0, -0.7, -0.9, -1.1, -3.0, -0.05, -0.4)
+OLD = (-0.6, -1.0, -0.1, -2.5, -0.7, -1.3, -1.0, -2.6, -0.35, -0.4)
+REFERENCE = (-0.55, -1.5, -0.3, -1.8, -0.6, -0.9, -1.4, -2.2, -0.2, -0.5)
+ADVANTAGES = (1.2, -0.8, 0.5, -0.9)
+LONGEST = 5
+
+# loss and gradient by NOW, made by benchmarks/grpo_reference.py with trl 1.16.0 (GRPOTrainer._compute_loss, float64).
+GOLDEN: dict[tuple[str, float], tuple[float, tuple[float, ...]]] = {
+    ("sequence", 0.0): (
+        0.18523252912538335,
+        (
+            -0.1105170918,
+            -0.07788007831,
+            -0.1,
+            0.3297442541,
+            -0.03125,
+            0,
+            -0.02827616931,
+            -0.02094750144,
+            0.1518591159,
+            0.1125,
+        ),
+    ),
+    ("sequence", 0.1): (
+        0.1887561428651048,
+        (
+            -0.1100566039,
+            -0.07625757668,
+            -0.09833333333,
+            0.3215006478,
+            -0.031875,
+            0,
+            -0.02657959915,
+            -0.02429910167,
+            0.1543901011,
+            0.11375,
+        ),
+    ),
+    ("token", 0.0): (
+        -0.19544948300337567,
+        (
+            -0.1326205102,
+            -0.09345609397,
+            -0.12,
+            0.1318977017,
+            -0.05,
+            0,
+            -0.0452418709,
+            -0.0335160023,
+            0.1214872927,
+            0.09,
+        ),
+    ),
+    ("token", 0.1): (
+        -0.19120496507428147,
+        (
+            -0.1320679247,
+            -0.09150909201,
+            -0.118,
+            0.1286002591,
+            -0.051,
+            0,
+            -0.04252735865,
+            -0.03887856267,
+            0.1235120809,
+            0.091,
+        ),
+    ),
+    ("constant", 0.0): (
+        -0.09772474150168783,
+        (
+            -0.06631025508,
+            -0.04672804698,
+            -0.06,
+            0.06594885083,
+            -0.025,
+            0,
+            -0.02262093545,
+            -0.01675800115,
+            0.06074364634,
+            0.045,
+        ),
+    ),
+    ("constant", 0.1): (
+        -0.09560248253714074,
+        (
+            -0.06603396236,
+            -0.04575454601,
+            -0.059,
+            0.06430012956,
+            -0.0255,
+            0,
+            -0.02126367932,
+            -0.01943928134,
+            0.06175604045,
+            0.0455,
+        ),
+    ),
+}
+
+
+def tensors():
+    advantages_N = torch.tensor(ADVANTAGES, dtype=torch.float64).repeat_interleave(torch.tensor(LENGTHS))
+    now_N, old_N, reference_N = (torch.tensor(one, dtype=torch.float64) for one in (NOW, OLD, REFERENCE))
+    return now_N.requires_grad_(True), old_N, reference_N, advantages_N
+
+
+def reduced(reduction, kl):
+    """Loss of the fixed tensors through the very functions that the objective uses."""
+    settings = Surrogate(0.2, 0.28, kl, reduction=reduction, longest=LONGEST)
+    now_N, old_N, reference_N, advantages_N = tensors()
+    told = [Rollout(asked(), (1,), (2,) * n, (0.0,) * n, "", "stop", i) for i, n in enumerate(LENGTHS)]
+    batch = pack_groups([Judged(tuple(told), ADVANTAGES)], settings)
+    losses_N = token_losses(now_N, old_N, advantages_N, settings, reference_N if kl else None)
+    loss = (losses_N * batch.weights_N.double()).sum() / batch.weight
+    loss.backward()
+    return float(loss.detach()), now_N.grad.tolist()
+
+
+@pytest.mark.parametrize(("reduction", "kl"), GOLDEN)
+def test_golden_losses_are_those_of_trl(reduction, kl):
+    loss, gradient = reduced(reduction, kl)
+    wanted, slope = GOLDEN[reduction, kl]
+    assert loss == pytest.approx(wanted, abs=1e-6)
+    assert gradient == pytest.approx(slope, abs=1e-6)
+
+
+def test_the_loss_written_out():
+    loss, _ = reduced("sequence", 0.1)
+    total, at = 0.0, 0
+    for length, advantage in zip(LENGTHS, ADVANTAGES, strict=True):
+        answer = 0.0
+        for now, old, reference in list(zip(NOW, OLD, REFERENCE, strict=True))[at : at + length]:
+            ratio = math.exp(now - old)
+            cut = min(max(ratio, 0.8), 1.28)
+            answer -= min(ratio * advantage, cut * advantage)
+            answer += 0.1 * ratio * (math.exp(reference - now) - 1 - (reference - now))
+        total, at = total + answer / length, at + length
+    assert loss == pytest.approx(total / 4, abs=1e-6)
+
+
+def test_t26_what_a_long_answer_counts():
+    """Ratio 1, advantages 1 and -1, 1 and 9 tokens: by answers they cancel, by tokens the long one wins."""
+    told = [Rollout(asked(), (1,), (2,) * n, (0.0,) * n, "", "stop", i) for i, n in enumerate((1, 9))]
+    found = {}
+    for reduction in ("token", "sequence", "constant"):
+        settings = Surrogate(reduction=reduction, longest=10)
+        batch = pack_groups([Judged(tuple(told), (1.0, -1.0))], settings)
+        losses_N = token_losses(torch.zeros(10), torch.zeros(10), torch.tensor([1.0] + [-1.0] * 9), settings)
+        found[reduction] = float((losses_N * batch.weights_N).sum() / batch.weight)
+    assert found == pytest.approx({"token": 8 / 10, "sequence": 0.0, "constant": 8 / 20}, abs=1e-6)
+
+
+def test_t20_kl_has_the_gradient_of_the_reverse_divergence():
+    """Exact expectation over a small distribution, drawn from older weights: k3 x ratio is right, k3 alone is not."""
+    logits = torch.tensor([0.3, -0.2, 0.9], dtype=torch.float64, requires_grad=True)
+    old = torch.tensor([0.1, 0.4, -0.3], dtype=torch.float64).log_softmax(0)
+    reference = torch.tensor([-0.5, 0.6, 0.2], dtype=torch.float64).log_softmax(0)
+    zeros = torch.zeros(3, dtype=torch.float64)
+
+    def slope(value):
+        return torch.autograd.grad(value, logits)[0]
+
+    p = logits.log_softmax(0)
+    wanted = slope((p.exp() * (p - reference)).sum())
+    p = logits.log_softmax(0)
+    ours = slope((old.exp() * token_losses(p, old, zeros, Surrogate(kl=1.0), reference)).sum())
+    assert ours == pytest.approx(wanted, abs=1e-12)
+    p = logits.log_softmax(0)
+    plain = slope((old.exp() * (torch.expm1(reference - p) - (reference - p))).sum())
+    assert (plain - wanted).abs().max() > 0.05
+
+
+@pytest.fixture(scope="module")
+def written():
+    """A model, and two groups of ragged answers with advantages, one of them even."""
+    model, format = tiny_models.network(scale=2.0), tiny_models.chatml()
+    prompts = [asked(str(n), "say " + "x" * n) for n in range(4)]
+    found = rollouts.roll(model, format, prompts, k=3, draw=Draw(max_new_tokens=9, temperature=0.8), seed=2)
+    return model, [
+        Judged(tuple(found[3 * i : 3 * i + 3]), advantages)
+        for i, advantages in enumerate(
+            [(1.0, -1.0, 0.5), (0.0, 0.0, 0.0), (-1.0, 2.0, 0.1), (0.3, -0.2, 0.0)]
+        )
+    ]
+
+
+def gradient(model, batches, settings):
+    """The gradient of one step of the loop over these batches."""
+    model.requires_grad_(True).zero_grad()
+    found = {}
+
+    class Keep(torch.optim.SGD):
+        def step(self, closure=None):
+            found.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+
+    optimizer = Keep(model.parameters(), lr=0.0)
+    figures = Figures()
+    step = next(
+        train(
+            model,
+            iter(batches),
+            objective(settings, figures),
+            optimizer,
+            lambda _: 0.0,
+            steps=1,
+            accumulate=len(batches),
+            clip=1e9,
+        )
+    )
+    return step, found, figures.taken()
+
+
+@pytest.mark.parametrize("reduction", ["token", "sequence", "constant"])
+@pytest.mark.parametrize("kl", [0.0, 0.2])
+def test_t1_pieces_of_an_update_give_the_gradient_of_the_whole(written, reduction, kl):
+    model, groups = written
+    settings = Surrogate(kl=kl, temperature=0.8, reduction=reduction, longest=9)
+    reference = grpo.frozen(tiny_models.network(seed=1, scale=2.0), 0.8) if kl else None
+    whole = [pack_groups(groups, settings, reference)]
+    pieces = [pack_groups([one], settings, reference) for one in groups]
+    one, wanted, noted = gradient(model, whole, settings)
+    many, found, also = gradient(model, pieces, settings)
+    assert many.loss == pytest.approx(one.loss, abs=1e-6)
+    assert also == pytest.approx(noted, abs=1e-6)
+    for name, value in wanted.items():
+        assert torch.allclose(found[name], value, rtol=1e-5, atol=1e-7), name
+
+
+def test_t13_at_the_first_update_every_ratio_is_one(written):
+    model, groups = written
+    settings = Surrogate(temperature=0.8)
+    _, _, noted = gradient(model, [pack_groups(groups, settings)], settings)
+    assert noted["ratio"] == pytest.approx(1, abs=1e-5)
+    assert noted["clip_share"] == 0
+    assert noted["approx_kl"] == pytest.approx(0, abs=1e-6)
+    assert noted["policy_entropy"] > 0
+
+
+def test_t27_even_groups_are_not_read_without_a_reference_and_still_count(written):
+    model, groups = written
+    settings = Surrogate(temperature=0.8)
+    batch = pack_groups(groups, settings)
+    assert len(batch.answers.counts) == 9
+    assert batch.weight == sum(len(one.ids) for group in groups for one in group.rollouts)
+    even = pack_groups(groups[1:2], settings)
+    step, found, noted = gradient(model, [even], settings)
+    assert step.loss == 0 and not noted
+    assert all(not value.any() for value in found.values())
+    assert len(pack_groups(groups, settings, grpo.frozen(model, 0.8)).answers.counts) == 12
+
+
+def test_better_answers_become_likelier(written):
+    model, groups = written
+    settings = Surrogate(temperature=0.8, reduction="sequence")
+    batch = pack_groups(groups[2:3], settings)
+    _, found, _ = gradient(model, [batch], settings)
+    with torch.no_grad():
+        before = grpo.token_logprobs(model, batch.answers, 0.8).logprobs_N
+        for name, parameter in model.named_parameters():
+            parameter -= 1e-4 * found[name]
+        after = grpo.token_logprobs(model, batch.answers, 0.8).logprobs_N
+        for name, parameter in model.named_parameters():
+            parameter += 1e-4 * found[name]
+    change = [float(part.mean()) for part in batch.answers.per_answer(after - before)]
+    assert change[1] > change[0]
