@@ -33,6 +33,7 @@ NAMES = {
     "corpus_engines": "one corpus by the native engine, by Ray and through kills: the same bytes",
     "sources": "S3, HTTP, a hub, PostgreSQL and MariaDB on loopback, read by curation; no password anywhere",
     "startup": "from the command to the first token, on pulled models",
+    "grpo": "two-digit sums practised with GRPO from 40% right, and with a reward by lot as control",
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
 }
 

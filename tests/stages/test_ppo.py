@@ -17,7 +17,7 @@ from matura.stages import ppo
 from tests.killing import killed_after
 from tests.tiny_models import network, pulled, run
 
-REWARDS = '''
+REWARDS = """
 import random
 
 def vowels(completions):
@@ -28,7 +28,7 @@ def chance(completions):
 
 def silent(completions):
     return [None for one in completions]
-'''
+"""
 QUICK: dict[str, Any] = {
     "iterations": 3,
     "prompts_each": 6,
@@ -88,7 +88,11 @@ def rows(made: Artifact) -> list[dict[str, Any]]:
 KINDS: list[dict[str, Any]] = [
     {"lora": {"rank": 2}},
     {"method": "full", "value": {"kind": "critic", "lora": {"rank": 2}}},
-    {"lora": {"rank": 2}, "kl": {"place": "loss", "coefficient": 0.1, "stop": 1e-4}, "updates": {"epochs": 3}},
+    {
+        "lora": {"rank": 2},
+        "kl": {"place": "loss", "coefficient": 0.1, "stop": 1e-4},
+        "updates": {"epochs": 3},
+    },
 ]
 
 
