@@ -26,6 +26,7 @@ STAGES = {
     "pretrain": "matura.stages.pretrain",
     "finetune": "matura.stages.finetune",
     "merge": "matura.stages.merge",
+    "reward": "matura.stages.reward",
     "evaluate": "matura.stages.evaluate",
     "export": "matura.stages.export",
 }
@@ -37,6 +38,7 @@ ABOUT = {
     "encode": "Turn a corpus into token shards.",
     "pretrain": "Train a model from first weights on token shards.",
     "finetune": "Train a model on a corpus or on conversations.",
+    "reward": "Train a reward model on what people preferred.",
     "merge": "Fold an adapter into its base model.",
     "evaluate": "Examine a model against its parent.",
     "export": "Write a model for other programs: Hugging Face folder or GGUF.",

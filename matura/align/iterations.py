@@ -248,7 +248,7 @@ class Iterations:
             found.values_N - batch.values_N,
             policy_loss=policy_N,
             value_loss=value_N,
-            entropy=found.entropy_N,
+            policy_entropy=found.entropy_N,
         )
         return total_N.sum()
 

@@ -17,7 +17,7 @@ The weights of a ranking's remaining pairs stay as they are, so a prompt that lo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal, NamedTuple
@@ -102,14 +102,23 @@ def answered(format: Format, ranking: Ranking, answer: Answer) -> Prompted:
     return Prompted(tuple(rendered.ids[:start]), (tuple(rendered.ids[start:end]),))
 
 
+Write = Callable[[Format, Ranking, Answer], Prompted]
+"""How an answer and its prompt become ids: `answered`, or what a model without a template reads."""
+
+
 def from_pairs(
-    pairs: Iterable[Pair], format: Format, length: int, *, truncation: Truncation = "drop"
+    pairs: Iterable[Pair],
+    format: Format,
+    length: int,
+    *,
+    truncation: Truncation = "drop",
+    write: Write = answered,
 ) -> Made:
     """Pairs with the answers that they share read once: neighbours of one ranking become one `Preferred`."""
     made = Made([], Counter())
     for _, group in groupby(pairs, key=lambda pair: id(pair.prompt)):
         its = list(group)
-        ranking, book = its[0].prompt, _Book(format, its[0].prompt, length, truncation)
+        ranking, book = its[0].prompt, _Book(format, its[0].prompt, length, truncation, write)
         choices: dict[tuple[int, int], Choice] = {}
         for pair in its:
             chosen, rejected = book.find(pair.chosen), book.find(pair.rejected)
@@ -131,7 +140,7 @@ def from_thumbs(
     """Answers that someone liked or did not, each by itself; those without a thumb are passed over and counted."""
     made = Made([], Counter())
     for ranking in rankings:
-        book = _Book(format, ranking, length, truncation)
+        book = _Book(format, ranking, length, truncation, answered)
         thumbs = []
         for answer in ranking.answers:
             found = UNJUDGED if answer.liked is None else book.find(answer)
@@ -147,9 +156,11 @@ def from_thumbs(
 class _Book:
     """The answers of one ranking in token ids, each once."""
 
-    def __init__(self, format: Format, ranking: Ranking, length: int, truncation: Truncation) -> None:
+    def __init__(
+        self, format: Format, ranking: Ranking, length: int, truncation: Truncation, write: Write
+    ) -> None:
         self.format, self.ranking = format, ranking
-        self.length, self.truncation = length, truncation
+        self.length, self.truncation, self.write = length, truncation, write
         self.prompt: Ids = ()
         self.answers: list[Ids] = []
         self._known: dict[tuple[str, str], int | str] = {}
@@ -158,7 +169,7 @@ class _Book:
         """The number of an answer, or why it is dropped."""
         key = answer.text, answer.end
         if key not in self._known:
-            self.prompt, (ids,) = answered(self.format, self.ranking, answer)
+            self.prompt, (ids,) = self.write(self.format, self.ranking, answer)
             self._known[key] = self._place(ids)
         return self._known[key]
 

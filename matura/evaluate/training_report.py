@@ -24,7 +24,15 @@ CURVES = (
     ("Held-out masks", "loss and share found", ("heldout_masked_loss", "heldout_masked_accuracy")),
     ("Held-out spans and pairs", "nats a token", ("heldout_denoise_loss", "heldout_translate_loss")),
     ("What is learned, held out", "nats a token or text", ("heldout_loss",)),
-    ("Labels, held out", "share that is right", ("heldout_accuracy",)),
+    ("Labels or pairs, held out", "share that is right", ("heldout_accuracy",)),
+    ("Preferred pairs", "share in order, in training", ("accuracy",)),
+    ("Margin", "reward of the chosen minus the rejected", ("margin", "heldout_margin")),
+    ("Rewards", "least, mean and most, in training", ("reward_min", "reward_mean", "reward_max")),
+    (
+        "Held-out rewards",
+        "least, mean and most",
+        tuple(f"heldout_reward_{one}" for one in ("min", "mean", "max")),
+    ),
     ("General text", "bits per byte", ("general_bpb",)),
     ("Divergence from the parent on general text", "nats a token", ("general_kl",)),
     ("Gradient", "norm before clipping", ("grad_norm",)),
@@ -67,7 +75,9 @@ def _plots(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
         chosen = wanted or sorted(name for name in names if name.startswith(ACTIVATIONS))
         series = {name.removeprefix(ACTIVATIONS): _points(rows, name) for name in chosen if name in names}
         if series:
-            drawn = plots.curve(series, unit, smooth=("loss", "grad_norm", "tokens_per_s", "mfu"))
+            drawn = plots.curve(
+                series, unit, smooth=("loss", "grad_norm", "tokens_per_s", "mfu", "accuracy", "margin")
+            )
             yield {"title": title, "svg": drawn}
 
 

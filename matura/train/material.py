@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -16,12 +16,11 @@ from matura.data import conversations
 from matura.tokenizer.conversation import Format
 from matura.tokenizer.prompt import Prompt, trained
 from matura.train import examples
-from matura.train.batches import Example, PackedBatches, Rows
+from matura.train.batches import PackedBatches, Rows
 from matura.train.examples import Made
-from matura.train.labels import Labelled
 
 SIDES = ("train", "heldout")
-One = TypeVar("One", Example, Labelled)
+One = TypeVar("One")
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,13 @@ def rows(
     return Rows(examples, tokens=tokens, seed=seed)
 
 
-def spread(made: Sequence[One], tokens: int) -> list[One]:
-    """Examples from all over the list that have about `tokens` together; at least one."""
-    total = sum(len(example.ids) for example in made)
+def _ids(example: Any) -> int:
+    return len(example.ids)
+
+
+def spread(made: Sequence[One], tokens: int, size: Callable[[One], int] = _ids) -> list[One]:
+    """Examples from all over the list that have about `tokens` together; at least one. `size` says how many one has:
+    by default the length of its ids."""
+    total = sum(map(size, made))
     count = max(1, min(len(made), len(made) * tokens // max(total, 1)))
     return [made[i * len(made) // count] for i in range(count)] if made else []

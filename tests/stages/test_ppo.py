@@ -8,14 +8,12 @@ import torch
 
 from matura.core.artifact import Artifact
 from matura.core.config import parse
-from matura.core.errors import ConfigError, MaturaError
 from matura.core.metrics import MetricsLog
 from matura.core.preferences import Ranking, write_rankings
 from matura.core.raw import RawInput, raw_input
-from matura.model import store
 from matura.stages import ppo
 from tests.killing import killed_after
-from tests.tiny_models import network, pulled, run
+from tests.tiny_models import network, pulled
 
 REWARDS = """
 import random

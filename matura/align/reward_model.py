@@ -1,0 +1,108 @@
+"""A reward model: a decoder or an encoder whose head has one label, and what it says of answers.
+
+The reward of an answer is read at its last token, which is the stop token of the model's own template where the answer
+was finished (an encoder's at the first). It depends on no other answer, batch or padding.
+
+Shape suffixes: N answers, T tokens of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from matura.align.ranked import pack_texts, read, rewards, tokens, write_for
+from matura.align.sequences import Prompted
+from matura.core.errors import ConfigError, MaturaError
+from matura.core.preferences import Answer, Ranking
+from matura.infer.reading import longest
+from matura.model import config as c
+from matura.model import store
+from matura.model.classifying import head_for, set_head
+from matura.model.transformer import Transformer
+from matura.tokenizer import conversation
+from matura.tokenizer.conversation import Format
+
+LABEL = "reward"
+ROW = 2048
+"""Tokens read at a time."""
+
+
+def set_reward_head(model: Transformer, seed: int = 0) -> Transformer:
+    """Give a model the head of a reward model; one that has it keeps it. Raises ConfigError for an encoder-decoder."""
+    if model.encoder is not None and model.decoder is not None:
+        raise ConfigError("a reward model is a decoder or an encoder, and this model is both in one")
+    return set_head(model, head_for(model.config, (LABEL,)), seed)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A reward model with its conversation format, ready to judge."""
+
+    model: Transformer
+    format: Format
+
+    def __post_init__(self) -> None:
+        head = self.model.config.head
+        if not isinstance(head, c.Classifier) or len(head.labels) != 1:
+            raise MaturaError(
+                "this is no reward model: it has no head with one label. Train one with `matura reward`"
+            )
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "cpu") -> Judge:
+        """The judge of a model artifact, updates merged. Raises ArtifactError, FormatError, or MaturaError when it is
+        no reward model."""
+        return cls(store.load_for_inference(path, device=device), conversation.load(path))
+
+    def scores(
+        self, prompts: Sequence[Ranking], answers: Sequence[Sequence[str | Answer]], *, row: int = ROW
+    ) -> list[list[float]]:
+        """The reward of every answer to every prompt, more is better: `answers[i]` are those to `prompts[i]`.
+
+        A text counts as finished; an `Answer` whose end is "length" is read without a stop token. `row` is about how
+        many tokens are read at a time, and changes no reward. Raises MaturaError for what is longer than the context.
+        """
+        write = write_for(self.model)
+        texts = [read(write, self.format, one, its) for one, its in zip(prompts, answers, strict=True)]
+        most = longest(self.model)
+        for prompt, text in zip(prompts, texts, strict=True):
+            longest_one = len(text.prompt) + max(map(len, text.answers), default=0)
+            if longest_one > most:
+                raise MaturaError(
+                    f"prompt {prompt.id!r} with its longest answer has {longest_one} tokens, and the reward model's "
+                    f"context is {most}; shorten it"
+                )
+        return self.rewards(texts, row=row)
+
+    @torch.no_grad()
+    def rewards(self, texts: Sequence[Prompted], *, row: int = ROW) -> list[list[float]]:
+        """The same for answers that are token ids already."""
+        found: list[list[float]] = [[] for _ in texts]
+        device, head = str(self.model.embed.weight.device), self.model.config.head
+        assert isinstance(head, c.Classifier)
+        for indices in _rows(texts, row):
+            ids_1T, mask, at_N = pack_texts([texts[i] for i in indices], device, pool=head.pool)
+            values = iter(rewards(self.model, ids_1T, mask, at_N).tolist())
+            for i in indices:
+                found[i] = [next(values) for _ in texts[i].answers]
+        return found
+
+
+def _rows(texts: Sequence[Prompted], room: int) -> Iterator[list[int]]:
+    """Which texts are read together, about `room` tokens at a time: long ones first, like lengths in one row."""
+    sizes = [tokens(text) if text.answers else 0 for text in texts]
+    taken: list[int] = []
+    left = room
+    for i in sorted(range(len(texts)), key=lambda i: (-sizes[i], i)):
+        if taken and sizes[i] > left:
+            yield taken
+            taken, left = [], room
+        if sizes[i]:
+            taken.append(i)
+            left -= sizes[i]
+    if taken:
+        yield taken

@@ -1,0 +1,234 @@
+"""Train a reward model: a decoder or an encoder that gives an answer one number, from what people preferred.
+
+Of two answers the preferred one is to get the higher reward (Bradley-Terry); or all answers of a ranking their order
+(Plackett-Luce). It is measured on held-out prompts beside "longer wins", "shorter wins" and a model of words alone.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from matura.core import peft_settings
+from matura.core.artifact import Artifact, Draft, RawInput
+from matura.core.config import Input
+from matura.core.errors import ConfigError
+from matura.core.forgetting_settings import Forgetting
+from matura.core.plan import Estimate
+from matura.core.preference_settings import PreferenceData
+from matura.core.settings import Recompute
+
+if TYPE_CHECKING:
+    from matura.data.preferences.loading import Loaded
+    from matura.model.transformer import Transformer
+    from matura.tokenizer.conversation import Format
+    from matura.train.finetuning import Lesson
+
+KIND = "model"
+VERSION = 1
+BYTES_PER_TOKEN = 4.0
+# Of a model of 135M weights on 2 cores: trained, and read without training on it.
+TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0, "prefix": 170.0, "bottleneck": 180.0}
+READ_PER_SECOND = 450.0
+MEASURED_BYTES = 540 << 20  # of the model that those speeds are of
+
+
+class Config(peft_settings.Tuning):
+    """What was preferred, and how it is learned."""
+
+    model: Annotated[str, Input("model")] = Field(description="The model that becomes a reward model")
+    preferences: Annotated[str, Input("preferences", "samples", "raw")] = Field(
+        description="What was preferred: files of your own, or what another stage wrote"
+    )
+    data: PreferenceData = Field(PreferenceData(), description="How the files are read")
+    loss: Literal["bradley-terry", "plackett-luce"] = Field(
+        "bradley-terry",
+        description="bradley-terry: every pair of a ranking, which together count once; plackett-luce: the order of "
+        "all its answers",
+    )
+    margin: float = Field(
+        0.0,
+        ge=0,
+        description="This times the difference of a pair's scores, where it has some, is how far apart the rewards "
+        "should be (loss=bradley-terry)",
+    )
+    centring: float = Field(
+        0.01,
+        ge=0,
+        description="This times (r + r')^2 is added to the loss of a pair, so that rewards centre on 0",
+    )
+    optimizer: peft_settings.TuningOptimizer = Field(
+        peft_settings.TuningOptimizer(), description="AdamW and its schedule"
+    )
+    epochs: float = Field(1.0, gt=0, description="How often all rankings are seen")
+    tokens_per_step: int = Field(2048, ge=16, description="Tokens in one update; a ranking is never divided")
+    sequence: int = Field(
+        512,
+        ge=8,
+        description="Longest prompt with its answer, in tokens; pairs with a longer one are dropped",
+    )
+    meter_every: int = Field(20, ge=0, description="Steps between looks at held-out rankings; 0 for none")
+    meter_tokens: int = Field(
+        8192, ge=64, description="Held-out tokens in one look; the last figures are of all"
+    )
+    save_every: int = Field(5, ge=1, description="Steps between checkpoints")
+    recompute: Recompute = Field(
+        "none",
+        description="Blocks whose activations are computed again instead of kept: none, full, every n-th",
+    )
+    seed: int = Field(0, description="First weights of the head and of updates, and the order of the data")
+
+    @property
+    def forgetting(self) -> Forgetting:
+        """A reward model no longer writes, so nothing of that can be kept or measured."""
+        return Forgetting(text=None)
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> "Config":
+        if self.margin and self.loss != "bradley-terry":
+            raise ValueError("margin is for loss=bradley-terry; an order of several has no margins")
+        if self.method == "lora" and self.lora.dropout:
+            raise ValueError("lora.dropout would do nothing: a reward model learns without dropout")
+        default = type(self).model_fields["meter_tokens"].default
+        if not self.meter_every and self.meter_tokens != default:
+            raise ValueError("meter_tokens would do nothing with meter_every=0")
+        return self
+
+
+def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
+    """Time from the bytes of the preferences and of the model; memory for weights, gradients and activations."""
+    model, given = inputs.get("model"), inputs.get("preferences")
+    size = (
+        sum(f["bytes"] for f in model.record["files"].values())
+        if isinstance(model, Artifact)
+        else MEASURED_BYTES
+    )
+    tokens = int(_bytes(given) / BYTES_PER_TOKEN)
+    full = config.method == "full"
+    held = 4 if full else 0.4 if config.base.format == "int4" else 1  # times the weights in float32
+    heavier = size / MEASURED_BYTES
+    return Estimate(
+        seconds=tokens * heavier * (config.epochs / TOKENS_PER_SECOND[config.method] + 0.1 / READ_PER_SECOND),
+        memory_bytes=int(size * held) + config.tokens_per_step * (2 << 20),
+        disk_bytes=size * 4 if full else size // 8,
+        note=f"about {tokens:,} tokens, {config.epochs:g} times, {config.method}",
+    )
+
+
+def _bytes(given: Artifact | RawInput | None) -> int:
+    if isinstance(given, Artifact):
+        return sum(f["bytes"] for name, f in given.record["files"].items() if name.endswith(".jsonl"))
+    if given is None or not given.path.exists():
+        return 1 << 20
+    files = [given.path] if given.path.is_file() else [p for p in given.path.rglob("*") if p.is_file()]
+    return sum(path.stat().st_size for path in files)
+
+
+def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
+    """Make a reward model: the whole one, or an adapter with the head beside it. A killed run goes on from its last
+    checkpoint.
+
+    Raises MaturaError when there is nothing to learn from, Diverged when the loss is no longer finite.
+    """
+    from matura.align.reward_model import Judge
+    from matura.align.reward_worth import held, worth
+    from matura.data.preferences import loading
+    from matura.evaluate import training_report
+    from matura.model import store
+    from matura.model.allocator import keep_freed_memory, return_freed_memory
+    from matura.tokenizer import conversation
+    from matura.train import finetuning, resume, starting
+
+    given = inputs["model"]
+    assert isinstance(given, Artifact)
+    starting.check_whole(given)
+    if config.base.format == "int4":  # who holds weights in 4 bits has little memory
+        return_freed_memory()
+    else:
+        keep_freed_memory()
+    format = conversation.load(given.path)
+    loaded = loading.load(inputs["preferences"], config.data)
+    with resume.deterministic(config.seed):
+        model = _prepared(config, given, format)
+        lesson = _lesson(config, loaded, model, format)
+        totals = finetuning.Run(config, model, lesson).go(draft)
+        del totals["forgetting"]
+        found = held(loaded.heldout, model, format, config.sequence)
+        totals |= worth(Judge(model, format), found, loaded.train)
+    if config.method == "full":
+        store.save(draft.path, model)
+    else:
+        store.save_adapter(draft.path, model, config)
+    format.save(draft.path)
+    training_report.write(draft.path, "Reward model", totals, config.model_dump(mode="json"))
+    summary = {
+        "line": f"reward model, {config.method}, {lesson.counts['examples']:,} rankings in {totals['steps']} steps, "
+        f"loss {totals['loss']:.3f}{_found(totals)}",
+        **totals,
+        **lesson.counts,
+        "source_quantization": starting.source_quantization(given, config),
+    }
+    return draft.commit(summary, logs=[training_report.FILE])
+
+
+def _prepared(config: Config, given: Artifact, format: "Format") -> "Transformer":
+    """The model with what is trained set on it, and a head that is trained as a whole."""
+    from matura.align.reward_model import set_reward_head
+    from matura.model import store
+    from matura.model.peft import tuning
+    from matura.train.transforms import checkpoint_activations
+
+    model = set_reward_head(store.load(given.path, base=config.base), config.seed)
+    text = config.prefix.text
+    ids = format.tokenizer.encode(text) if text else ()
+    if text is not None and not ids:
+        raise ConfigError(f"prefix.text: {text!r} holds no token; give some words, or leave it out")
+    tuning.apply(model, config, config.seed, ids)
+    assert model.head is not None
+    model.head.requires_grad_(True)
+    return checkpoint_activations(model, config.recompute)
+
+
+def _lesson(config: Config, loaded: "Loaded", model: "Transformer", format: "Format") -> "Lesson":
+    """Rankings in rows, the objective, and looks at some that are held out."""
+    from functools import partial
+
+    from matura.align.ranked import pack_ranked, ranked, write_for
+    from matura.align.reward_training import Objective, Rule, look
+    from matura.infer.reading import longest
+    from matura.train.batches import PackedBatches
+    from matura.train.finetuning import Lesson
+    from matura.train.material import rows, spread
+    from matura.train.meter import Looks
+
+    length, write = min(config.sequence, longest(model)), write_for(model)
+    learned, out = (ranked(side, format, length, write) for side in (loaded.train, loaded.heldout))
+    rule = Rule(config.loss, config.margin, config.centring)
+    objective = Objective(rule)
+    source = rows("learn from", learned.examples, config.tokens_per_step, config.seed, learned.dropped)
+    pool = getattr(model.config.head, "pool", "last")
+    pack = partial(pack_ranked, pool=pool)
+    some = spread(out.examples, config.meter_tokens, lambda one: one.size) if config.meter_every else []
+    looks = Looks(also=(look(format, some, rule),) if some else ())
+    total = sum(one.size for one in source.examples)
+    counts = {
+        "examples": len(source.examples),
+        "pairs": sum(one.trained for one in source.examples),
+        "dropped_pairs": learned.dropped.total(),
+        "dropped": dict(sorted(learned.dropped.items())),
+        "heldout_dropped": dict(sorted(out.dropped.items())),
+        "data": loaded.found,
+    }
+    steps = max(1, round(config.epochs * total / source.mean_tokens))
+    return Lesson(PackedBatches([source], pack=pack), objective, looks, counts, steps, objective.notes)
+
+
+def _found(totals: dict[str, Any]) -> str:
+    """What held-out pairs say, in a few words."""
+    if (share := totals.get("accuracy")) is None:
+        return "; nothing was held out"
+    words = totals["baselines"]["words"]["accuracy"]["value"]
+    length = max(totals["baselines"][name]["accuracy"]["value"] for name in ("longer", "shorter"))
+    return (
+        f"; {share['value']:.1%} of {share['pairs']:,} held-out pairs in order ({share['low']:.1%} to "
+        f"{share['high']:.1%}; words alone {words:.1%}, length {length:.1%})"
+    )
