@@ -18,7 +18,8 @@ def test_the_doctor_reads_a_run_that_is_not_finished(tmp_path, capsys):
     sick = logged(tmp_path / "sick", ended=[0.1] * 6)
     assert examining.show(str(sick), Workspace(tmp_path)) == 1
     told = capsys.readouterr().out
-    assert "no end, since step 2" in told and "Raise max_new_tokens" in told
+    assert "no end, since step 2" in told
+    assert "Raise max_new_tokens" in told
     sound = logged(tmp_path / "sound", ended=[0.9] * 6)
     assert examining.show(str(sound), Workspace(tmp_path)) == 0
     assert "Nothing wrong in 6 rows up to step 6." in capsys.readouterr().out
