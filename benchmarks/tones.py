@@ -31,7 +31,11 @@ FORM = re.compile(
 
 def described(animal: str, place: str, draw: random.Random) -> str:
     """A description with tones at random."""
-    words = [draw.choice(WORDS[draw.choice((-1, 0, 1))].split()) for _ in range(SLOTS)]
+    return written(animal, place, [draw.choice(WORDS[draw.choice((-1, 0, 1))].split()) for _ in range(SLOTS)])
+
+
+def written(animal: str, place: str, words: Sequence[str]) -> str:
+    """A description with these words."""
     a, b, c, d, e, f = words
     return (
         f"The {animal} in the {place} is {a} and {b}. It has a {c} voice and a {d} face. "

@@ -110,9 +110,9 @@ class Config(peft_settings.Tuning):
             )
         if anchors.limit is not None and not (self.meter_every and anchors.text):
             raise ValueError("forgetting.limit needs the meter: meter_every and forgetting.text")
-        if self.lora.dropout or self.value.lora.dropout:
+        if self.lora.dropout:
             raise ValueError(
-                "dropout would change the probabilities between an answer and its update; leave it out"
+                "lora.dropout would change the probabilities between an answer and its update; leave it out"
             )
         return self
 
@@ -233,7 +233,7 @@ def _lesson(
     looks = Looks()
     if config.meter_every:
         held = loaded.heldout[: config.meter_prompts]
-        also = ()
+        also: tuple[Any, ...] = ()
         if held:
             shown, _ = rollouts.fitting(held, format, model, longest)
             also = (Heldout(format, shown, judges, config.rollouts, config.seed, reference),)

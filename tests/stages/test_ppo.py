@@ -85,7 +85,7 @@ def rows(made: Artifact) -> list[dict[str, Any]]:
 
 KINDS: list[dict[str, Any]] = [
     {"lora": {"rank": 2}},
-    {"method": "full", "value": {"kind": "critic", "lora": {"rank": 2}}},
+    {"method": "full", "value": {"kind": "critic", "rank": 2}},
     {
         "lora": {"rank": 2},
         "kl": {"place": "loss", "coefficient": 0.1, "stop": 1e-4},
