@@ -34,6 +34,7 @@ NAMES = {
     "sources": "S3, HTTP, a hub, PostgreSQL and MariaDB on loopback, read by curation; no password anywhere",
     "ppo": "PPO for a warm tone: the gain beside the best of n at the same KL, a held-out reward, a random one",
     "startup": "from the command to the first token, on pulled models",
+    "grpo": "two-digit sums practised with GRPO from 40% right, and with a reward by lot as control",
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
 }
 

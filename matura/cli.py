@@ -28,6 +28,7 @@ STAGES = {
     "merge": "matura.stages.merge",
     "reward": "matura.stages.reward",
     "ppo": "matura.stages.ppo",
+    "grpo": "matura.stages.grpo",
     "evaluate": "matura.stages.evaluate",
     "export": "matura.stages.export",
 }
@@ -41,6 +42,7 @@ ABOUT = {
     "finetune": "Train a model on a corpus or on conversations.",
     "reward": "Train a reward model on what people preferred.",
     "ppo": "Let a model practise what rewards ask for, near the model that it was.",
+    "grpo": "Let a model practise on tasks whose answers can be checked.",
     "merge": "Fold an adapter into its base model.",
     "evaluate": "Examine a model against its parent.",
     "export": "Write a model for other programs: Hugging Face folder or GGUF.",
@@ -274,6 +276,20 @@ def show(
 
     found = use_workspace(workspace).find(artifact)
     print(json.dumps(found.record, indent=2) if as_json else lineage.show(found))
+
+
+@app.command()
+def doctor(
+    run: Annotated[
+        str, typer.Argument(help="Path of a run, finished or not, RUN/STAGE or the name of a model.")
+    ],
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Look through the metrics of a training run for what is known to go wrong; exit 1 when something does."""
+    from matura.commands import examining
+
+    if examining.show(run, use_workspace(workspace)):
+        raise typer.Exit(1)
 
 
 @app.command("lineage")

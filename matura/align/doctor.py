@@ -75,6 +75,10 @@ class Series:
         """The step where the last `WINDOW` values begin."""
         return self._points(names)[-WINDOW:][0][0]
 
+    def at(self, name: str, number: int) -> int:
+        """The step of one of its values."""
+        return self._points((name,))[number][0]
+
     def change(self, *names: str) -> tuple[float, float]:
         """From the first third of the values to the last: the difference of their means, and how many standard errors
         that is; (0, 0) with fewer than nine."""
@@ -253,6 +257,22 @@ def _blind_values(series: Series) -> list[Alarm]:
     ]
 
 
+def _learned_by_heart(series: Series) -> list[Alarm]:
+    """Of reward models, which alone log `reward_mean` in training."""
+    held = series.values("heldout_loss")
+    if not series.values("reward_mean") or len(held) < 3 or held[-1] <= (1 + FALLING) * min(held):
+        return []
+    return [
+        Alarm(
+            "learned by heart",
+            series.at("heldout_loss", held.index(min(held))),
+            f"the loss on held-out rankings rose from {min(held):.3g} to {held[-1]:.3g} since then.",
+            "Fewer epochs, a lower learning rate or more preferences would give better rewards, and better calibrated "
+            "ones.",
+        )
+    ]
+
+
 Check = Callable[[Series], list[Alarm]]
 CHECKS: tuple[Check, ...] = (
     _negative_kl,
@@ -264,4 +284,5 @@ CHECKS: tuple[Check, ...] = (
     _entropy_collapse,
     _too_far,
     _blind_values,
+    _learned_by_heart,
 )

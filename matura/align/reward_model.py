@@ -32,10 +32,14 @@ ROW = 2048
 
 
 def set_reward_head(model: Transformer, seed: int = 0) -> Transformer:
-    """Give a model the head of a reward model; one that has it keeps it. Raises ConfigError for an encoder-decoder."""
+    """Give a model the head of a reward model, to be trained as a whole; one that has it keeps it. Raises ConfigError
+    for an encoder-decoder."""
     if model.encoder is not None and model.decoder is not None:
         raise ConfigError("a reward model is a decoder or an encoder, and this model is both in one")
-    return set_head(model, head_for(model.config, (LABEL,)), seed)
+    set_head(model, head_for(model.config, (LABEL,)), seed)
+    assert model.head is not None
+    model.head.requires_grad_(True)
+    return model
 
 
 @dataclass(frozen=True)

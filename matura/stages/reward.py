@@ -4,6 +4,7 @@ Of two answers the preferred one is to get the higher reward (Bradley-Terry); or
 (Plackett-Luce). It is measured on held-out prompts beside "longer wins", "shorter wins" and a model of words alone.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -11,13 +12,13 @@ from pydantic import Field, model_validator
 from matura.core import peft_settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
-from matura.core.errors import ConfigError
 from matura.core.forgetting_settings import Forgetting
 from matura.core.plan import Estimate
 from matura.core.preference_settings import PreferenceData
 from matura.core.settings import Recompute
 
 if TYPE_CHECKING:
+    from matura.core.workspace import Workspace
     from matura.data.preferences.loading import Loaded
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format
@@ -94,6 +95,11 @@ class Config(peft_settings.Tuning):
         return self
 
 
+def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
+    """Where the files of preferences are on this machine."""
+    return Path(getattr(config, setting)).expanduser()
+
+
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time from the bytes of the preferences and of the model; memory for weights, gradients and activations."""
     model, given = inputs.get("model"), inputs.get("preferences")
@@ -117,10 +123,7 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
 def _bytes(given: Artifact | RawInput | None) -> int:
     if isinstance(given, Artifact):
         return sum(f["bytes"] for name, f in given.record["files"].items() if name.endswith(".jsonl"))
-    if given is None or not given.path.exists():
-        return 1 << 20
-    files = [given.path] if given.path.is_file() else [p for p in given.path.rglob("*") if p.is_file()]
-    return sum(path.stat().st_size for path in files)
+    return 1 << 20 if given is None else given.bytes
 
 
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
@@ -129,63 +132,48 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
 
     Raises MaturaError when there is nothing to learn from, Diverged when the loss is no longer finite.
     """
-    from matura.align.reward_model import Judge
+    from matura.align import doctor
+    from matura.align.reward_model import Judge, set_reward_head
     from matura.align.reward_worth import held, worth
+    from matura.core.metrics import MetricsLog
     from matura.data.preferences import loading
     from matura.evaluate import training_report
-    from matura.model import store
-    from matura.model.allocator import keep_freed_memory, return_freed_memory
     from matura.tokenizer import conversation
-    from matura.train import finetuning, resume, starting
+    from matura.train import finetuning, preparing, resume
 
     given = inputs["model"]
     assert isinstance(given, Artifact)
-    starting.check_whole(given)
-    if config.base.format == "int4":  # who holds weights in 4 bits has little memory
-        return_freed_memory()
-    else:
-        keep_freed_memory()
+    preparing.check_whole(given)
     format = conversation.load(given.path)
     loaded = loading.load(inputs["preferences"], config.data)
     with resume.deterministic(config.seed):
-        model = _prepared(config, given, format)
+        model, _ = preparing.prepare(config, given.path, format)
+        set_reward_head(model, config.seed)
         lesson = _lesson(config, loaded, model, format)
         totals = finetuning.Run(config, model, lesson).go(draft)
         del totals["forgetting"]
-        found = held(loaded.heldout, model, format, config.sequence)
+        found = held(loaded.heldout, model, format, _length(config, model))
         totals |= worth(Judge(model, format), found, loaded.train)
-    if config.method == "full":
-        store.save(draft.path, model)
-    else:
-        store.save_adapter(draft.path, model, config)
-    format.save(draft.path)
-    training_report.write(draft.path, "Reward model", totals, config.model_dump(mode="json"))
+    preparing.save(draft.path, model, config, format)
+    alarms = [str(one) for one in doctor.examine(MetricsLog(draft.path / "metrics.jsonl").rows())]
+    training_report.write(
+        draft.path, "Reward model", totals | {"alarms": alarms}, config.model_dump(mode="json")
+    )
     summary = {
         "line": f"reward model, {config.method}, {lesson.counts['examples']:,} rankings in {totals['steps']} steps, "
-        f"loss {totals['loss']:.3f}{_found(totals)}",
+        f"loss {totals['loss']:.3f}{_found(totals, alarms)}",
         **totals,
         **lesson.counts,
-        "source_quantization": starting.source_quantization(given, config),
+        "alarms": alarms,
+        "source_quantization": preparing.quantization(config, given),
     }
     return draft.commit(summary, logs=[training_report.FILE])
 
 
-def _prepared(config: Config, given: Artifact, format: "Format") -> "Transformer":
-    """The model with what is trained set on it, and a head that is trained as a whole."""
-    from matura.align.reward_model import set_reward_head
-    from matura.model import store
-    from matura.model.peft import tuning
-    from matura.train.transforms import checkpoint_activations
+def _length(config: Config, model: "Transformer") -> int:
+    from matura.infer.reading import longest
 
-    model = set_reward_head(store.load(given.path, base=config.base), config.seed)
-    text = config.prefix.text
-    ids = format.tokenizer.encode(text) if text else ()
-    if text is not None and not ids:
-        raise ConfigError(f"prefix.text: {text!r} holds no token; give some words, or leave it out")
-    tuning.apply(model, config, config.seed, ids)
-    assert model.head is not None
-    model.head.requires_grad_(True)
-    return checkpoint_activations(model, config.recompute)
+    return min(config.sequence, longest(model))
 
 
 def _lesson(config: Config, loaded: "Loaded", model: "Transformer", format: "Format") -> "Lesson":
@@ -194,13 +182,12 @@ def _lesson(config: Config, loaded: "Loaded", model: "Transformer", format: "For
 
     from matura.align.ranked import pack_ranked, ranked, write_for
     from matura.align.reward_training import Objective, Rule, look
-    from matura.infer.reading import longest
     from matura.train.batches import PackedBatches
     from matura.train.finetuning import Lesson
     from matura.train.material import rows, spread
     from matura.train.meter import Looks
 
-    length, write = min(config.sequence, longest(model)), write_for(model)
+    length, write = _length(config, model), write_for(model)
     learned, out = (ranked(side, format, length, write) for side in (loaded.train, loaded.heldout))
     rule = Rule(config.loss, config.margin, config.centring)
     objective = Objective(rule)
@@ -222,13 +209,14 @@ def _lesson(config: Config, loaded: "Loaded", model: "Transformer", format: "For
     return Lesson(PackedBatches([source], pack=pack), objective, looks, counts, steps, objective.notes)
 
 
-def _found(totals: dict[str, Any]) -> str:
+def _found(totals: dict[str, Any], alarms: list[str]) -> str:
     """What held-out pairs say, in a few words."""
     if (share := totals.get("accuracy")) is None:
         return "; nothing was held out"
+    told = f"; alarm: {alarms[0].partition(' (')[0]}" if alarms else ""
     words = totals["baselines"]["words"]["accuracy"]["value"]
     length = max(totals["baselines"][name]["accuracy"]["value"] for name in ("longer", "shorter"))
     return (
         f"; {share['value']:.1%} of {share['pairs']:,} held-out pairs in order ({share['low']:.1%} to "
-        f"{share['high']:.1%}; words alone {words:.1%}, length {length:.1%})"
+        f"{share['high']:.1%}; words alone {words:.1%}, length {length:.1%}){told}"
     )

@@ -117,13 +117,12 @@ def rows(
     return Rows(examples, tokens=tokens, seed=seed)
 
 
-def _ids(example: Any) -> int:
+def _length(example: Any) -> int:
     return len(example.ids)
 
 
-def spread(made: Sequence[One], tokens: int, size: Callable[[One], int] = _ids) -> list[One]:
-    """Examples from all over the list that have about `tokens` together; at least one. `size` says how many one has:
-    by default the length of its ids."""
-    total = sum(map(size, made))
+def spread(made: Sequence[One], tokens: int, length: Callable[[One], int] = _length) -> list[One]:
+    """Examples from all over the list that have about `tokens` together; at least one."""
+    total = sum(map(length, made))
     count = max(1, min(len(made), len(made) * tokens // max(total, 1)))
     return [made[i * len(made) // count] for i in range(count)] if made else []

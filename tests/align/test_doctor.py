@@ -47,6 +47,7 @@ RINGING = {
     "entropy collapse": {"policy_entropy": noisy(1, 0.01, spread=0.001)},
     "updates go too far": {"clip_share": [0.5] * 5},
     "values explain nothing": {"explained_variance": [-1.0] * 5},
+    "learned by heart": {"reward_mean": [0.0] * 10, "heldout_loss": [0.7, 0.6, 0.5, 0.52, 0.56, 0.6, 0.7]},
 }
 
 

@@ -14,8 +14,8 @@ from matura.core.preferences import MAX_ANSWERS, Answer, Ranking
 from matura.data.conversations.messages import MAX_MESSAGES, Message, text
 
 ROLES = {"prompter": "user", "assistant": "assistant"}
-COLUMNS = ("message_tree_id", "message_id", "parent_id", "text", "role", "rank", "deleted", "review_result")
-COLUMNS += ("synthetic", "model_name", "replies", "prompt")
+_JUDGED = ("rank", "deleted", "review_result", "synthetic", "model_name")
+COLUMNS = ("message_tree_id", "prompt", "message_id", "parent_id", "role", "text", "replies", *_JUDGED)
 
 
 def rankings(row: Mapping[str, Any], place: str) -> Iterator[Ranking]:
