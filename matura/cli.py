@@ -12,7 +12,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 import matura
-from matura.commands import inspect_app, verbs
+from matura.commands import inspect_app, ranking_verb, verbs
 from matura.commands.options import ModelArgument, WorkspaceOption
 from matura.commands.options import workspace as use_workspace
 from matura.core.errors import MaturaError
@@ -29,6 +29,8 @@ STAGES = {
     "reward": "matura.stages.reward",
     "ppo": "matura.stages.ppo",
     "grpo": "matura.stages.grpo",
+    "sample": "matura.stages.sample",
+    "rank": "matura.stages.rank",
     "evaluate": "matura.stages.evaluate",
     "export": "matura.stages.export",
 }
@@ -44,6 +46,8 @@ ABOUT = {
     "ppo": "Let a model practise what rewards ask for, near the model that it was.",
     "grpo": "Let a model practise on tasks whose answers can be checked.",
     "merge": "Fold an adapter into its base model.",
+    "sample": "Let a model answer prompts several times, to be ranked.",
+    "rank": ranking_verb.ABOUT,
     "evaluate": "Examine a model against its parent.",
     "export": "Write a model for other programs: Hugging Face folder or GGUF.",
 }
@@ -217,6 +221,9 @@ def export(
 _OWN: dict[str, Callable[..., None]] = {
     "finetune": finetune,
     "export": export,
+    "rank": ranking_verb.verb(
+        lambda *given, **more: _run_stage(*given, **more), lambda: _stage_help("rank")
+    ),
 }  # stages with options of their own
 for _kind in STAGES:
     _command = _OWN[_kind] if _kind in _OWN else _stage_command(_kind)
