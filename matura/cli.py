@@ -12,7 +12,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 import matura
-from matura.commands import inspect_app, verbs
+from matura.commands import inspect_app, ranking_verb, verbs
 from matura.commands.options import ModelArgument, WorkspaceOption
 from matura.commands.options import workspace as use_workspace
 from matura.core.errors import MaturaError
@@ -27,9 +27,16 @@ STAGES = {
     "finetune": "matura.stages.finetune",
     "merge": "matura.stages.merge",
     "reward": "matura.stages.reward",
+<<<<<<< HEAD
     "dpo": "matura.stages.dpo",
     "ppo": "matura.stages.ppo",
     "grpo": "matura.stages.grpo",
+=======
+    "ppo": "matura.stages.ppo",
+    "grpo": "matura.stages.grpo",
+    "sample": "matura.stages.sample",
+    "rank": "matura.stages.rank",
+>>>>>>> ppo
     "evaluate": "matura.stages.evaluate",
     "export": "matura.stages.export",
 }
@@ -42,10 +49,15 @@ ABOUT = {
     "pretrain": "Train a model from first weights on token shards.",
     "finetune": "Train a model on a corpus or on conversations.",
     "reward": "Train a reward model on what people preferred.",
+<<<<<<< HEAD
     "dpo": "Make a model prefer what people prefer, without a reward model.",
+=======
+>>>>>>> ppo
     "ppo": "Let a model practise what rewards ask for, near the model that it was.",
     "grpo": "Let a model practise on tasks whose answers can be checked.",
     "merge": "Fold an adapter into its base model.",
+    "sample": "Let a model answer prompts several times, to be ranked.",
+    "rank": ranking_verb.ABOUT,
     "evaluate": "Examine a model against its parent.",
     "export": "Write a model for other programs: Hugging Face folder or GGUF.",
 }
@@ -219,6 +231,9 @@ def export(
 _OWN: dict[str, Callable[..., None]] = {
     "finetune": finetune,
     "export": export,
+    "rank": ranking_verb.verb(
+        lambda *given, **more: _run_stage(*given, **more), lambda: _stage_help("rank")
+    ),
 }  # stages with options of their own
 for _kind in STAGES:
     _command = _OWN[_kind] if _kind in _OWN else _stage_command(_kind)

@@ -22,6 +22,7 @@ COLOURS = {
     "resuming": "bold yellow",
     "damaged": "yellow",
     "gate failed": "bold red",
+    "rounds end": "bold yellow",
 }
 
 

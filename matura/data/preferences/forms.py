@@ -9,12 +9,13 @@ from typing import Any
 from matura.core import preferences
 from matura.core.errors import FormatError
 from matura.core.preferences import Answer, Ranking
-from matura.data.conversations.forms import ANSWERS, MESSAGES, either, near, said
+from matura.data.conversations.forms import ANSWERS, MESSAGES, near
 from matura.data.conversations.messages import Message, message, text, tools_of
 from matura.data.preferences import candidates, trees
 from matura.data.preferences.asked import (
     LAST_QUESTION,
     QUESTIONS,
+    answered,
     check_prompt,
     is_dialogue,
     joined,
@@ -111,12 +112,8 @@ def _answered(
     if is_dialogue(value):
         *before, last = turns(value, side)
         found = [*joined(before), last]
-    elif isinstance(value, Mapping):
-        found = [either(value, side)]
-    elif isinstance(value, str):
-        found = [{"role": "assistant", "content": text(value, side)}]
     else:
-        found = said("assistant", value, side)
+        found = answered(value, side)
     if found[0]["role"] == "assistant":
         if not asked:
             raise FormatError(
@@ -170,7 +167,7 @@ def _thumbs(values: Mapping[str, Any], place: str) -> Iterator[Ranking]:
         raise FormatError(f"label: expected true or false, found {label!r:.60}")
     _, asked = prompt(values)
     name = next((name for name in ANSWERS if values.get(name) is not None and name != LAST_QUESTION), None)
-    last = question_and_answer(asked, said("assistant", values[name], name) if name else [])
+    last = question_and_answer(asked, answered(values[name], name) if name else [])
     if last[1] is None:
         raise FormatError("has no completion" + near("completion", values))
     yield _ranking(values, place, last[0], (Answer(last[1], liked=label),))

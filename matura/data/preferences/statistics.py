@@ -69,18 +69,8 @@ def of(rankings: Iterable[Ranking]) -> Statistics:
     )
 
 
-_COUNTS = (
-    "pairs",
-    "ties",
-    "equal",
-    "skipped",
-    "without",
-    "liked",
-    "disliked",
-    "repeated_answers",
-    "repeated",
-)
-_COUNTS += ("empty", "cut", "unequal")
+_LEFT = ("ties", "equal", "skipped", "without", "repeated_answers", "repeated", "empty", "cut")
+_COUNTS = ("pairs", "unequal", "liked", "disliked", *_LEFT)
 
 
 def _judged(answer: Any) -> tuple[str, str, str]:
