@@ -27,16 +27,11 @@ STAGES = {
     "finetune": "matura.stages.finetune",
     "merge": "matura.stages.merge",
     "reward": "matura.stages.reward",
-<<<<<<< HEAD
     "dpo": "matura.stages.dpo",
-    "ppo": "matura.stages.ppo",
-    "grpo": "matura.stages.grpo",
-=======
     "ppo": "matura.stages.ppo",
     "grpo": "matura.stages.grpo",
     "sample": "matura.stages.sample",
     "rank": "matura.stages.rank",
->>>>>>> ppo
     "evaluate": "matura.stages.evaluate",
     "export": "matura.stages.export",
 }
@@ -49,10 +44,7 @@ ABOUT = {
     "pretrain": "Train a model from first weights on token shards.",
     "finetune": "Train a model on a corpus or on conversations.",
     "reward": "Train a reward model on what people preferred.",
-<<<<<<< HEAD
     "dpo": "Make a model prefer what people prefer, without a reward model.",
-=======
->>>>>>> ppo
     "ppo": "Let a model practise what rewards ask for, near the model that it was.",
     "grpo": "Let a model practise on tasks whose answers can be checked.",
     "merge": "Fold an adapter into its base model.",
