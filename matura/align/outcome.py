@@ -14,7 +14,6 @@ LAST = (
     "answer_tokens",
     "even_groups",
     "policy_entropy",
-    "entropy",
 )
 """Figures whose last value tells how the run ended."""
 

@@ -52,6 +52,7 @@ class ValueModel(Config):
     )
     rank: int = Field(8, ge=1, description="Rank of a critic's updates")
     coefficient: float = Field(0.1, ge=0, description="Factor of the value loss")
+    rate: float = Field(5.0, gt=0, description="Its learning rate as a multiple of the policy's")
 
     @model_validator(mode="after")
     def _fits(self) -> ValueModel:

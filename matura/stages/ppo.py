@@ -248,4 +248,5 @@ def _lesson(
         accumulate=config.updates.accumulate,
         notes=practice.notes,
         writer=model,
+        rates=((both.foreseeing, config.value.rate),),
     )
