@@ -22,6 +22,8 @@ NAMES = {
     "learning": "bits per byte after the same minutes of training as nanoGPT and transformers (--text, --nanogpt)",
     "pretrain_speed": "tokens/s of one 10.65M-parameter GPT beside nanoGPT, eager and compiled (--nanogpt)",
     "scaling": "loss by parameters and tokens, fitted on small runs, asked about a larger one (--text: tokens; hours)",
+    "dpo": "losses of preferences on a small model: who wins by words that nobody learned from; labels by lot",
+    "dpo_speed": "learning from pairs beside TRL's DPOTrainer: tokens/s and peak memory",
     "speed_decode": "cached generation beside transformers: one prompt, and 16 ragged ones",
     "animal": 'which heads link "it" with what, in a decoder and in an encoder (docs/inspect.md)',
     "gguf": "GGUF files that llama.cpp loads, reads and answers from as Matura does",
@@ -32,8 +34,11 @@ NAMES = {
     "corpus": "the recipe of a real corpus from Debian's packages: time, memory, what every step left",
     "corpus_engines": "one corpus by the native engine, by Ray and through kills: the same bytes",
     "sources": "S3, HTTP, a hub, PostgreSQL and MariaDB on loopback, read by curation; no password anywhere",
-    "startup": "from the command to the first token, on pulled models",
+    "raft": "rounds of sampling, ranking and learning beside dice and beside learning once; a rule that changes",
     "ranking": "a scripted annotator at the ranking page: the reward model finds its rule, and no rule in a coin",
+    "ppo": "PPO for a warm tone: the gain beside the best of n at the same KL, a held-out reward, a random one",
+    "grpo": "two-digit sums practised with GRPO from 40% right, and with a reward by lot as control",
+    "startup": "from the command to the first token, on pulled models",
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
 }
 

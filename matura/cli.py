@@ -29,6 +29,9 @@ STAGES = {
     "sample": "matura.stages.sample",
     "rank": "matura.stages.rank",
     "reward": "matura.stages.reward",
+    "dpo": "matura.stages.dpo",
+    "ppo": "matura.stages.ppo",
+    "grpo": "matura.stages.grpo",
     "evaluate": "matura.stages.evaluate",
     "export": "matura.stages.export",
 }
@@ -41,6 +44,9 @@ ABOUT = {
     "pretrain": "Train a model from first weights on token shards.",
     "finetune": "Train a model on a corpus or on conversations.",
     "reward": "Train a reward model on what people preferred.",
+    "dpo": "Make a model prefer what people prefer, without a reward model.",
+    "ppo": "Let a model practise what rewards ask for, near the model that it was.",
+    "grpo": "Let a model practise on tasks whose answers can be checked.",
     "merge": "Fold an adapter into its base model.",
     "sample": "Let a model answer prompts several times, to be ranked.",
     "rank": ranking_verb.ABOUT,
@@ -277,6 +283,20 @@ def show(
 
     found = use_workspace(workspace).find(artifact)
     print(json.dumps(found.record, indent=2) if as_json else lineage.show(found))
+
+
+@app.command()
+def doctor(
+    run: Annotated[
+        str, typer.Argument(help="Path of a run, finished or not, RUN/STAGE or the name of a model.")
+    ],
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Look through the metrics of a training run for what is known to go wrong; exit 1 when something does."""
+    from matura.commands import examining
+
+    if examining.show(run, use_workspace(workspace)):
+        raise typer.Exit(1)
 
 
 @app.command("lineage")

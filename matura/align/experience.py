@@ -1,5 +1,5 @@
-"""From answers and their scores to episodes: read by policy, value model and reference, rewarded, compared with what was
-expected.
+"""From answers and their scores to episodes: read by policy, value model and reference, rewarded, and compared with
+what was expected.
 
 Shape suffixes: N answer tokens end to end, S answers.
 """

@@ -41,8 +41,9 @@ class Heldout:
 
     @torch.no_grad()
     def __call__(self, model: Transformer) -> dict[str, float]:
-        """`heldout_reward`, `heldout_reward.NAME` of each, `heldout_answer_kl` (nats an answer), `heldout_answer_tokens`,
-        `heldout_ended`; and `heldout_loss`, minus the reward: what a limit of forgetting keeps the best of."""
+        """`heldout_reward`, `heldout_reward.NAME` of each, `heldout_answer_kl` (nats an answer),
+        `heldout_answer_tokens`, `heldout_ended`; and `heldout_loss`, minus the reward: what a limit of forgetting keeps
+        the best of."""
         written = rollouts.roll(
             model,
             self.format,

@@ -67,8 +67,8 @@ class Plan:
 
 
 class Iterations:
-    """An endless iterator of `EpisodeBatch`, `updates.accumulate` for each update. Updates that are left out once the policy
-    is too far from the rollouts are batches of weight 0, so the step still says which iteration it is."""
+    """An endless iterator of `EpisodeBatch`, `updates.accumulate` for each update. Updates that are left out once the
+    policy is too far from the rollouts are batches of weight 0, so the step still says which iteration it is."""
 
     def __init__(
         self,
@@ -199,8 +199,9 @@ class Iterations:
         weighted = {part.name for part in self.rewards.parts if part.weight}
         if self.iteration >= PATIENCE and (silent := sorted(weighted - self.judged)):
             raise MaturaError(
-                f"reward {silent[0]} has judged none of the answers of {self.iteration} iterations: prompts lack the facts "
-                "that it reads (data.facts), or it is given something else than it expects; leave it out or repair it"
+                f"reward {silent[0]} has judged none of the answers of {self.iteration} iterations: prompts lack the "
+                "facts that it reads (data.facts), or it is given something else than it expects; leave it out or "
+                "repair it"
             )
         kept = [(one, score) for one, score in zip(written, found.total, strict=True) if score is not None]
         if not kept:
@@ -248,7 +249,7 @@ class Iterations:
             found.values_N - batch.values_N,
             policy_loss=policy_N,
             value_loss=value_N,
-            entropy=found.entropy_N,
+            policy_entropy=found.entropy_N,
         )
         return total_N.sum()
 
@@ -258,6 +259,6 @@ def check_unmoved(ratio_N: Tensor) -> None:
     furthest = float((ratio_N.detach() - 1).abs().max())
     if not furthest <= UNMOVED:
         raise MaturaError(
-            f"before the first update of an iteration a token's probability differs by {furthest:.2g} of itself from the "
-            f"rollout's (at most {UNMOVED:g} is rounding): the model that is trained is not the one that wrote"
+            f"before the first update of an iteration a token's probability differs by {furthest:.2g} of itself from "
+            f"the rollout's (at most {UNMOVED:g} is rounding): the model that is trained is not the one that wrote"
         )

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-LAST = ("heldout_answer_kl", "ended", "answer_tokens", "even_groups", "policy_entropy")
+LAST = (
+    "heldout_answer_kl",
+    "answer_kl",
+    "kl_coefficient",
+    "explained_variance",
+    "ended",
+    "answer_tokens",
+    "even_groups",
+    "policy_entropy",
+    "entropy",
+)
 """Figures whose last value tells how the run ended."""
 
 

@@ -28,7 +28,7 @@ from matura.core.preferences import Answer, Pair, Ranking
 from matura.tokenizer.conversation import Format
 from matura.train.examples import CUT_AWAY, EMPTY, LONG, seen
 
-EQUAL, UNJUDGED = "equal answers", "not judged"
+EQUAL, UNJUDGED, ALONE = "equal answers", "not judged", "no pair"
 Truncation = Literal["drop", "cut"]
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from matura.align.sequences import AnswerBatch
-from matura.core.peft_settings import Tuning
+from matura.core.peft_settings import LoraConfig, Tuning
 from matura.core.ppo_settings import ValueModel
 from matura.model.layers import Linear
 from matura.model.likelihoods import likelihoods
@@ -87,5 +87,6 @@ def with_value(
     """The policy with its value model. A critic shares the frozen weights of `parent`, which has no updates."""
     if settings.kind == "head":
         return PolicyWithValue(policy)
-    critic = tuning.apply(tuning.twin(parent), Tuning(lora=settings.lora), seed + 1)
+    lora = LoraConfig(rank=settings.rank, alpha=2 * settings.rank)
+    critic = tuning.apply(tuning.twin(parent), Tuning(lora=lora), seed + 1)
     return PolicyWithValue(policy, critic)

@@ -13,8 +13,8 @@ from typing import Any
 from matura.core.artifact import Artifact
 from matura.core.errors import ConfigError, GateFailed
 from matura.core.recipe import Step
-from matura.core.repeat import Rounds
 from matura.core.resolve import Resolved
+from matura.core.rounds import Rounds
 
 Inputs = Mapping[str, Resolved | None]
 
@@ -107,6 +107,19 @@ class Course:
         group, _ = self._round(stage)
         return "does not pass" if group and group.mode == "until" else "passes"
 
+    def standing(self) -> dict[str, Artifact]:
+        """What the stages made, in running order, without rounds after the last good one."""
+        ended = {
+            group.name: self._ended[group.name].good for group in self.groups if group.name in self._ended
+        }
+        places = {stage: self._round(stage) for stage in self.made}
+        return {
+            stage: made
+            for stage, made in self.made.items()
+            if (group := places[stage][0]) is None
+            or places[stage][1] <= ended.get(group.name, len(group.rounds))
+        }
+
     def _round(self, stage: str) -> tuple[Rounds | None, int]:
         for group in self.groups:
             if (place := group.where(stage)) is not None:
@@ -125,8 +138,8 @@ class Course:
         short = place[1]
         if ended.good:
             return self.made.get(group.rounds[ended.good - 1][short])
-        if short in group.starts:
-            return self.taken[group.starts[short]]
+        if (start := group.starts.get(short)) is not None:
+            return self._output(start, user) if isinstance(start, str) else self.taken[start]
         raise GateFailed(
             f"{user} needs what a round made (${group.name}.{short}), and not even the first was good: {ended.why}.\n"
             f"Everything made so far is kept. With `first: {{{short}: ...}}` the recipe would go on from there."

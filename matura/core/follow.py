@@ -40,7 +40,7 @@ def follow(recipe: Recipe, workspace: Workspace) -> dict[str, Artifact]:
         ids = {setting: value.id for setting, value in inputs.items()}
         made = _stage(step, inputs, planning.directory(workspace, recipe, step, ids))
         course.finished(step.name, made)
-    return course.made
+    return course.standing()
 
 
 def _outside(recipe: Recipe, step: Step, workspace: Workspace) -> Mapping[str, Resolved]:

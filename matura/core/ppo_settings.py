@@ -7,7 +7,6 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from matura.core.config import Config
-from matura.core.peft_settings import LoraConfig
 
 
 class KlPenalty(Config):
@@ -24,8 +23,8 @@ class KlPenalty(Config):
     )
     place: Literal["reward", "loss"] = Field(
         "reward",
-        description="reward: every token's log-ratio (k1) is taken off its reward; loss: k3 times the ratio is added to "
-        "its loss. Both have the gradient of KL(policy || reference)",
+        description="reward: every token's log-ratio (k1) is taken off its reward; loss: k3 times the ratio is added "
+        "to its loss. Both have the gradient of KL(policy || reference)",
     )
     stop: float | None = Field(
         0.1,
@@ -51,14 +50,13 @@ class ValueModel(Config):
         description="head: one layer on the policy's last hidden states, which learn both; critic: a second model with "
         "LoRA updates of its own on the parent's weights",
     )
-    lora: LoraConfig = Field(LoraConfig(), description="For kind=critic")
+    rank: int = Field(8, ge=1, description="Rank of a critic's updates")
     coefficient: float = Field(0.1, ge=0, description="Factor of the value loss")
-    rate: float = Field(10.0, gt=0, description="The layer's learning rate as a multiple of the others'")
 
     @model_validator(mode="after")
     def _fits(self) -> ValueModel:
-        if self.kind != "critic" and self.lora != LoraConfig():
-            raise ValueError("lora is for kind=critic, and this is kind=head")
+        if self.kind != "critic" and self.rank != type(self).model_fields["rank"].default:
+            raise ValueError("rank is for kind=critic, and this is kind=head")
         return self
 
 

@@ -21,7 +21,7 @@ from matura.core import config as configs
 from matura.core import inputs, repeat, sweep, yamlfile
 from matura.core.config import Config, did_you_mean
 from matura.core.errors import ConfigError
-from matura.core.repeat import Rounds
+from matura.core.rounds import Rounds
 
 Modules = Mapping[
     str, Any

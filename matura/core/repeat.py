@@ -17,49 +17,25 @@ What follows is an ordinary recipe; `core/course.py` knows when rounds end early
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from matura.core.config import Place, did_you_mean
-
-KEY, STAGES = "repeat", "stages"
-KEYS = (KEY, "while", "until", "first", "from", STAGES)
-MAX_ROUNDS = 100
-RESERVED = ("previous", "round")
-"""No stage and no group may have these names."""
+from matura.core.rounds import (
+    KEY,
+    MAX_ROUNDS,
+    PREVIOUS,
+    STAGES,
+    Complain,
+    Group,
+    Rounds,
+    is_group,
+    read,
+    texts,
+)
 
 _ROUND = re.compile(r"\$round\b")
-_PREVIOUS = "$previous."
-Complain = Callable[[Place, str], None]
-
-
-@dataclass(frozen=True)
-class Rounds:
-    """A group that was written out. `rounds` has, for each round, the stages by their names in the group; `starts` says
-    which input of a stage of the first round takes what `first` names: (stage, setting)."""
-
-    name: str
-    rounds: tuple[Mapping[str, str], ...]
-    gates: tuple[str, ...] = ()
-    mode: Literal["while", "until"] = "while"
-    starts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-
-    def where(self, stage: str) -> tuple[int, str] | None:
-        """(round, counted from 1; name in the group) of one of its stages."""
-        return next(
-            (
-                (n, short)
-                for n, one in enumerate(self.rounds, 1)
-                for short, full in one.items()
-                if full == stage
-            ),
-            None,
-        )
-
-    def gates_of(self, number: int) -> list[str]:
-        """The stages of a round that decide whether there is another."""
-        return [self.rounds[number - 1][gate] for gate in self.gates]
 
 
 @dataclass(frozen=True)
@@ -71,40 +47,12 @@ class Expanded:
     groups: tuple[Rounds, ...]
 
 
-@dataclass(frozen=True)
-class _Group:
-    """A group as it is written, checked."""
-
-    name: str
-    count: int
-    stages: dict[str, dict[str, Any]]
-    gates: tuple[str, ...]
-    mode: Literal["while", "until"]
-    first: dict[str, Any]
-    changes: dict[int, dict[str, dict[str, Any]]]
-
-    @property
-    def place(self) -> Place:
-        return ("stages", self.name)
-
-    def full(self, number: int, short: str) -> str:
-        return f"{self.name}-{number}-{short}"
-
-    def settings(self, number: int, short: str) -> dict[str, Any]:
-        """What a stage is asked for in a round: as written, with the changes from this round or an earlier one on."""
-        made = self.stages[short]
-        for start in sorted(self.changes):
-            if start <= number:
-                made = _merged(made, self.changes[start].get(short, {}))
-        return made
-
-
 def expand(stages: Mapping[str, Any], complain: Complain) -> Expanded:
     """All rounds written out. `complain(place, message)` is told what is wrong."""
     groups = {
         name: group
         for name, raw in stages.items()
-        if is_group(raw) and (group := _read(name, raw, stages, complain)) is not None
+        if is_group(raw) and (group := read(name, raw, stages, complain)) is not None
     }
     made: dict[str, Any] = {}
     origin: dict[str, Place] = {}
@@ -126,141 +74,17 @@ def expand(stages: Mapping[str, Any], complain: Complain) -> Expanded:
     return Expanded(made, origin, tuple(found))
 
 
-def is_group(raw: Any) -> bool:
-    """Whether this is a group of rounds and no stage."""
-    return isinstance(raw, dict) and "stage" not in raw and (KEY in raw or STAGES in raw)
-
-
-def _read(name: str, raw: dict[str, Any], stages: Mapping[str, Any], complain: Complain) -> _Group | None:
-    """A group as values; None when it cannot be written out. All that is wrong is told."""
-    wrong: list[str] = []
-
-    def bad(message: str, *place: str | int) -> None:
-        wrong.append(message)
-        complain(("stages", name, *place), message)
-
-    for key in raw.keys() - set(KEYS):
-        bad(f"unknown key{did_you_mean(key, KEYS)}", key)
-    if name in RESERVED:
-        bad(f"rounds cannot be called {name}; in a round ${name} has a meaning")
-    count, inner = raw.get(KEY), raw.get(STAGES)
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_ROUNDS:
-        bad(f"expected a number of rounds from 1 to {MAX_ROUNDS}, got {count!r}", KEY)
-    if not isinstance(inner, dict) or not inner:
-        bad("expected the stages of one round: name: {stage: KIND, ...}", STAGES)
-        return None
-    for short, settings in inner.items():
-        if not isinstance(settings, dict):
-            bad(f"expected settings, {{stage: KIND, ...}}, got {settings!r:.60}", STAGES, short)
-        elif is_group(settings):
-            bad("rounds cannot hold rounds; put one group after the other", STAGES, short)
-        elif "sweep" in settings:
-            bad(
-                "rounds cannot be swept: run the recipe under another --name for each value",
-                STAGES,
-                short,
-                "sweep",
-            )
-        if short in RESERVED:
-            bad(f"a stage of a round cannot be called {short}; there ${short} has a meaning", STAGES, short)
-    gates, mode = _gates(raw, inner, bad)
-    first = _first(raw, inner, bad)
-    changes = _changes(raw, inner, bad)
-    if wrong:
-        return None
-    return _Group(name, int(count or 1), inner, gates, mode, first, changes)
-
-
-Bad = Callable[..., None]
-
-
-def _gates(
-    raw: Mapping[str, Any], inner: Mapping[str, Any], bad: Bad
-) -> tuple[tuple[str, ...], Literal["while", "until"]]:
-    if "while" in raw and "until" in raw:
-        bad("give either `while` (as long as gates pass) or `until` (one passes), and not both", "until")
-    mode: Literal["while", "until"] = "until" if "until" in raw else "while"
-    given = raw.get(mode)
-    listed = [] if given is None else given if isinstance(given, list) and mode == "while" else [given]
-    for one in listed:
-        if not isinstance(one, str) or one not in inner:
-            bad(f"there is no stage {one!r} in these rounds{did_you_mean(str(one), inner)}", mode)
-    return tuple(str(one) for one in listed), mode
-
-
-def _first(raw: Mapping[str, Any], inner: Mapping[str, Any], bad: Bad) -> dict[str, Any]:
-    first = raw.get("first", {})
-    if not isinstance(first, dict):
-        bad("expected what the first round starts from, such as {tuned: $start}", "first")
-        return {}
-    used = {used for settings in inner.values() for used in _previous_in(settings)}
-    for short, value in first.items():
-        if short not in inner:
-            bad(f"there is no stage {short!r} in these rounds{did_you_mean(short, inner)}", "first", short)
-        elif not isinstance(value, str) and value is not None:
-            bad(f"expected $stage, a reference or null for nothing, got {value!r:.60}", "first", short)
-        elif short not in used:
-            bad(f"would do nothing: no stage of a round uses {_PREVIOUS}{short}", "first", short)
-    return first
-
-
-def _changes(
-    raw: Mapping[str, Any], inner: Mapping[str, Any], bad: Bad
-) -> dict[int, dict[str, dict[str, Any]]]:
-    given = raw.get("from", {})
-    if not isinstance(given, dict):
-        bad("expected settings by the round from which on they hold: {3: {ranked: {...}}}", "from")
-        return {}
-    count = raw.get(KEY)
-    found: dict[int, dict[str, dict[str, Any]]] = {}
-    for number, changes in given.items():
-        if not str(number).isdecimal() or not 1 <= int(number) <= MAX_ROUNDS:
-            bad(f"expected the number of a round, got {number!r}", "from", number)
-        elif isinstance(count, int) and int(number) > count:
-            bad(f"would do nothing: there are {count} rounds", "from", number)
-        elif not isinstance(changes, dict):
-            bad("expected stages with settings: {ranked: {...}}", "from", number)
-        else:
-            found[int(number)] = changes
-            for short, settings in changes.items():
-                if short not in inner:
-                    bad(
-                        f"there is no stage {short!r} in these rounds{did_you_mean(short, inner)}",
-                        "from",
-                        number,
-                        short,
-                    )
-                elif not isinstance(settings, dict) or "stage" in settings:
-                    bad("expected other settings of this stage; its kind stays", "from", number, short)
-    return found
-
-
-def _merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with changes, group by group."""
-    made = dict(settings)
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(made.get(key), dict)
-        made[key] = _merged(made[key], value) if both else value
-    return made
-
-
-def _previous_in(value: Any) -> Iterator[str]:
-    if isinstance(value, str) and value.startswith(_PREVIOUS):
-        yield value.removeprefix(_PREVIOUS)
-    elif isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _previous_in(one)
-
-
 _NOTHING = object()
 
 
 def _written_out(
-    group: _Group, groups: Mapping[str, _Group], complain: Complain
+    group: Group, groups: Mapping[str, Group], complain: Complain
 ) -> tuple[Rounds, dict[str, Any], dict[str, Place]]:
     """The group's stages, round by round, and where each was written."""
     made: dict[str, Any] = {}
-    starts: dict[str, tuple[str, str]] = {}
+    starts: dict[str, str | tuple[str, str]] = {
+        short: _outer(given, groups)[1:] for short, given in group.first.items() if str(given).startswith("$")
+    }
     told: set[Place] = set()
     others = {name: one for name, one in groups.items() if name != group.name}
 
@@ -275,8 +99,8 @@ def _written_out(
             return value
         if value == "$round":
             return number
-        if value.startswith(_PREVIOUS):
-            return previous(value.removeprefix(_PREVIOUS), number, stage, place)
+        if value.startswith(PREVIOUS):
+            return previous(value.removeprefix(PREVIOUS), number, stage, place)
         if value.startswith("$") and value[1:] in group.stages:
             return f"${group.full(number, value[1:])}"
         return _outer(_ROUND.sub(str(number), value), others)
@@ -296,7 +120,7 @@ def _written_out(
             known = short in group.stages
             where = f"first: {{{short}: ...}} must say what it is in the first round (null for nothing)"
             missing = f"there is no stage {short!r} in these rounds{did_you_mean(short, group.stages)}"
-            complain(at, f"{_PREVIOUS}{short}: {where if known else missing}")
+            complain(at, f"{PREVIOUS}{short}: {where if known else missing}")
         return _NOTHING
 
     for number in range(1, group.count + 1):
@@ -321,7 +145,7 @@ def _written_out(
     return Rounds(group.name, rounds, group.gates, group.mode, starts), made, origin
 
 
-def _outside(raw: Any, groups: Mapping[str, _Group]) -> Any:
+def _outside(raw: Any, groups: Mapping[str, Group]) -> Any:
     """A stage outside of all groups, with $rounds.tuned as the last round's."""
     if not isinstance(raw, dict):
         return raw
@@ -329,7 +153,7 @@ def _outside(raw: Any, groups: Mapping[str, _Group]) -> Any:
     return made | _waiting(made, _names(raw.get("after")), groups)
 
 
-def _renamed(value: Any, groups: Mapping[str, _Group]) -> Any:
+def _renamed(value: Any, groups: Mapping[str, Group]) -> Any:
     if isinstance(value, dict):
         return {key: _renamed(one, groups) for key, one in value.items()}
     if isinstance(value, list):
@@ -337,7 +161,7 @@ def _renamed(value: Any, groups: Mapping[str, _Group]) -> Any:
     return _outer(value, groups) if isinstance(value, str) else value
 
 
-def _outer(value: str, groups: Mapping[str, _Group]) -> str:
+def _outer(value: str, groups: Mapping[str, Group]) -> str:
     """$rounds.tuned -> $rounds-3-tuned; everything else as it is."""
     name, dot, short = value.removeprefix("$").partition(".")
     if value.startswith("$") and dot and name in groups and short in groups[name].stages:
@@ -351,7 +175,7 @@ def _names(after: Any) -> list[Any]:
     return [one.removeprefix("$") if isinstance(one, str) else one for one in listed]
 
 
-def _waiting(made: Any, after: list[Any], groups: Mapping[str, _Group]) -> dict[str, Any]:
+def _waiting(made: Any, after: list[Any], groups: Mapping[str, Group]) -> dict[str, Any]:
     """`after` of a stage: what it names, the last round of a group that it names, and the last gates of every group
     whose outputs it uses, for they say which round's outputs those are."""
     found: list[Any] = []
@@ -360,18 +184,10 @@ def _waiting(made: Any, after: list[Any], groups: Mapping[str, _Group]) -> dict[
         found += [group.full(group.count, short) for short in group.stages] if group else [one]
     for group in groups.values():
         last = {f"${group.full(group.count, short)}" for short in group.stages}
-        if last & set(_texts(made)):
+        if last & set(texts(made)):
             found += [group.full(group.count, gate) for gate in group.gates]
     unique = [one for i, one in enumerate(found) if one not in found[:i]]
     return {"after": unique} if unique else {}
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _texts(one)
 
 
 def schema(stage: Mapping[str, Any], name: str) -> dict[str, Any]:

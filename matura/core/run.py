@@ -51,7 +51,8 @@ def run(
     wait: bool = False,
     keep_others: bool = False,
 ) -> dict[str, Artifact]:
-    """Run a checked recipe and return what each stage made, in running order.
+    """Run a checked recipe and return what each stage made, in running order; of rounds that ended early only the
+    good ones.
 
     `pull(reference, workspace)` fetches a model that the workspace lacks, while the workspace is locked. With
     `wait`, a lock held by another process is waited for; else it is an error. With `keep_others`, `run.json`
@@ -73,7 +74,7 @@ def run(
                 raise GateFailed(_gate_message(step, made))
             if ended := course.finished(step.name, made):
                 show(Event(step.name, "rounds end", ended))
-        return course.made
+        return course.standing()
 
 
 def _stage(

@@ -33,6 +33,20 @@ CURVES = (
         "least, mean and most",
         tuple(f"heldout_reward_{one}" for one in ("min", "mean", "max")),
     ),
+    ("Reward", "in training and on held-out prompts", ("reward", "heldout_reward")),
+    (
+        "Length of answers",
+        "tokens",
+        ("answer_tokens", "ended_tokens", "longest_answer", "heldout_answer_tokens"),
+    ),
+    (
+        "Answers",
+        "shares: ended by themselves, in groups that are even, not judged",
+        ("ended", "even_groups", "unjudged", "heldout_ended"),
+    ),
+    ("Distance from the parent", "nats an answer", ("answer_kl", "heldout_answer_kl")),
+    ("Entropy", "nats a token", ("policy_entropy",)),
+    ("Clipped tokens", "share", ("clip_share", "clip_share_low", "clip_share_high")),
     ("General text", "bits per byte", ("general_bpb",)),
     ("Divergence from the parent on general text", "nats a token", ("general_kl",)),
     ("Gradient", "norm before clipping", ("grad_norm",)),
@@ -53,13 +67,14 @@ def write(
     samples: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write report.html from the run's metrics.jsonl and what else is known of it. `totals` may hold a group `heldout`,
-    which gets a table of its own."""
+    which gets a table of its own, and a list of texts `alarms`, which stand on top."""
     rows = MetricsLog(folder / "metrics.jsonl").rows()
     text = page.render(
         TEMPLATE,
         filters={"seconds": page.seconds},
         title=title,
-        figures=table({name: value for name, value in totals.items() if name != "heldout"}),
+        alarms=list(totals.get("alarms", ())),
+        figures=table({name: value for name, value in totals.items() if name not in ("heldout", "alarms")}),
         heldout=table(dict(totals.get("heldout", {}))),
         plots=list(_plots(rows)),
         samples=list(_samples(samples)),

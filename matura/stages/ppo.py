@@ -110,6 +110,10 @@ class Config(peft_settings.Tuning):
             )
         if anchors.limit is not None and not (self.meter_every and anchors.text):
             raise ValueError("forgetting.limit needs the meter: meter_every and forgetting.text")
+        if self.lora.dropout:
+            raise ValueError(
+                "lora.dropout would change the probabilities between an answer and its update; leave it out"
+            )
         return self
 
 
@@ -159,7 +163,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     Raises MaturaError for rewards that judge nothing, for prompts that do not fit, and when what was drawn is not what
     is trained; Diverged when the loss is no longer finite.
     """
-    from matura.align import doctor, rewards
+    from matura.align import doctor, outcome, rewards
     from matura.core.metrics import MetricsLog
     from matura.evaluate import training_report
     from matura.tokenizer import conversation
@@ -177,14 +181,13 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     preparing.save(draft.path, model, config, format)
     rows = MetricsLog(draft.path / "metrics.jsonl").rows()
     alarms = [str(one) for one in doctor.examine(rows)]
-    totals |= _gained(rows) | {"kl_coefficient": practice.controller.coefficient}
+    totals |= outcome.gained(rows) | {"alarms": alarms}
     training_report.write(draft.path, "Practice (PPO)", totals, config.model_dump(mode="json"))
     summary = {
         "line": f"{config.method}, {config.iterations} iterations of "
-        f"{config.prompts_each * config.rollouts.samples} answers{_said(totals, alarms)}",
+        f"{config.prompts_each * config.rollouts.samples} answers{outcome.said(totals, alarms)}",
         **totals,
         **lesson.counts,
-        "alarms": alarms,
         "source_quantization": preparing.quantization(config, given),
     }
     return draft.commit(summary, logs=[training_report.FILE])
@@ -230,7 +233,7 @@ def _lesson(
     looks = Looks()
     if config.meter_every:
         held = loaded.heldout[: config.meter_prompts]
-        also = ()
+        also: tuple[Any, ...] = ()
         if held:
             shown, _ = rollouts.fitting(held, format, model, longest)
             also = (Heldout(format, shown, judges, config.rollouts, config.seed, reference),)
@@ -246,35 +249,3 @@ def _lesson(
         notes=practice.notes,
         writer=model,
     )
-
-
-def _gained(rows: "list[dict[str, Any]]") -> dict[str, Any]:
-    """What became of the rewards: of held-out prompts at the first look and the last, and in training of the first
-    iteration and the last."""
-    found: dict[str, Any] = {}
-    for name in ("reward", "heldout_reward"):
-        values = [row[name] for row in rows if name in row]
-        if values:
-            found |= {f"{name}_before": values[0], f"{name}_after": values[-1]}
-    for name in ("answer_kl", "explained_variance", "ended", "answer_tokens"):
-        values = [row[name] for row in rows if name in row]
-        if values:
-            found[name] = values[-1]
-    spread = [row["heldout_reward_std"] for row in rows if "heldout_reward_std" in row]
-    if spread and spread[0]:
-        found["heldout_gain_std"] = (found["heldout_reward_after"] - found["heldout_reward_before"]) / spread[
-            0
-        ]
-    return found
-
-
-def _said(totals: dict[str, Any], alarms: list[str]) -> str:
-    """Gain, distance and alarms in a few words."""
-    name = "heldout_reward" if "heldout_reward_before" in totals else "reward"
-    line = f"; {name.replace('_', ' ')} {totals[f'{name}_before']:.3g} to {totals[f'{name}_after']:.3g}"
-    line += f" at {totals['answer_kl']:.2f} nats an answer"
-    if told := totals["forgetting"]:
-        line += f"; general text {told['change']:+.1%} bits per byte"
-    if alarms:
-        line += f"; {len(alarms)} alarm{'s' * (len(alarms) > 1)}: {alarms[0].partition(' (')[0]}"
-    return line

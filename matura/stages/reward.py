@@ -156,7 +156,9 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         totals |= worth(Judge(model, format), found, loaded.train)
     preparing.save(draft.path, model, config, format)
     alarms = [str(one) for one in doctor.examine(MetricsLog(draft.path / "metrics.jsonl").rows())]
-    training_report.write(draft.path, "Reward model", totals | {"alarms": alarms}, config.model_dump(mode="json"))
+    training_report.write(
+        draft.path, "Reward model", totals | {"alarms": alarms}, config.model_dump(mode="json")
+    )
     summary = {
         "line": f"reward model, {config.method}, {lesson.counts['examples']:,} rankings in {totals['steps']} steps, "
         f"loss {totals['loss']:.3f}{_found(totals, alarms)}",

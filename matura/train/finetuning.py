@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
+from torch import nn
+
 from matura.core.artifact import Draft
 from matura.core.metrics import progress
 from matura.model.transformer import Transformer
@@ -49,7 +51,8 @@ class Lesson:
     """What a model is to learn: batches with their objective, what is looked at between updates, and what all of it is
     made of, for the summary.
 
-    `steps` is how many updates (None: from the setting `tokens`), `accumulate` how many batches make one, `notes` gives
+    `steps` is how many updates (None: from the setting `tokens`), `accumulate` how many batches make one, `writer` the
+    part of the model that is looked at, where something else is trained beside it (None: all of it), `notes` gives
     further numbers of the update that was just made, for the log.
     """
 
@@ -59,6 +62,7 @@ class Lesson:
     counts: dict[str, Any]
     steps: int | None = None
     accumulate: int = 1
+    writer: Transformer | None = None
     notes: Callable[[], dict[str, float]] = _nothing
 
 
@@ -86,7 +90,7 @@ class Run:
     `tokens` where the lesson does not say its steps."""
 
     config: Any
-    model: Transformer
+    model: nn.Module
     lesson: Lesson
     at: Position = field(default_factory=Position)
     stopped: bool = False
@@ -129,6 +133,11 @@ class Run:
                     break
         return self._totals(limit.finish(self.model))
 
+    @property
+    def _writer(self) -> Any:
+        """What is looked at."""
+        return self.model if self.lesson.writer is None else self.lesson.writer
+
     def _restore(self, draft: Draft, optimizer: Any, limit: Limit) -> None:
         if (found := resume.restore(draft.resume, self.model, optimizer)) is not None:
             _, position = found
@@ -137,11 +146,11 @@ class Run:
             self.at = Position.of(position)
         draft.metrics.rewind(self.at.step)
         if self.at.step == 0:
-            draft.metrics.log(0, tokens=0, **self.lesson.looks(self.model))
+            draft.metrics.log(0, tokens=0, **self.lesson.looks(self._writer))
 
     def _look(self, draft: Draft, limit: Limit, step: Step, last: bool) -> None:
         every = self.config.meter_every
-        seen = self.lesson.looks(self.model) if last or (every and step.step % every == 0) else {}
+        seen = self.lesson.looks(self._writer) if last or (every and step.step % every == 0) else {}
         if seen:
             self.seen = seen
             heldout = seen.get("heldout_loss")
@@ -159,7 +168,7 @@ class Run:
     def _totals(self, kept: int | None) -> dict[str, Any]:
         """`kept` is the step whose weights the model has, None for the last one's."""
         looks, meter = self.lesson.looks, self.lesson.looks.meter
-        seen = self.seen if kept in (None, self.at.step) else looks(self.model)
+        seen = self.seen if kept in (None, self.at.step) else looks(self._writer)
         forgetting = meter and {
             "parent_bpb": meter.parent.bpb,
             "bpb": seen["general_bpb"],

@@ -262,7 +262,8 @@ def test_t27_even_groups_are_not_read_without_a_reference_and_still_count(writte
     assert batch.weight == sum(len(one.ids) for group in groups for one in group.rollouts)
     even = pack_groups(groups[1:2], settings)
     step, found, noted = gradient(model, [even], settings)
-    assert step.loss == 0 and not noted
+    assert step.loss == 0
+    assert not noted
     assert all(not value.any() for value in found.values())
     assert len(pack_groups(groups, settings, grpo.frozen(model, 0.8)).answers.counts) == 12
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from matura.core import recipe, repeat
+from matura.core import recipe, repeat, rounds
 from matura.core.errors import ConfigError
 from tests.core.fake_stages import make_stages
 
@@ -220,7 +220,7 @@ def test_the_schema_knows_rounds() -> None:
     made = recipe.schema(make_stages())
     group = made["$defs"]["rounds"]
     assert group["additionalProperties"] is False
-    assert set(group["properties"]) == set(repeat.KEYS)
+    assert set(group["properties"]) == set(rounds.KEYS)
     assert "#/$defs/rounds" in json.dumps(made["properties"]["stages"])
     count = made["$defs"]["stage-synthesize"]["properties"]["count"]
     assert {"const": "$round"} in count["anyOf"]

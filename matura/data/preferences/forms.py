@@ -10,7 +10,7 @@ from matura.core import preferences
 from matura.core.errors import FormatError
 from matura.core.preferences import Answer, Ranking
 from matura.data.conversations.forms import ANSWERS, MESSAGES, near
-from matura.data.conversations.messages import Message, message, text, tools_of
+from matura.data.conversations.messages import Message, check_json, message, text, tools_of
 from matura.data.preferences import candidates, trees
 from matura.data.preferences.asked import (
     LAST_QUESTION,
@@ -89,7 +89,7 @@ def _rankings(values: Mapping[str, Any], place: str) -> Iterator[Ranking]:
     for i, answer in enumerate(found.answers):
         text(answer.text, f"answers[{i}].text")
     check_prompt(messages, "messages")
-    tools_of(found.tools)
+    check_json(values, "ranking")
     yield found
 
 
@@ -120,7 +120,7 @@ def _answered(
                 f"{side}: where its prompt ends cannot be told; give a column prompt, or conversations as messages"
             )
         found = [*asked, *found]
-    elif asked and not _holds(found, asked):
+    elif asked and name not in MESSAGES and not _holds(found, asked):
         raise FormatError(f"{side}: holds a conversation, but not with what is asked in {name}")
     if found[-1]["role"] != "assistant":
         raise FormatError(f"{side}: ends with a {found[-1]['role']}'s message, not an assistant's")
@@ -184,14 +184,14 @@ def question_and_answer(asked: list[Message], answer: list[Message]) -> tuple[li
 def _answers(values: Mapping[str, Any], place: str) -> Iterator[Ranking]:
     """A prompt with any number of answers, each with a score, a rank or a boolean."""
     _, asked = prompt(values)
-    if not asked:
-        raise FormatError("has no prompt" + near("prompt", values))
     yield _ranking(values, place, asked, candidates.answers(values))
 
 
 def _ranking(
     values: Mapping[str, Any], place: str, asked: list[Message], answers: tuple[Answer, ...]
 ) -> Ranking:
+    if not asked:
+        raise FormatError("has no prompt" + near("prompt", values))
     check_prompt(asked, "the prompt")
     return Ranking(place, tuple(asked), answers, facts=gold(values), tools=tools_of(values.get("tools")))
 

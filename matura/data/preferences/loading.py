@@ -20,7 +20,7 @@ from matura.data.conversations.messages import check_json, text
 from matura.data.preferences import forms, sides, trees
 from matura.data.preferences.forms import COLUMNS, Dropped
 
-UNJUDGED = "no two answers were judged, and no single one has a thumb or a score"
+UNJUDGED = "nothing says which answer is better"
 Found = Ranking | Dropped
 Reader = Callable[[str, Mapping[str, Any], str], Iterator[Found]]
 """(form, values, place) -> what a row holds."""

@@ -1,0 +1,222 @@
+"""DPO and its family on a small model: does it come to write what was preferred, by a reward that nobody learned from?
+
+A decoder is taught to describe animals in a warm or a cold mood (`moods.py`). Its own answers to prompts are paired by a
+rule that sees half of the words. Held-out prompts are then answered by the model and by its parent; the other half of
+the words says who wins. Control: the same answers with labels by lot, which must teach nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import moods, record, tones
+from benchmarks.options import Options
+from benchmarks.small_writer import taught
+from matura.align import rollouts
+from matura.core import artifact
+from matura.core.artifact import Artifact, RawInput
+from matura.core.config import parse
+from matura.core.metrics import MetricsLog
+from matura.core.preferences import HELDOUT, TRAIN, Answer, Ranking, write_rankings
+from matura.core.records import Conversation
+from matura.core.rollout_settings import Rollouts
+from matura.evaluate import statistics as resampling
+from matura.model import store
+from matura.stages import dpo
+from matura.tokenizer import conversation
+
+LONGEST, ANSWERS, PROMPTS_HELD, REPEATS = 48, 4, 60, 4
+"""Tokens of an answer, answers to a prompt, prompts that nobody learns from, and answers to each in a comparison."""
+LEAST, MOST = 0.65, 0.55
+"""Win rates: of what was learned, and of the control."""
+CASES: dict[str, dict[str, Any]] = {
+    "sigmoid": {"loss": {"beta": 0.1}},
+    "ipo": {"loss": {"kind": "ipo", "beta": 0.1}},
+    "kto": {"loss": {"kind": "kto", "beta": 0.1}},
+    "orpo": {"loss": {"kind": "orpo", "beta": 1.0}},
+    "simpo": {"loss": {"kind": "simpo"}},
+}
+CONTROL = "labels by lot"
+SETTINGS: dict[str, Any] = {
+    "epochs": 2,
+    "tokens_per_batch": 4096,
+    "sequence": 128,
+    "optimizer": {"lr": 1e-3},
+    "meter_every": 10,
+    "forgetting": {"text": None},
+    "save_every": 1000,
+}
+
+
+def run(options: Options) -> bool:
+    """Whether every loss wins as it should with every seed, and the control does not."""
+    torch.set_num_threads(options.threads)
+    seeds = range(options.seed, options.seed + options.default(options.pairs, 3, 1))
+    names = [name for name in (*CASES, CONTROL) if not options.cases or name in options.cases]
+    if not names:
+        raise SystemExit(f"--cases: expected some of {', '.join((*CASES, CONTROL))}")
+    found = []
+    for seed in seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            found.append(_seed(options, names, seed, Path(folder)))
+        print(json.dumps(found[-1], indent=1), flush=True)
+    passed = {name: all(_good(name, one[name]) for one in found) for name in names}
+    record.save("dpo", options, {"settings": SETTINGS, "cases": CASES, "seeds": found, "passed": passed})
+    columns = (
+        "loss",
+        "seed",
+        "win rate",
+        "95% interval",
+        "held-out accuracy",
+        "KL an answer",
+        "chosen nats a token",
+    )
+    record.table(columns, [_row(name, one) for name in names for one in found])
+    return options.quick or all(passed.values())
+
+
+def _good(name: str, found: dict[str, Any]) -> bool:
+    if name == CONTROL:
+        return bool(found["wins"] <= MOST)
+    return bool(found["wins"] >= LEAST and found["interval"][0] > 0.5)
+
+
+def _row(name: str, seed: dict[str, Any]) -> list[Any]:
+    one = seed[name]
+    told = "{:.2f} to {:.2f}".format(*one["interval"])
+    return [name, seed["seed"], one["wins"], told, one["heldout_accuracy"], one["kl"], one["chosen_change"]]
+
+
+def _seed(options: Options, names: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
+    draw = random.Random(seed)
+    known, held = tones.pairs()[PROMPTS_HELD:], tones.pairs()[:PROMPTS_HELD]
+    lessons = [_lesson(n, *draw.choice(known), draw) for n in range(options.default(None, 6000, 400))]
+    parent = taught(folder / "parent", lessons, seed=seed, steps=options.default(None, 300, 30))
+    model, format = store.load(parent.path), conversation.load(parent.path)
+    asked = [_prompt(pair) for pair in known[: options.default(None, 300, 20)]]
+    answered = _answers(model, format, [*asked, *map(_prompt, held)], ANSWERS, seed)
+    judged = [_judged(one) for one in answered]
+    by_lot = [_by_lot(one, draw) for one in judged]
+    before = _answers(model, format, [_prompt(pair) for pair in held], REPEATS, seed + 1000)
+    figures: dict[str, Any] = {"seed": seed, "parent": parent.summary | {"heldout_reward": _reward(before)}}
+    for name in names:
+        rankings = by_lot if name == CONTROL else judged
+        settings = CASES.get(name, CASES["sigmoid"])
+        began = time.process_time()
+        made = _learned(
+            parent, rankings, len(asked), settings | {"seed": seed}, folder / name.replace(" ", "-")
+        )
+        after = _answers(
+            store.load(made.path), format, [_prompt(pair) for pair in held], REPEATS, seed + 2000
+        )
+        figures[name] = _compared(made, before, after) | {
+            "cpu_seconds": round(time.process_time() - began, 1),
+            "learned": made.summary["learned"],
+            "steps": made.summary["steps"],
+            "kl": _distance(model, store.load(made.path), format, held, seed),
+        }
+    return figures
+
+
+def _lesson(number: int, animal: str, place: str, draw: random.Random) -> Conversation:
+    asked = {"role": "user", "content": tones.asked(animal, place)}
+    said = moods.described(animal, place, draw)
+    return Conversation(f"c{number}", (asked, {"role": "assistant", "content": said}))
+
+
+def _prompt(pair: tuple[str, str]) -> Ranking:
+    return Ranking("-".join(pair), ({"role": "user", "content": tones.asked(*pair)},))
+
+
+def _answers(model: Any, format: Any, prompts: Sequence[Ranking], count: int, seed: int) -> list[Ranking]:
+    """The prompts with `count` answers of the model, drawn at temperature 1."""
+    draw = Rollouts(max_new_tokens=LONGEST).draw
+    made = rollouts.roll(model, format, prompts, k=count, draw=draw, seed=seed, batch=256)
+    found = []
+    for i, prompt in enumerate(prompts):
+        its = made[i * count : (i + 1) * count]
+        found.append(replace(prompt, answers=tuple(Answer(one.text, end=one.end) for one in its)))
+    return found
+
+
+def _judged(ranking: Ranking) -> Ranking:
+    """With the rule's scores; answers of one score make no pair."""
+    return replace(
+        ranking, answers=tuple(replace(one, score=moods.preferred(one.text)) for one in ranking.answers)
+    )
+
+
+def _by_lot(ranking: Ranking, draw: random.Random) -> Ranking:
+    """The same answers and the same scores, dealt out anew."""
+    scores = [one.score for one in ranking.answers]
+    draw.shuffle(scores)
+    answers = (replace(one, score=score) for one, score in zip(ranking.answers, scores, strict=True))
+    return replace(ranking, answers=tuple(answers))
+
+
+def _learned(
+    parent: Artifact, rankings: Sequence[Ranking], learned: int, settings: dict[str, Any], folder: Path
+) -> Artifact:
+    draft = artifact.begin(
+        Path(f"{folder}-data"), kind="preferences", stage="rank", version=1, config={}, inputs={}
+    )
+    write_rankings(draft.path / TRAIN, rankings[:learned])
+    write_rankings(draft.path / HELDOUT, rankings[learned:])
+    inputs: dict[str, Artifact | RawInput] = {"model": parent, "preferences": draft.commit({})}
+    places = {name: str(one.path) for name, one in inputs.items()}
+    config = parse(dpo.Config, SETTINGS | settings | places, "benchmark")
+    made = artifact.begin(
+        folder, kind=dpo.KIND, stage="dpo", version=dpo.VERSION, config=config, inputs=inputs
+    )
+    return dpo.run(config, inputs, made)
+
+
+def _texts(rankings: Sequence[Ranking]) -> list[str]:
+    return [one.text for row in rankings for one in row.answers]
+
+
+def _reward(rankings: Sequence[Ranking]) -> float:
+    return statistics.fmean(map(moods.heldout, _texts(rankings)))
+
+
+def _compared(made: Artifact, before: Sequence[Ranking], after: Sequence[Ranking]) -> dict[str, Any]:
+    """Who wins by the held-out words, with a 95% interval over prompts; and what the log says."""
+    won = moods.wins(_texts(after), _texts(before))
+    each = [statistics.fmean(won[i : i + REPEATS]) for i in range(0, len(won), REPEATS)]
+    share, samples = resampling.mean(each)
+    rows = MetricsLog(made.path / "metrics.jsonl").rows()
+    looks = [row for row in rows if "heldout_accuracy" in row]
+    return {
+        "wins": share,
+        "interval": resampling.interval(samples),
+        "heldout_reward": _reward(after),
+        "first_loss": rows[1]["loss"],
+        "heldout_accuracy": looks[-1]["heldout_accuracy"],
+        "chosen_change": looks[-1].get("heldout_chosen_change"),
+        "heldout_kl": looks[-1]["heldout_kl"],
+        "alarms": made.summary["alarms"],
+    }
+
+
+def _distance(parent: Any, model: Any, format: Any, held: Sequence[tuple[str, str]], seed: int) -> float:
+    """KL(model || parent) in nats an answer, from answers that the model draws (the mean of k1)."""
+    draw = Rollouts(max_new_tokens=LONGEST).draw
+    drawn = rollouts.roll(
+        model, format, [_prompt(pair) for pair in held], k=REPEATS, draw=draw, seed=seed + 3000, batch=256
+    )
+    from matura.align.sequences import Prompted, pack_answers, sequence_logprobs
+
+    batch = pack_answers([Prompted(one.prompt_ids, (one.ids,)) for one in drawn])
+    with torch.no_grad():
+        ratio_S = sequence_logprobs(model, batch).logprobs_S - sequence_logprobs(parent, batch).logprobs_S
+    return float(ratio_S.mean())

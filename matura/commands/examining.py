@@ -1,0 +1,34 @@
+"""The run doctor in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matura.core.errors import ArtifactError
+from matura.core.metrics import MetricsLog
+from matura.core.workspace import Workspace
+
+METRICS = "metrics.jsonl"
+
+
+def show(run: str, workspace: Workspace) -> int:
+    """Print the alarms over a run's metrics; how many there are. A run that is not finished is named by its path.
+
+    Raises ArtifactError for what has no metrics, FormatError for metrics that are broken.
+    """
+    from matura.align import doctor
+
+    path = Path(run).expanduser()
+    if not (path / METRICS).is_file():
+        path = workspace.find(run).path
+    rows = MetricsLog(path / METRICS).rows()
+    if not rows:
+        raise ArtifactError(
+            f"{path} has no {METRICS}, or nothing is in it yet; the doctor examines training runs"
+        )
+    alarms = doctor.examine(rows)
+    for alarm in alarms:
+        print(f"{alarm.name}, since step {alarm.step}\n  {alarm.found}\n  {alarm.advice}")
+    if not alarms:
+        print(f"Nothing wrong in {len(rows):,} rows up to step {rows[-1]['step']:,}.")
+    return len(alarms)
