@@ -37,9 +37,9 @@ NAMES = {
     "raft": "rounds of sampling, ranking and learning beside dice and beside learning once; a rule that changes",
     "ranking": "a scripted annotator at the ranking page: the reward model finds its rule, and no rule in a coin",
     "ppo": "PPO for a warm tone: the gain beside the best of n at the same KL, a held-out reward, a random one",
+    "grpo": "two-digit sums practised with GRPO from 40% right, and with a reward by lot as control",
     "reward_models": "reward models on people's preferences, beside length, words and shuffles (--preferences, --base)",
     "startup": "from the command to the first token, on pulled models",
-    "grpo": "two-digit sums practised with GRPO from 40% right, and with a reward by lot as control",
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
 }
 
