@@ -13,6 +13,7 @@ from matura.core.errors import ConfigError, MaturaError
 from matura.core.raw import RawInput
 from matura.core.records import Conversation, Document, read_conversations, read_documents
 from matura.data import conversations
+from matura.model.config import ModelConfig
 from matura.tokenizer.conversation import Format
 from matura.tokenizer.prompt import Prompt, trained
 from matura.train import examples
@@ -63,6 +64,22 @@ def check_settings(settings: ConversationData, source: Artifact | RawInput | Non
     for name in FOR_FILES:
         if getattr(settings, name) != getattr(default, name):
             raise ConfigError(f"data.{name} is for files of conversations, and there are none to learn from")
+
+
+def longest(settings: Any, model: ModelConfig) -> int:
+    """Tokens of the longest example: `settings.sequence`, at most what the model reads at once beside a prefix.
+
+    Raises ConfigError when more was asked for than that; the default is cut to it.
+    """
+    prefix = settings.prefix.tokens if settings.method == "prefix" else 0
+    most = settings.sequence if model.longest is None else model.longest - prefix
+    if settings.sequence > most and "sequence" in settings.model_fields_set:
+        beside = f" beside prefix.tokens={prefix}" if prefix else ""
+        raise ConfigError(
+            f"sequence={settings.sequence}: the model reads at most {most} tokens at once{beside}; "
+            f"take sequence={most} or less"
+        )
+    return min(settings.sequence, most)
 
 
 def make(rows: Sequence[Any], format: Format, length: int, settings: ConversationData) -> Made:
