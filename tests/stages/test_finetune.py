@@ -67,9 +67,10 @@ def rows(made: Artifact) -> list[dict[str, Any]]:
     "method",
     [{"method": name} for name in METHODS] + [{"method": "lora", "base": {"format": "int4", "group": 32}}],
 )
-def test_killed_at_any_checkpoint_it_ends_in_the_same_bits(
+def test_t37_killed_at_any_checkpoint_it_ends_in_the_same_bits(
     method: dict[str, Any], world: dict[str, Artifact], tmp_path: Path
 ) -> None:
+    """T37: weights, optimizer, place in the data and random numbers go on as if nothing had happened."""
     whole = run(finetune, tmp_path / "whole", **world, **QUICK, **method)
     assert whole.summary["steps"] == 8
     for stop in (1, 2, 4, 7):
