@@ -11,7 +11,7 @@ from matura.core.artifact import Artifact
 from matura.core.conversation_settings import FOR_FILES, ConversationData
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.raw import RawInput
-from matura.core.records import Conversation, Document, read_conversations, read_documents
+from matura.core.records import Conversation, Document, Held, read_conversations, read_documents
 from matura.data import conversations
 from matura.model.config import ModelConfig
 from matura.tokenizer.conversation import Format
@@ -35,15 +35,21 @@ class Material:
 
 
 def read(source: Artifact | RawInput, settings: ConversationData) -> Material:
-    """A corpus, what `synthesize` wrote, or files of conversations; see `matura.data.conversations`."""
+    """A corpus, what `synthesize` wrote, or files of conversations; see `matura.data.conversations`.
+
+    All rows are held in memory: more text than `records.MAX_HELD` raises MaturaError.
+    """
     if isinstance(source, RawInput):
         loaded = conversations.load(source.path, settings)
         found = {"heldout_rows": len(loaded.heldout), "bad_rows": len(loaded.bad)}
         return Material(loaded.train, loaded.heldout, found)
+    held = Held(source.path)
     if source.kind == "corpus":
-        documents = [list(read_documents(source.file(f"{side}.parquet"))) for side in SIDES]
+        files = [read_documents(source.file(f"{side}.parquet")) for side in SIDES]
+        documents = [[held.add(row) for row in rows] for rows in files]
         return Material(documents[0], documents[1])
-    talks = [list(read_conversations(source.file(f"{side}.jsonl"))) for side in SIDES]
+    lines = [read_conversations(source.file(f"{side}.jsonl")) for side in SIDES]
+    talks = [[held.add(row) for row in rows] for rows in lines]
     return Material(talks[0], talks[1])
 
 

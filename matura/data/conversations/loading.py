@@ -10,7 +10,7 @@ from pathlib import Path
 from matura.core.config import did_you_mean
 from matura.core.conversation_settings import ConversationData
 from matura.core.errors import FormatError, MaturaError
-from matura.core.records import Conversation
+from matura.core.records import Conversation, Held, characters
 from matura.data.conversations import rows
 from matura.data.conversations.forms import COLUMNS, form_of, talk
 from matura.data.split import fingerprint, held_out
@@ -40,7 +40,7 @@ def load(root: Path, settings: ConversationData) -> Loaded:
     new rows move few others.
 
     Raises FormatError for bad rows, with what is wrong, where first, and how many they are (unless they are to be
-    dropped), for a broken file, and when no row is left.
+    dropped), for a broken file, and when no row is left; MaturaError for more text than memory should hold.
     """
     for name in settings.columns:
         if name not in COLUMNS:
@@ -53,10 +53,11 @@ def load(root: Path, settings: ConversationData) -> Loaded:
     known = rows.files(root)
     names = [name for name, _ in known if root.is_dir() and _HELD_OUT_FILE.search(name)]
     apart = set(names) if len(names) < len(known) else set()
+    held = Held(root)
     for name, path in known:
         for found in _file(name, path, settings, forms):
             if isinstance(found, Conversation):
-                sides[name in apart].append(found)
+                sides[name in apart].append(held.add(found))
             else:
                 bad.append(found)
     total = sum(map(len, sides.values())) + len(bad)
@@ -110,7 +111,7 @@ def _renamed(values: dict[str, object], columns: Mapping[str, str]) -> dict[str,
 
 def _split(found: list[Conversation], heldout: int) -> dict[bool, list[Conversation]]:
     prompts = [fingerprint(prompt_of(row)) for row in found]
-    sizes = [sum(len(one["content"]) for one in row.messages) + len(row.text) for row in found]
+    sizes = [characters(row) for row in found]
     if heldout == 0 or len(set(prompts)) < 3:
         return {False: found, True: []}
     chosen = held_out(zip(prompts, prompts, sizes, strict=True), heldout)
