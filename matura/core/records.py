@@ -19,7 +19,9 @@ ROWS_IN_GROUP = 1024
 BYTES_IN_GROUP = 32 << 20  # of text; bounds the memory of writing and of reading back
 MAX_GROUP_BYTES = 4 << 30  # a row group of a Parquet file from outside that claims more is refused
 MAX_LINE_BYTES = 32 << 20  # of a JSONL file
-MAX_HELD = 1 << 30  # characters of rows that a training holds in memory, with their tokens about 13 bytes for each
+MAX_HELD = (
+    1 << 30
+)  # characters of rows that a training holds in memory, with their tokens about 13 bytes for each
 CUT = {"end": "cut"}
 """Marks a message that its writer did not finish (it ran out of tokens): its stop token is not to be learned."""
 

@@ -61,8 +61,10 @@ class Config(peft_settings.Tuning):
         False, description="The prompt's examples are shown too; they are never trained"
     )
     data: ConversationData = Field(ConversationData(), description="How conversations are read and cut")
-    labelled: Annotated[str | None, Input("raw")] = Field(
-        None, description='Texts to tell apart: a JSONL file of {"text": ..., "label": ...}'
+    labelled: Annotated[str | None, Input("corpus", "raw")] = Field(
+        None,
+        description='Texts to tell apart: a JSONL file of {"text": ..., "label": ...}, or a corpus whose sources are '
+        "the labels",
     )
     replay: Annotated[str | None, Input("conversations")] = Field(
         None, description="What `synthesize` wrote, mixed in against forgetting"
@@ -203,7 +205,9 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         if config.labelled is None:
             lesson = _writing(config, inputs, model, parent, format)
         else:
-            lesson = _labels(config, inputs["labelled"], model, format, material.longest(config, parent.config))
+            lesson = _labels(
+                config, inputs["labelled"], model, format, material.longest(config, parent.config)
+            )
         totals = finetuning.Run(config, model, lesson).go(draft)
     if config.method == "full":
         store.save(draft.path, model)
@@ -354,9 +358,7 @@ def _looks(
 
     if not config.meter_every:
         return Looks()
-    held = {
-        name: make(one.heldout, format, length, config.data).examples for name, one in material.items()
-    }
+    held = {name: make(one.heldout, format, length, config.data).examples for name, one in material.items()}
     learned = spread(held[config.source], config.meter_tokens)
     wheel = inputs.get("forgetting.text")
     rest = control_texts(wheel, format, length) if wheel else held.get("replay", [])
@@ -370,7 +372,7 @@ def _labels(
     config: Config, source: Artifact | RawInput, model: "Transformer", format: "Format", length: int
 ) -> "Lesson":
     """Labelled texts, a tenth of them held out; the model gets the head that tells them apart."""
-    from matura.core.labelled import read_labelled
+    from matura.core.labelled import read_labelled, read_labelled_corpus
     from matura.infer.reading import clipped
     from matura.model.classifying import head_for, set_head
     from matura.train.batches import PackedBatches
@@ -379,7 +381,7 @@ def _labels(
     from matura.train.material import rows, spread
     from matura.train.meter import Looks
 
-    texts = read_labelled(source.path)
+    texts = read_labelled(source.path) if isinstance(source, RawInput) else read_labelled_corpus(source)
     names = tuple(sorted({one.label for one in texts}))
     set_head(model, head_for(model.config, names), config.seed)
     assert model.head is not None

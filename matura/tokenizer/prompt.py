@@ -203,7 +203,8 @@ def _gives_away(row: Conversation, question: str, answers: Sequence[str]) -> boo
         return True
     texts = [str(one["content"]) for one in row.messages if one["role"] != "system"]
     return any(
-        shots.quotes(text, question, shots.LEAST) or any(shots.quotes(text, one, shots.RUN) for one in answers)
+        shots.quotes(text, question, shots.LEAST)
+        or any(shots.quotes(text, one, shots.RUN) for one in answers)
         for text in texts
     )
 

@@ -23,7 +23,9 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_pattern_without_end_is_an_error_in_time(use: object, soon: None) -> None:
     assert callable(use)
     before, began = signal.getsignal(signal.SIGVTALRM), time.process_time()
-    with pytest.raises(ConfigError, match=r"\(a\|aa\)\+\$' takes more than 0\.1 s on a text of 61 characters"):
+    with pytest.raises(
+        ConfigError, match=r"\(a\|aa\)\+\$' takes more than 0\.1 s on a text of 61 characters"
+    ):
         use(ENDLESS, TEXT)
     assert time.process_time() - began < 2
     assert signal.getsignal(signal.SIGVTALRM) == before
@@ -40,7 +42,10 @@ def test_grading_tells_of_it_instead_of_hanging(part: str, soon: None) -> None:
 
 
 def test_ordinary_patterns_find_what_they_found() -> None:
-    assert [one[1] for one in patterns.find(r"#### (-?[0-9.,]+)", "so #### 12, and #### -3.")] == ["12,", "-3."]
+    assert [one[1] for one in patterns.find(r"#### (-?[0-9.,]+)", "so #### 12, and #### -3.")] == [
+        "12,",
+        "-3.",
+    ]
     assert patterns.cut(r"[$,]", "$1,200") == "1200"
 
 

@@ -33,13 +33,19 @@ def test_more_text_than_memory_should_hold_is_refused(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [talk(n) for n in range(9)]
-    (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"messages": list(r.messages)}) + "\n" for r in rows))
+    (tmp_path / "mine.jsonl").write_text(
+        "".join(json.dumps({"messages": list(r.messages)}) + "\n" for r in rows)
+    )
     source = {
         "corpus": lambda: corpus(tmp_path / "corpus"),
         "talks": lambda: conversations(tmp_path / "talks", rows[:7], rows[7:]),
         "files": lambda: raw_input(tmp_path / "mine.jsonl"),
     }[kind]()
-    most = sum(map(characters, rows)) if kind != "corpus" else 12 * len("Note 0: hello hello, 0 is a number. " * 3)
+    most = (
+        sum(map(characters, rows))
+        if kind != "corpus"
+        else 12 * len("Note 0: hello hello, 0 is a number. " * 3)
+    )
     monkeypatch.setattr(Held.__init__, "__defaults__", (2 * most,))
     material.read(source, ConversationData())
     monkeypatch.setattr(Held.__init__, "__defaults__", (most // 2,))
