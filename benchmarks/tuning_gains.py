@@ -1,7 +1,7 @@
 """What each way to fine-tune gains on a real task, as a share of what full tuning gains, and what it costs the rest.
 
-The same weights, rows in the same order, tokens and schedule; each method with its own default rate. The gain is in bits
-per byte of held-out answers. General text is compared at the same gain, on the way there: who learns less also forgets
+The same weights, rows in the same order, tokens and schedule; each method with its own default rate. The gain is in
+bits per byte of held-out answers. General text is compared at the same gain, on the way there: who learns less also forgets
 less, which says nothing.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from benchmarks import record, reference, skill
@@ -165,7 +166,7 @@ def _beside(one: Mapping[str, Any], full: Mapping[str, Any] | None) -> dict[str,
 
 def cost_at(looks: Sequence[Mapping[str, float]], gain: float) -> float | None:
     """The change of general text where the gain was first reached, on the line between two looks; None if never."""
-    for before, after in zip(looks, looks[1:], strict=False):
+    for before, after in pairwise(looks):
         if before["gain"] < gain <= after["gain"]:
             way = (gain - before["gain"]) / (after["gain"] - before["gain"])
             return before["cost"] + way * (after["cost"] - before["cost"])

@@ -1,5 +1,5 @@
-"""LoRA on conversations with assistant-only loss beside TRL's SFTTrainer: the same weights, rows, rank, rate and updates
-of about as many tokens; real tokens a second (never padding) and peak memory.
+"""LoRA on conversations with assistant-only loss beside TRL's SFTTrainer: the same weights, rows, rank, rate, and
+updates of about as many tokens; real tokens a second (never padding) and peak memory.
 
 Theirs is what its users write: a conversational data set, `assistant_only_loss`, four rows in a batch padded to the
 longest, no recomputed activations. Ours is what the stage `finetune` does: rows packed, logits where the loss is.

@@ -1,5 +1,5 @@
-"""Labelled texts: of a file with one JSON object to a line, {"text": ..., "label": ...}, or of a corpus whose sources are
-the labels."""
+"""Labelled texts: of a file with one JSON object to a line, {"text": ..., "label": ...}, or of a corpus whose sources
+are the labels."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Regular expressions that came with a task, in bounded time.
 
-A pattern such as `(a|aa)+$` tries ever more ways on a text that does not fit, and a task may come from anywhere. Python's
-matcher looks for signals while it works, so a timer of the process's own computing time ends it.
+A pattern such as `(a|aa)+$` tries ever more ways on a text that does not fit, and a task may come from anywhere.
+Python's matcher looks for signals while it works, so a timer of the process's own computing time ends it.
 """
 
 from __future__ import annotations

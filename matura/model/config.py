@@ -336,7 +336,7 @@ class ModelConfig(Config):
 
     @property
     def longest(self) -> int | None:
-        """Tokens that are read at once: the context where positions are learned or rotary; None: only memory ends it."""
+        """Tokens read at once: the context where positions are learned or rotary; None: only memory ends it."""
         bounded = isinstance(self.last_stack.position, Learned | Rope)
         return self.context if bounded else None
 

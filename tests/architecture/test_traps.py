@@ -1,5 +1,5 @@
-"""The known traps of fine-tuning (masks, packing, adapters, resuming: T1 to T11, T31 to T40) each have a test that names
-them in its docstring."""
+"""The known traps of fine-tuning (masks, packing, adapters, resuming: T1 to T11, T31 to T40) each have a test that
+names them in its docstring."""
 
 import re
 from pathlib import Path

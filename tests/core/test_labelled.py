@@ -39,7 +39,7 @@ def test_a_corpus_has_the_names_of_its_sources_as_labels(tmp_path: Path) -> None
         (f"text {n}", "ab"[n % 2], n >= 4) for n in range(6)
     ]
     plain = of(tmp_path / "plain", [Document(f"d{n}", f"text {n}", f"{n}.txt") for n in range(6)])
-    with pytest.raises(FormatError, match="have no labels. Curate with `sources`"):
+    with pytest.raises(FormatError, match=r"have no labels\. Curate with `sources`"):
         read_labelled_corpus(plain)
     with pytest.raises(FormatError, match="1 label in 6 rows"):
         read_labelled_corpus(of(tmp_path / "one", [replace(row, meta={"origin": "a"}) for row in rows]))

@@ -1,4 +1,4 @@
-"""Quality by a classifier: one that is learned from labelled examples (1 for texts to keep, 0 for others), or a model."""
+"""Quality by a classifier: one that is learned from labelled examples (1: keep, 0: not), or a model."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Scorer(Protocol):
 def make(*, folder: str | None = None, scorer: str = "", **settings: Any) -> QualityStep:
     """The step, from settings of `corpus_settings.Quality`.
 
-    What is learned from examples is kept in `folder`, if there is one; with a model `scorer` (`package.module:callable`)
-    makes what scores texts from its folder and the labels to keep. Raises ConfigError without examples and model, and
-    FormatError for examples that cannot be learned from.
+    What is learned from examples is kept in `folder`, if there is one; with a model `scorer`
+    (`package.module:callable`) makes what scores texts from its folder and the labels to keep. Raises ConfigError
+    without examples and model, FormatError for examples that cannot be learned from.
     """
     config = Quality(**settings)
     if config.model is not None:

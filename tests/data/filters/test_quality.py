@@ -46,7 +46,9 @@ def test_examples_are_needed() -> None:
 class Judge:
     """Scores by the length of a text."""
 
-    about = {"labels": ["long"]}
+    @property
+    def about(self) -> dict:
+        return {"labels": ["long"]}
 
     def scores(self, texts: list[str]) -> list[float]:
         return [min(1.0, len(text) / 10) for text in texts]
