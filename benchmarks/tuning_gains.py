@@ -1,8 +1,8 @@
 """What each way to fine-tune gains on a real task, as a share of what full tuning gains, and what it costs the rest.
 
 The same weights, rows in the same order, tokens and schedule; each method with its own default rate. The gain is in
-bits per byte of held-out answers. General text is compared at the same gain, on the way there: who learns less also forgets
-less, which says nothing.
+bits per byte of held-out answers. General text is compared at the same gain, on the way there: who learns less also
+forgets less, which says nothing.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def _theirs(settings: dict[str, Any], rows: list[Any]) -> Iterator[dict[str, Any
         )
         first = trainer.train_dataset[0]
         # Ours does not feed what follows the last trained token (a line break): it counts on neither side.
-        trained = [i for i, mark in enumerate(first["assistant_masks"]) if mark]
+        trained = [i for i, label in enumerate(first["labels"]) if label != -100]
         row = [trained[-1] + 1, len(trained)]
         collate, tokens = trainer.data_collator, list[int]()
 
