@@ -19,6 +19,8 @@ NAMES = {
     "lm_eval_parity": "lm-evaluation-harness on the same weights: its Hugging Face backend beside ours, and the time",
     "objectives": "masks filled beside a trigram model; numbers to words and back beside a model that copies",
     "speed_train": "LoRA and full tuning beside transformers + peft: tokens/s and peak memory",
+    "tuning_gains": "LoRA, bottlenecks and a prefix: share of full tuning's gain on a task, and the cost elsewhere",
+    "tuning_speed": "LoRA with assistant-only loss beside TRL's SFTTrainer: real tokens/s and peak memory",
     "learning": "bits per byte after the same minutes of training as nanoGPT and transformers (--text, --nanogpt)",
     "pretrain_speed": "tokens/s of one 10.65M-parameter GPT beside nanoGPT, eager and compiled (--nanogpt)",
     "scaling": "loss by parameters and tokens, fitted on small runs, asked about a larger one (--text: tokens; hours)",

@@ -184,6 +184,11 @@ def test_an_encoder_fills_embeds_and_classifies(tmp_path: Path) -> None:
     assert p > q
     assert p + q == pytest.approx(1)
     assert judge.classify(["a dog", "the cat"])[1][0] == (best, pytest.approx(p))
+    with pytest.warns(UserWarning, match="1 of 2 texts are longer than 4 tokens and were cut there"):
+        cut, short = judge.classify(["the cat sat on the mat", "the cat"], max_tokens=4)
+    assert cut == short == [(best, pytest.approx(p)), (worst, pytest.approx(q))]
+    with pytest.warns(UserWarning, match="longer than 40 tokens"):
+        judge.classify("the cat " * 40)
 
 
 def test_an_encoder_decoder_reads_and_answers(tmp_path: Path) -> None:

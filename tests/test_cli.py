@@ -243,6 +243,10 @@ def model(monkeypatch):
                 warnings.warn("cut", stacklevel=1)
             return torch.tensor([[3.0, 4.0], [4.0, 3.0]])[: len(texts)]
 
+        def classify(self, texts, **settings):
+            asked.append((texts, settings))
+            return [[("good", 0.75), ("bad", 0.25)] for _ in texts]
+
         def score(self, text, continuation):
             asked.append((text, continuation))
             return Likelihood(-6.0, 3, 12)
@@ -312,6 +316,45 @@ def test_embed_reads_lines(matura_, model, monkeypatch):
     assert matura_("embed", "base", "-", "more")[0] == 1
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert matura_("embed", "base", "-")[2] == "matura: there is no text: stdin was empty\n"
+
+
+def test_classify_tells_the_labels_of_texts(matura_, model):
+    code, out, _ = matura_("classify", "base", "one", "two", "--max-tokens", "9")
+    assert (code, out) == (0, "good 0.7500  one\ngood 0.7500  two\n")
+    assert model == [(["one", "two"], {"max_tokens": 9})]
+    assert matura_("classify", "base", "one", "--top-k", "2")[1] == "good 0.7500  bad 0.2500  one\n"
+    _, out, _ = matura_("classify", "base", "one", "--json", "--top-k", "2")
+    assert json.loads(out) == {"text": "one", "scores": {"good": 0.75, "bad": 0.25}}
+
+
+def test_classify_reads_lines_and_rows(matura_, model, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("first\n\nsecond\n"))
+    assert matura_("classify", "base", "-")[1].count("\n") == 2
+    (tmp_path / "a.txt").write_text("third\n\nfourth")
+    (tmp_path / "a.jsonl").write_text('{"text": "fifth\\n line", "label": 3}\n' * 300)
+    for name in ("a.txt", "a.jsonl"):
+        assert matura_("classify", "base", "--file", str(tmp_path / name))[0] == 0
+    assert [texts[:2] for texts, _ in model[:2]] == [["first", "second"], ["third", "fourth"]]
+    assert [len(texts) for texts, _ in model[2:]] == [256, 44]
+    assert model[2][0][0] == "fifth\n line"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"text": "a"}\n{"txt": "a"}\n', "a.jsonl:2: expected a row such as"),
+        ('{"text": " "}\n', "a.jsonl:1: `text` must be a text that is not empty"),
+        ("[1]\n", "a.jsonl:1: expected a row"),
+        ("", "there is no text"),
+    ],
+)
+def test_classify_names_the_line_that_is_no_row(text, message, matura_, model, tmp_path):
+    (tmp_path / "a.jsonl").write_text(text)
+    code, _, err = matura_("classify", "base", "--file", str(tmp_path / "a.jsonl"))
+    assert code == 1
+    assert message in err
+    assert "either texts or --file" in matura_("classify", "base")[2]
+    assert "either texts or --file" in matura_("classify", "base", "a", "--file", "b")[2]
 
 
 def test_score_prints_what_compares(matura_, model):

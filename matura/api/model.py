@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -189,34 +190,34 @@ class LanguageModel:
 
         Of a text longer than `max_tokens` (256, or the context if that is shorter) the end is cut off, with a warning.
         """
-        from matura.infer import embed, reading
+        from matura.infer import embed
 
         checks.whole(batch, "batch")
-        many = checks.texts(texts)
-        wanted = embed.TOKENS if max_tokens is None else checks.whole(max_tokens, "max_tokens")
-        longest = min(wanted, reading.longest(self.model))
-        rows, cut = reading.clipped(self.tokenizer, many, longest)
-        if cut:
-            warnings.warn(
-                f"{len(cut)} of {len(many)} texts are longer than {longest} tokens and were cut there (the first: "
-                f"text {cut[0]}); set max_tokens to read more",
-                stacklevel=2,
-            )
+        rows = self._clipped(checks.texts(texts), max_tokens, embed.TOKENS)
         vectors = embed.embed(self.model, rows, pool=pool, normalize=normalize, batch=batch)
         return vectors[0] if isinstance(texts, str) else vectors
 
     @overload
-    def classify(self, texts: str, *, batch: int = ...) -> Scores: ...  # type: ignore[overload-overlap]
+    def classify(  # type: ignore[overload-overlap]
+        self, texts: str, *, max_tokens: int | None = ..., batch: int = ...
+    ) -> Scores: ...
     @overload
-    def classify(self, texts: Sequence[str], *, batch: int = ...) -> list[Scores]: ...
-    def classify(self, texts: str | Sequence[str], *, batch: int = 16) -> Scores | list[Scores]:
-        """(label, probability), likeliest first, for a text or for each of several."""
+    def classify(
+        self, texts: Sequence[str], *, max_tokens: int | None = ..., batch: int = ...
+    ) -> list[Scores]: ...
+    def classify(
+        self, texts: str | Sequence[str], *, max_tokens: int | None = None, batch: int = 16
+    ) -> Scores | list[Scores]:
+        """(label, probability), likeliest first, for a text or for each of several.
+
+        Of a text longer than `max_tokens` (the context) the end is cut off, with a warning.
+        """
         from matura.infer import classify
 
         checks.whole(batch, "batch")
-        many = checks.texts(texts)
-        scores = classify.classify(self.model, [self.tokenizer(text) for text in many], batch=batch).tolist()
         names = classify.labels(self.model)
+        rows = self._clipped(checks.texts(texts), max_tokens)
+        scores = classify.classify(self.model, rows, batch=batch).tolist()
         found = [sorted(zip(names, row, strict=True), key=lambda one: -one[1]) for row in scores]
         return found[0] if isinstance(texts, str) else found
 
@@ -238,6 +239,21 @@ class LanguageModel:
         many = checks.texts(answers, "answers")
         (scores,) = Judge(self.model, self.format).scores([Ranking("messages", talk)], [many])
         return scores[0] if isinstance(answers, str) else scores
+
+    def _clipped(self, texts: list[str], max_tokens: int | None, usual: int | None = None) -> list[list[int]]:
+        """The ids of texts, cut at `max_tokens`, or at `usual`, and at the context, with a warning."""
+        from matura.infer import reading
+
+        wanted = usual if max_tokens is None else checks.whole(max_tokens, "max_tokens")
+        longest = min(wanted or sys.maxsize, reading.longest(self.model))
+        rows, cut = reading.clipped(self.tokenizer, texts, longest)
+        if cut:
+            warnings.warn(
+                f"{len(cut)} of {len(texts)} texts are longer than {longest} tokens and were cut there (the first: "
+                f"text {cut[0]}); set max_tokens to read more",
+                stacklevel=3,
+            )
+        return rows
 
     def score(self, text: str, continuation: str | None = None, *, window: int | None = None) -> Likelihood:
         """The log-probability of a text, or of a continuation of it, with perplexity and bits per byte."""

@@ -85,7 +85,7 @@ def _advice(model: "LanguageModel") -> str:
     """What a model without a template is for."""
     config = model.model.config
     if config.head.kind == "classifier":
-        return "it gives labels: `classify` in Python"
+        return "it gives labels: `matura classify`"
     if config.head.kind != "language":
         return "it gives vectors: `matura embed`"
     if config.decoder is None:

@@ -91,6 +91,29 @@ def embed(
     reading.embed(model, texts, as_json=as_json, pool=pool, normalize=normalize, max_tokens=max_tokens)
 
 
+def classify(
+    model: ModelArgument,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TEXT", help='Texts; "-" reads lines from stdin.', show_default=False),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Read texts from here: lines, or the `text` of the rows of a .jsonl.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels of each text, likeliest first.")] = 1,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Read this much of a text (default: the context).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines of text and scores.")] = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Tell the labels of texts, with a model that was trained on labelled ones."""
+    from matura.commands import reading
+
+    _use(workspace)
+    reading.classify(model, texts or [], file, top_k=top_k, as_json=as_json, max_tokens=max_tokens)
+
+
 def score(
     model: ModelArgument,
     text: Text,
@@ -109,7 +132,7 @@ def score(
     reading.score(model, text, continuation)
 
 
-VERBS = (generate, chat, fill, embed, score)
+VERBS = (generate, chat, fill, embed, classify, score)
 
 
 def _use(root: Path | None) -> None:

@@ -1,8 +1,8 @@
 """Settings of curation, in groups: where text comes from, and what every step does with it."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from matura.core.config import Config, Input
 
@@ -154,13 +154,28 @@ class Code(Config):
 
 
 class Quality(Config):
-    """A classifier learned from labelled examples (hashed n-grams, logistic regression)."""
+    """A classifier learned from labelled examples (hashed n-grams, logistic regression), or a model that was trained to
+    tell labels apart."""
 
     use: OnOff = "off"
     examples: Annotated[str | None, Input("raw")] = Field(
         None, description="JSON Lines of {text, label: 0 or 1}"
     )
+    model: Annotated[str | None, Input("model")] = Field(
+        None, description="A model that tells labels apart (`finetune labelled=...`), instead of `examples`"
+    )
+    labels: tuple[str, ...] = Field(
+        (), description="Labels of `model` that mean keep: the score is their probability"
+    )
     threshold: float = Field(0.5, ge=0, le=1, description="Least score to be kept")
+
+    @model_validator(mode="after")
+    def _one_classifier(self) -> Self:
+        if self.examples is not None and self.model is not None:
+            raise ValueError("give `examples` or `model`, not both")
+        if (self.model is None) != (not self.labels):
+            raise ValueError("`model` and `labels` belong together: say which labels mean keep")
+        return self
 
 
 class Toxicity(Config):

@@ -56,6 +56,8 @@ class Shown(Config):
             raise ValueError(f"{len(self.ids)} ids are given, but count is {self.count}")
         if len(set(self.ids)) < len(self.ids):
             raise ValueError("ids: one is given twice")
+        if self.seed and self.choose != "random":
+            raise ValueError(f"seed is for choose=random, and this is choose={self.choose}")
         return self
 
 

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from matura.core.errors import FormatError
+from matura.core.errors import FormatError, MaturaError
 from matura.core.files import atomic_write, size_text
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ ROWS_IN_GROUP = 1024
 BYTES_IN_GROUP = 32 << 20  # of text; bounds the memory of writing and of reading back
 MAX_GROUP_BYTES = 4 << 30  # a row group of a Parquet file from outside that claims more is refused
 MAX_LINE_BYTES = 32 << 20  # of a JSONL file
+MAX_HELD = (
+    1 << 30
+)  # characters of rows that a training holds in memory, with their tokens about 13 bytes for each
 CUT = {"end": "cut"}
 """Marks a message that its writer did not finish (it ran out of tokens): its stop token is not to be learned."""
 
@@ -51,6 +54,34 @@ class Conversation:
     text: str = ""
     provenance: dict[str, str] = field(default_factory=dict, hash=False)
     tools: tuple[dict[str, Any], ...] = field(default=(), hash=False)
+
+
+Row = TypeVar("Row", Document, Conversation)
+
+
+def characters(row: Document | Conversation) -> int:
+    """Characters of a document, or of all that is said in a conversation."""
+    messages = row.messages if isinstance(row, Conversation) else ()
+    return len(row.text) + sum(len(one["content"]) for one in messages)
+
+
+class Held:
+    """Counts the characters of rows that are held in memory. Adding one raises MaturaError, naming `where`, once they
+    have more than `most` together: before memory ends."""
+
+    def __init__(self, where: str | os.PathLike[str], most: int = MAX_HELD) -> None:
+        self.where, self.left = where, most
+        self.most = most
+
+    def add(self, row: Row) -> Row:
+        """The row itself."""
+        self.left -= characters(row)
+        if self.left < 0:
+            raise MaturaError(
+                f"{self.where}: more than {self.most:,} characters of text, and all of it would be held in memory. "
+                "Give a part of it, such as fewer files"
+            )
+        return row
 
 
 def write_documents(path: str | os.PathLike[str], documents: Iterable[Document]) -> int:

@@ -99,6 +99,10 @@ class Workshop:
             markers[i] = marker
         return Phase(files, tuple(marker for marker in markers if marker is not None))
 
+    def alone(self) -> Workshop:
+        """The same, in this process alone: for steps that workers should not make, such as one that holds a model."""
+        return replace(self, engine=self.engine.model_copy(update={"kind": "native", "workers": 1}))
+
     def duplicates(
         self, phase: Phase, *, exact: bool, fuzzy: Fuzzy | None, against: Path | None, index: Path | None
     ) -> Repeated:

@@ -73,7 +73,8 @@ Request = Score | Roll | Write
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """`logprob`: sum of natural logs over the continuation's tokens; `greedy`: each was the likeliest."""
+    """`logprob`: sum of natural logs over the continuation's tokens; `greedy`: each was the likeliest; `bytes` of the
+    text that was scored."""
 
     logprob: float
     greedy: bool
@@ -129,7 +130,7 @@ def score(reader: Reader, asked: Sequence[Score], *, advance: Advance | None = N
         Scored(
             math.fsum(value for value, _ in tokens),
             all(greedy for _, greedy in tokens),
-            len(one.continuation.encode()),
+            len(scored_text(one).encode()),
             len(tokens),
         )
         for one, tokens in zip(asked, found, strict=True)
@@ -139,8 +140,16 @@ def score(reader: Reader, asked: Sequence[Score], *, advance: Advance | None = N
 def pair(format: Any, asked: Score) -> encoding.Row:
     """Ids of context and continuation."""
     if isinstance(asked.context, Turns):
-        return asked.context.ids(format), format.tokenizer.encode(asked.continuation.lstrip())
+        return asked.context.ids(format), format.tokenizer.encode(scored_text(asked))
     return encoding.pair(format.tokenizer, asked.context, asked.continuation)
+
+
+def scored_text(asked: Score) -> str:
+    """The text whose tokens are scored: with white space from the end of the context, and in a conversation without
+    the space before it. Its bytes are what bits are told for."""
+    if isinstance(asked.context, Turns):
+        return asked.continuation.lstrip()
+    return asked.context[len(asked.context.rstrip()) :] + asked.continuation
 
 
 def rolling(reader: Reader, texts: Sequence[str], *, advance: Advance | None = None) -> list[Bits]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from matura.core.errors import ConfigError
+from matura.evaluate import patterns
 from matura.evaluate.asking import Reply, Request, Roll, Score, Scored, Write
 from matura.evaluate.score import Bits
 from matura.evaluate.spec import Extract, Kind, Task
@@ -168,8 +169,11 @@ def _exact_match(name: str, extract: Extract | None) -> Metric:
 
 
 def extracted(extract: Extract, written: str) -> str | None:
-    """The answer in a text: of the match that counts, the first group that matched; None without a match."""
-    found = list(re.finditer(extract.pattern, written))
+    """The answer in a text: of the match that counts, the first group that matched; None without a match.
+
+    Raises ConfigError for a pattern that takes too long.
+    """
+    found = patterns.find(extract.pattern, written)
     if not found or not -len(found) <= extract.which < len(found):
         return None
     match = found[extract.which]
@@ -180,7 +184,7 @@ def extracted(extract: Extract, written: str) -> str | None:
 def _comparable(task: Task, text: str) -> str:
     """A text as it is compared: what is to be ignored cut out, white space around it too."""
     for pattern in task.ignore:
-        text = re.sub(pattern, "", text)
+        text = patterns.cut(pattern, text)
     return (text.lower() if task.ignore_case else text).strip()
 
 

@@ -24,7 +24,8 @@ NAMES = {"bpb": "bits_per_byte"}
 def results(
     sections: Sequence[Section], figures: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """`results`, `configs`, `versions`, `n-shot`, `higher_is_better` and `n-samples` of one model.
+    """`results`, `configs`, `versions`, `n-shot`, `higher_is_better` and `n-samples` of one model; what a prompt puts
+    around a task stands in its config (`prompt`), counts in its version and shots, and gives `system_instruction`.
 
     `figures` are `exam.standings` of it, `config` is what is told of model and settings.
     """
@@ -40,14 +41,25 @@ def results(
         "results": rows,
         "group_subtasks": {one.name: [] for one in sections},
         "configs": {one.name: _config(one) for one in sections},
-        "versions": {one.name: "matura-" + canonical_hash(one.task.model_dump())[:12] for one in sections},
-        "n-shot": {one.name: one.task.shots.count for one in sections},
+        "versions": {one.name: _version(one) for one in sections},
+        "n-shot": {one.name: one.task.shots.count + _examples(one) for one in sections},
         "higher_is_better": better,
         "n-samples": {
             one.name: {"original": len(one.items), "effective": len(one.items)} for one in sections
         },
         "config": dict(config),
+        "system_instruction": next((one.prompt.system for one in sections if one.prompt), "") or None,
     }
+
+
+def _version(section: Section) -> str:
+    """Of the task and, where there is one, of the prompt: figures of other versions do not compare."""
+    version = "matura-" + canonical_hash(section.task.model_dump())[:12]
+    return f"{version}+prompt-{section.prompt.version}" if section.prompt else version
+
+
+def _examples(section: Section) -> int:
+    return section.prompt.settings.examples.count if section.prompt else 0
 
 
 def _names(metric: str) -> tuple[str, str]:
@@ -76,6 +88,7 @@ def _config(section: Section) -> dict[str, Any]:
         "generation_kwargs": {"until": list(task.until), "max_gen_toks": task.max_tokens}
         if task.kind == "writing"
         else {},
+        "prompt": {**section.prompt.told(), "chat": section.chat} if section.prompt else None,
     }
 
 

@@ -115,8 +115,14 @@ def _index(results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
                 for row in rows
                 if row["task"] == task
             ]
-            kind = {"type": "text-generation"}
-            yield {"task": kind, "dataset": {"type": task, "name": task}, "metrics": metrics}
+            kind, prompt = {"type": "text-generation"}, _prompt(found)
+            name = f"{task} (with prompt {prompt['id'][:12]})" if prompt else task
+            yield {"task": kind, "dataset": {"type": task, "name": name}, "metrics": metrics}
+
+
+def _prompt(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What was put around the questions that the model was asked, as results tell it; None for nothing."""
+    return found.get("prompts", {}).get("child")
 
 
 def _summary(model: Artifact, made: Sequence[Artifact]) -> str:
@@ -228,8 +234,26 @@ def _evaluation(results: Sequence[tuple[Artifact, Mapping[str, Any]]]) -> str:
         if found["metrics"]:
             passed = "passed" if found["gate"]["passed"] else "did not pass"
             verdict = f"Against its parent: {passed}. {found['line']}\n\n"
-        parts.append(f"{verdict}{chr(10).join(rows)}\n\nExam `{one.id[:12]}`.")
+        asked = f"Exam `{one.id[:12]}`, {_asked_with(_prompt(found))}"
+        parts.append(f"{verdict}{chr(10).join(rows)}\n\n{asked}")
     return "\n\n".join(parts) or "Not examined."
+
+
+def _asked_with(prompt: Mapping[str, Any] | None) -> str:
+    """How the figures of an exam came about, for whoever compares them with others."""
+    if prompt is None:
+        return "asked without a prompt."
+    system = f"the system text {_quoted(prompt['system'])}" if prompt["system"] else "no system text"
+    shown = f"{prompt['examples']} examples ({prompt['choose']})" if prompt["examples"] else "no examples"
+    return (
+        f"asked with the prompt `{prompt['id'][:12]}` around every question: {system}, the template "
+        f"{_quoted(prompt['template'])}, {shown} beside the shots of the table. Figures without it do not compare."
+    )
+
+
+def _quoted(text: str) -> str:
+    """A text of a prompt within a line of Markdown."""
+    return f"`{' '.join(text.split()).replace('`', chr(39))[:200]}`"
 
 
 def _cost(made: Sequence[Artifact]) -> str:

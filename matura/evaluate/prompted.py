@@ -35,13 +35,16 @@ def given(inputs: Mapping[str, Artifact | RawInput], sides: Iterable[str]) -> di
     return {who: None if one is None else read(one) for who, one in found.items()}
 
 
-def requests(prompt: Prompt, chat: bool, asked: Sequence[Request], question: str) -> list[Request]:
-    """The requests of one item with the prompt around them. `question` is what examples are chosen by."""
+def requests(
+    prompt: Prompt, chat: bool, asked: Sequence[Request], question: str, answers: Sequence[str] = ()
+) -> list[Request]:
+    """The requests of one item with the prompt around them. `question` is what examples are chosen by, and none of
+    them holds one of the `answers`."""
 
     def around(text: str) -> str | Turns:
         if not chat:
-            return prompt.plain(text, question)
-        messages = bare(prompt.ask(text, question))
+            return prompt.plain(text, question, answers)
+        messages = bare(prompt.ask(text, question, answers))
         return Turns(tuple((one["role"], one["content"]) for one in messages))
 
     made: list[Request] = []
@@ -108,7 +111,7 @@ def _tokens(format: Format, request: Request) -> int:
 def leaked(prompt: Prompt, questions: Mapping[str, str]) -> list[str]:
     """Ids of the questions that the system text, the template or an example shown with every question holds.
 
-    Examples that are chosen for each question are never that question, so they are not looked at.
+    Examples that are chosen for each question are not looked at: `Prompt.examples_for` leaves out what gives it away.
     """
     examples = [one for row in prompt.fixed for one in row.messages if one["role"] != "system"]
     said = [one["content"] for one in examples if one["role"] == "user"]
@@ -137,7 +140,7 @@ def _note(who: str, prompt: Prompt | None) -> str:
     system = f"system text {told['system']!r:.120}" if told["system"] else "no system text"
     examples = f"{told['examples']} examples ({told['choose']})" if told["examples"] else "no examples"
     return (
-        f"The {who} was asked with the prompt {told['id'][:12]}: {system}, "
+        f"The {who} was asked with the prompt {prompt.version}: {system}, "
         f"template {told['template']!r:.120}, {examples}."
     )
 

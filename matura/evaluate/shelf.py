@@ -18,7 +18,7 @@ from matura.core.files import canonical_hash, read_json, write_json
 from matura.evaluate.asking import Reply, Request, Scored
 from matura.evaluate.score import Bits
 
-VERSION = 1
+VERSION = 2
 """Raised when the same requests would be answered differently."""
 MAX_BYTES = 1 << 28
 """Of one file of replies."""

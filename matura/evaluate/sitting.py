@@ -83,7 +83,10 @@ class Section:
         plain = [(item, grading.requests(self.task, item)) for item in self.items[start:end]]
         if self.prompt is None:
             return [asked for _, asked in plain]
-        return [prompted.requests(self.prompt, self.chat, asked, item.question) for item, asked in plain]
+        return [
+            prompted.requests(self.prompt, self.chat, asked, item.question, item.choices)
+            for item, asked in plain
+        ]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from matura.core import config, yamlfile
 from matura.core.errors import ConfigError
+from matura.evaluate import patterns
 from matura.tokenizer import wording
 
 FOLDER = Path(__file__).with_name("specs")
@@ -66,7 +67,7 @@ class Extract(config.Config):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, pattern: str) -> str:
-        return _regular(pattern)
+        return patterns.check(pattern)
 
 
 class Task(config.Config):
@@ -124,8 +125,8 @@ class Task(config.Config):
 
     @field_validator("ignore")
     @classmethod
-    def _compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_regular(pattern) for pattern in patterns)
+    def _compile(cls, ignored: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(patterns.check(pattern) for pattern in ignored)
 
     @model_validator(mode="after")
     def _fits(self) -> Task:
@@ -148,14 +149,6 @@ class Task(config.Config):
     def marked_by(self) -> tuple[str, ...]:
         """Its metrics, or those of its kind."""
         return self.metrics or METRICS[self.kind]
-
-
-def _regular(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
-    return pattern
 
 
 @functools.cache

@@ -335,6 +335,12 @@ class ModelConfig(Config):
         return self.last_stack.width
 
     @property
+    def longest(self) -> int | None:
+        """Tokens read at once: the context where positions are learned or rotary; None: only memory ends it."""
+        bounded = isinstance(self.last_stack.position, Learned | Rope)
+        return self.context if bounded else None
+
+    @property
     def last_stack(self) -> StackConfig:
         """The stack whose output the head reads: the decoder, or the only one."""
         stack = self.decoder or self.encoder

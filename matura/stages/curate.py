@@ -35,6 +35,9 @@ BYTES_PER_SECOND = 2_000_000  # of text and core, mostly the search for personal
 FILTERS = ("language", "code", "gopher", "repetition", "c4", "fineweb", "quality", "toxicity")
 LEARNED = ("quality", "toxicity")
 """Filters that may learn from examples."""
+SCORER = "matura.infer.quality:make"
+"""What scores documents with `quality.model`, made in this process alone: workers load no model."""
+MODEL_BYTES_PER_SECOND = 50_000  # that a small encoder reads
 UNROUTED = ("language", "code")
 """Filters that are the same for all languages of people."""
 
@@ -115,7 +118,7 @@ class Config(config.Config):
         for code, groups in self.language.filters.items():
             for name, given in groups.items():
                 group = getattr(self, name)
-                if "examples" in given:
+                if given.keys() & {"examples", "model", "labels"}:
                     raise ValueError(
                         f"language.filters.{code}.{name}: the classifier is one for all languages; "
                         "curate the languages in stages of their own to give each its `examples`"
@@ -200,8 +203,9 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
     if not known:
         return Estimate(note="the documents are fetched first")
     size, files = sum(one.bytes for one in known), sum(len(one.files) for one in known)
+    judged = size / MODEL_BYTES_PER_SECOND if config.quality.model else 0.0
     return Estimate(
-        seconds=0.5 + size / BYTES_PER_SECOND,
+        seconds=0.5 + size / BYTES_PER_SECOND + judged,
         memory_bytes=(150 << 20) + min(6 * size, 24 * config.engine.part_bytes),
         disk_bytes=3 * size,
         note=f"{files:,} files, {size_text(size)}",
@@ -221,13 +225,19 @@ def run(config: Config, inputs: Mapping[str, Artifact | RawInput], draft: Draft)
     fuzzy = config.fuzzy if config.fuzzy.use == "on" else None
     against, index = _artifact_path(inputs, "against"), _artifact_path(inputs, "index")
     filters, cleaning = _first_steps(config, inputs, shop.folder / "learned"), _last_steps(config, inputs)
+    judging = _judging(config, inputs)
     # What is wrong with settings or their files is told before anything is read; classifiers learn once and here.
     dedup.check_references(fuzzy, against, index)
-    learned = _told([*filters, *cleaning])
+    learned = _told([*filters, *judging, *cleaning])
     tasks = reading.plan(_sources(config, inputs), config.limits, config.engine.part_bytes)
     first = shop.run("read", [{"task": task} for task in tasks], filters)
     funnelling.check_some_left(first, _place(config, inputs))
-    phases, files, steps = [first], first.documents, list[tuple[str, dict[str, Any]]]()
+    phases = [first]
+    if judging:
+        first = shop.alone().run("judge", [{"input": str(path)} for path in first.documents], judging)
+        funnelling.check_some_left(first, _place(config, inputs))
+        phases.append(first)
+    files, steps = first.documents, list[tuple[str, dict[str, Any]]]()
     exact = config.exact_duplicates == "drop"
     repeated = None
     if exact or fuzzy or against or index:
@@ -286,6 +296,8 @@ def _first_steps(config: Config, inputs: Mapping[str, Artifact | RawInput], fold
         languages = {code: groups[name] for code, groups in config.language.filters.items() if name in groups}
         if "on" not in (group["use"], *(given.get("use") for given in languages.values())):
             continue
+        if name == "quality" and config.quality.model is not None:
+            continue
         if name in LEARNED:
             group["folder"] = str(folder)
         if name in UNROUTED:
@@ -294,6 +306,19 @@ def _first_steps(config: Config, inputs: Mapping[str, Artifact | RawInput], fold
             group |= {"filter": name, "languages": languages}
             steps.append(("matura.data.filters.routing:make", group))
     return steps
+
+
+def _judging(config: Config, inputs: Mapping[str, Artifact | RawInput]) -> "Steps":
+    """The filter of quality where a model is what judges; empty otherwise."""
+    group = _group(config, "quality", inputs)
+    languages = {
+        code: given["quality"] for code, given in config.language.filters.items() if "quality" in given
+    }
+    on = "on" in (group["use"], *(given.get("use") for given in languages.values()))
+    if config.quality.model is None or not on:
+        return []
+    group |= {"filter": "quality", "languages": languages, "scorer": SCORER}
+    return [("matura.data.filters.routing:make", group)]
 
 
 def _told(steps: "Steps") -> dict[str, Any]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matura.evaluate.sitting import Candidate, Paper, Section
 
 KIND = "evaluation"
-VERSION = 2
+VERSION = 3
 
 MAX_FOLDER_BYTES = 8 << 30  # of a data set that is fetched
 

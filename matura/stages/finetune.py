@@ -61,8 +61,10 @@ class Config(peft_settings.Tuning):
         False, description="The prompt's examples are shown too; they are never trained"
     )
     data: ConversationData = Field(ConversationData(), description="How conversations are read and cut")
-    labelled: Annotated[str | None, Input("raw")] = Field(
-        None, description='Texts to tell apart: a JSONL file of {"text": ..., "label": ...}'
+    labelled: Annotated[str | None, Input("corpus", "raw")] = Field(
+        None,
+        description='Texts to tell apart: a JSONL file of {"text": ..., "label": ...}, or a corpus whose sources are '
+        "the labels",
     )
     replay: Annotated[str | None, Input("conversations")] = Field(
         None, description="What `synthesize` wrote, mixed in against forgetting"
@@ -73,7 +75,7 @@ class Config(peft_settings.Tuning):
     )
     tokens: int = Field(30_000, ge=1, description="Training tokens in all, replay included")
     tokens_per_step: int = Field(1024, ge=16, description="Tokens in one update")
-    sequence: int = Field(512, ge=8, description="Longest example in tokens")
+    sequence: int = Field(512, ge=8, description="Longest example in tokens; at most the model's context")
     forgetting: Forgetting = Forgetting()
     meter_every: int = Field(
         20, ge=0, description="Steps between looks at held-out and general text; 0 for none"
@@ -117,6 +119,10 @@ class Config(peft_settings.Tuning):
         default = {name: one.default for name, one in type(self).model_fields.items()}
         if self.replay is None and self.replay_share not in (0, default["replay_share"]):
             raise ValueError("replay_share would do nothing without replay")
+        data, asked = ConversationData(), ("turns", "truncation")
+        cut = [name for name in asked if getattr(self.data, name) != getattr(data, name)]
+        if self.corpus is not None and self.replay is None and cut:
+            raise ValueError(f"data.{cut[0]} is for conversations; of a corpus every token is learned")
         if not self.meter_every and self.meter_tokens != default["meter_tokens"]:
             raise ValueError("meter_tokens would do nothing with meter_every=0")
         return self
@@ -182,7 +188,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     """
     from matura.evaluate import training_report
     from matura.tokenizer import conversation
-    from matura.train import finetuning, preparing, resume
+    from matura.train import finetuning, material, preparing, resume
 
     given = inputs["model"]
     assert isinstance(given, Artifact)
@@ -193,7 +199,9 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         if config.labelled is None:
             lesson = _writing(config, inputs, model, parent, format)
         else:
-            lesson = _labels(config, inputs["labelled"], model, format)
+            lesson = _labels(
+                config, inputs["labelled"], model, format, material.longest(config, parent.config)
+            )
         totals = finetuning.Run(config, model, lesson).go(draft)
     preparing.save(draft.path, model, config, format)
     training_report.write(draft.path, "Fine-tuning", totals, config.model_dump(mode="json"))
@@ -224,15 +232,17 @@ def _found(totals: dict[str, Any]) -> str:
 
 def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> "Audit":
     """What would be trained, with `rows` of the material shown token by token; nothing is trained."""
+    from matura.model import store
     from matura.tokenizer import conversation
-    from matura.train import audit
+    from matura.train import audit, material
 
     if config.labelled is not None:
         raise ConfigError("--audit shows what of a text is trained; labelled texts are only read")
     format = conversation.load(inputs["model"].path)
+    length = material.longest(config, store.read_config(inputs["model"].path))
     main = _material(config, inputs)[config.source]
     room = _room(config)
-    length = min(config.sequence, room)
+    length = min(length, room)
     return audit.look(main, format, length, config.data, rows=rows, capacity=room, seed=config.seed)
 
 
@@ -268,10 +278,11 @@ def _writing(
     from matura.model.heads import LanguageHead
     from matura.train import anchors
     from matura.train.finetuning import Lesson
-    from matura.train.material import mixed
+    from matura.train.material import longest, mixed
 
     if model.decoder is None or not isinstance(model.head, LanguageHead):
         raise ConfigError(f"{inputs['model'].path} writes no text; give labelled texts, or another model")
+    length = longest(config, parent.config)
     material = _material(config, inputs)
     batches, counts = mixed(
         material[config.source],
@@ -280,11 +291,11 @@ def _writing(
         config.data,
         tokens=config.tokens_per_step,
         room=_room(config),
-        length=config.sequence,
+        length=length,
         seed=config.seed,
     )
     objective = anchors.objective(config.forgetting, model, parent)
-    return Lesson(batches, objective, _looks(config, material, inputs, format, parent), counts)
+    return Lesson(batches, objective, _looks(config, material, inputs, format, parent, length), counts)
 
 
 def _looks(
@@ -293,6 +304,7 @@ def _looks(
     inputs: dict[str, Artifact | RawInput],
     format: "Format",
     parent: "Transformer",
+    length: int,
 ) -> "Looks":
     """A little held-out text of each kind: what is learned, and what should not be forgotten."""
     from matura.evaluate.general import control_texts
@@ -302,23 +314,22 @@ def _looks(
 
     if not config.meter_every:
         return Looks()
-    held = {
-        name: make(one.heldout, format, config.sequence, config.data).examples
-        for name, one in material.items()
-    }
+    held = {name: make(one.heldout, format, length, config.data).examples for name, one in material.items()}
     learned = spread(held[config.source], config.meter_tokens)
     wheel = inputs.get("forgetting.text")
-    rest = control_texts(wheel, format, config.sequence) if wheel else held.get("replay", [])
+    rest = control_texts(wheel, format, length) if wheel else held.get("replay", [])
     text = Text.of(spread(rest, config.meter_tokens), format.tokenizer)
     if not text.bytes and config.forgetting.limit is not None:
         raise MaturaError("forgetting.limit needs general text, and the held-out part of replay is empty")
     return Looks(pack(learned) if learned else None, Meter(text, parent) if text.bytes else None)
 
 
-def _labels(config: Config, source: Artifact | RawInput, model: "Transformer", format: "Format") -> "Lesson":
+def _labels(
+    config: Config, source: Artifact | RawInput, model: "Transformer", format: "Format", length: int
+) -> "Lesson":
     """Labelled texts, a tenth of them held out; the model gets the head that tells them apart."""
-    from matura.core.labelled import read_labelled
-    from matura.infer.reading import clipped, longest
+    from matura.core.labelled import read_labelled, read_labelled_corpus
+    from matura.infer.reading import clipped
     from matura.model.classifying import head_for, set_head
     from matura.train.batches import PackedBatches
     from matura.train.finetuning import Lesson
@@ -326,12 +337,12 @@ def _labels(config: Config, source: Artifact | RawInput, model: "Transformer", f
     from matura.train.material import rows, spread
     from matura.train.meter import Looks
 
-    texts = read_labelled(source.path)
+    texts = read_labelled(source.path) if isinstance(source, RawInput) else read_labelled_corpus(source)
     names = tuple(sorted({one.label for one in texts}))
     set_head(model, head_for(model.config, names), config.seed)
     assert model.head is not None
     model.head.requires_grad_(True)
-    length = min(config.sequence, config.tokens_per_step, longest(model))
+    length = min(length, config.tokens_per_step)
     ids, cut = clipped(format.tokenizer, [one.text for one in texts], length)
     sides: dict[bool, list[Labelled]] = {True: [], False: []}
     for one, its in zip(texts, ids, strict=True):

@@ -27,6 +27,8 @@ VERSION = 1
 MAX_TEXT_BYTES = 256 << 10
 MAX_REMOTE = 64 << 30  # bytes of a dataset
 DATA = ConversationData(heldout=0)
+OF_EXAMPLES = ("ids", "count", "choose", "seed", "pool")
+"""Settings that do nothing without examples."""
 
 
 class Config(config.Config):
@@ -63,8 +65,14 @@ class Config(config.Config):
             raise ValueError("give template or template_file, not both")
         if self.ids and self.choose != "fixed":
             raise ValueError("ids are for choose=fixed")
-        if self.ids and self.examples is None:
-            raise ValueError("ids are of examples: say where those are")
+        given = [name for name in OF_EXAMPLES if getattr(self, name) != type(self).model_fields[name].default]
+        if self.examples is None and given:
+            raise ValueError(f"{given[0]} would do nothing without examples: say where those are")
+        for name, way in (("seed", "random"), ("pool", "similar")):
+            if name in given and self.choose != way:
+                raise ValueError(f"{name} is for choose={way}, and this is choose={self.choose}")
+        if self.ids and "count" in given:
+            raise ValueError("give ids or count, not both: all of `ids` are shown")
         return self
 
 

@@ -50,6 +50,11 @@ class Prompt:
             )
 
     @property
+    def version(self) -> str:
+        """The beginning of `id`, as people are shown it."""
+        return self.id[:12]
+
+    @property
     def system(self) -> str:
         """The system message, "" for none."""
         return self.settings.system
@@ -90,8 +95,12 @@ class Prompt:
     def _index(self) -> shots.Index:
         return shots.Index([asked(row.messages) for row in self.pool])
 
-    def examples_for(self, question: str) -> list[Conversation]:
-        """What is shown before a question, never the question itself; the one most like it stands last."""
+    def examples_for(self, question: str, answers: Sequence[str] = ()) -> list[Conversation]:
+        """What is shown before a question; the one most like it stands last.
+
+        Never the question itself, nor an example of which any text holds the question or one of its `answers` (in an
+        exam the choices or right texts).
+        """
         count = self.settings.examples.count
         if not count:
             return []
@@ -99,7 +108,9 @@ class Prompt:
         order = shots.nearest(self._index, question) if similar else self._order
         taken: list[Conversation] = []
         for i in order:
-            if len(taken) < count and not shots.same(asked(self.pool[i].messages), question):
+            if len(taken) == count:
+                break
+            if not _gives_away(self.pool[i], question, answers):
                 taken.append(self.pool[i])
         return taken[::-1] if similar else taken
 
@@ -120,21 +131,22 @@ class Prompt:
         before = self._before(asked(turns)) if examples else self._opening()
         return [*own, *before, *map(self._templated, turns)]
 
-    def ask(self, text: str, question: str | None = None) -> list[Message]:
-        """The messages that ask one thing. `question` is what examples are chosen by, where the text holds more.
+    def ask(self, text: str, question: str | None = None, answers: Sequence[str] = ()) -> list[Message]:
+        """The messages that ask one thing. `question` is what examples are chosen by, where the text holds more, and
+        `answers` are what none of them may hold.
 
         The text of a task that a template of fields has written already is taken as it is.
         """
         content = self._text(text) if self.wraps else text
-        before = self._before(text if question is None else question)
+        before = self._before(text if question is None else question, answers)
         return [*before, {"role": "user", "content": content}]
 
     def _opening(self) -> list[Message]:
         return [{"role": "system", "content": self.system}] if self.system else []
 
-    def _before(self, question: str) -> list[Message]:
+    def _before(self, question: str, answers: Sequence[str] = ()) -> list[Message]:
         """System text and examples."""
-        shown = [one for row in self.examples_for(question) for one in row.messages]
+        shown = [one for row in self.examples_for(question, answers) for one in row.messages]
         return [*self._opening(), *(self._shown(one) for one in shown if one["role"] != "system")]
 
     def _shown(self, message: Message) -> Message:
@@ -151,10 +163,10 @@ class Prompt:
     def _text(self, given: str) -> str:
         return Text(self.settings.template).of({"input": given})
 
-    def plain(self, text: str, question: str | None = None) -> str:
+    def plain(self, text: str, question: str | None = None, answers: Sequence[str] = ()) -> str:
         """The same as plain text, for models without a chat template and for what only goes on."""
         pieces, pending = [], ""
-        for one in self.ask(text, question):
+        for one in self.ask(text, question, answers):
             if one["role"] == "system":
                 pieces.append(one["content"])
             elif one["role"] == "user":
@@ -183,6 +195,18 @@ class Prompt:
 def asked(messages: Sequence[Mapping[str, Any]]) -> str:
     """The first question of a conversation."""
     return next((str(one.get("content")) for one in messages if one.get("role") == "user"), "")
+
+
+def _gives_away(row: Conversation, question: str, answers: Sequence[str]) -> bool:
+    """Whether an example asks the same, or quotes the question or one of the answers."""
+    if shots.same(asked(row.messages), question):
+        return True
+    texts = [str(one["content"]) for one in row.messages if one["role"] != "system"]
+    return any(
+        shots.quotes(text, question, shots.LEAST)
+        or any(shots.quotes(text, one, shots.RUN) for one in answers)
+        for text in texts
+    )
 
 
 def bare(messages: Sequence[Message]) -> list[Message]:

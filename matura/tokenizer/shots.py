@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 RUN = 8
-"""Words in a row that tell a question from others."""
+"""Words in a row that tell a question, or an answer, from others."""
+LEAST = 5
+"""Words of a whole question that another text may hold by chance no more."""
 _SPACELESS = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # scripts without spaces: each sign is a word
 _WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+")
 
@@ -91,9 +93,15 @@ def diverse(texts: Sequence[str], count: int) -> list[int]:
 def same(one: str, other: str) -> bool:
     """Whether two texts ask the same: one holds the other, whose words are five or more, or half of all."""
     short, long = sorted((words(one), words(other)), key=len)
-    if not short or not (len(short) >= 5 or 2 * len(short) >= len(long)):
+    if not short or not (len(short) >= LEAST or 2 * len(short) >= len(long)):
         return False
     return _run(short) in _run(long)
+
+
+def quotes(text: str, other: str, least: int) -> bool:
+    """Whether a text holds all words of another one, in a row; not for fewer than `least`, which say little."""
+    found = words(other)
+    return len(found) >= least and _run(found) in _known(text)
 
 
 def runs(question: str) -> set[str]:

@@ -12,9 +12,10 @@ from matura.core.conversation_settings import FOR_FILES, ConversationData
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.preferences import HELDOUT, TRAIN, read_rankings
 from matura.core.raw import RawInput
-from matura.core.records import Conversation, Document, read_conversations, read_documents
+from matura.core.records import Conversation, Document, Held, read_conversations, read_documents
 from matura.data import conversations
 from matura.data.preferences import selection
+from matura.model.config import ModelConfig
 from matura.tokenizer.conversation import Format
 from matura.tokenizer.prompt import Prompt, trained
 from matura.train import examples
@@ -36,17 +37,23 @@ class Material:
 
 def read(source: Artifact | RawInput, settings: ConversationData) -> Material:
     """A corpus, what `synthesize` wrote, the best answers of what `rank` judged, or files of conversations (see
-    `matura.data.conversations`)."""
+    `matura.data.conversations`).
+
+    All rows are held in memory: more text than `records.MAX_HELD` raises MaturaError.
+    """
     if isinstance(source, RawInput):
         loaded = conversations.load(source.path, settings)
         found = {"heldout_rows": len(loaded.heldout), "bad_rows": len(loaded.bad)}
         return Material(loaded.train, loaded.heldout, found)
+    held = Held(source.path)
     if source.kind == "corpus":
-        documents = [list(read_documents(source.file(f"{side}.parquet"))) for side in SIDES]
+        files = [read_documents(source.file(f"{side}.parquet")) for side in SIDES]
+        documents = [[held.add(row) for row in rows] for rows in files]
         return Material(documents[0], documents[1])
     if source.kind == "preferences":
         return _best(source)
-    talks = [list(read_conversations(source.file(f"{side}.jsonl"))) for side in SIDES]
+    lines = [read_conversations(source.file(f"{side}.jsonl")) for side in SIDES]
+    talks = [[held.add(row) for row in rows] for rows in lines]
     return Material(talks[0], talks[1])
 
 
@@ -75,6 +82,22 @@ def check_settings(settings: ConversationData, source: Artifact | RawInput | Non
     for name in FOR_FILES:
         if getattr(settings, name) != getattr(default, name):
             raise ConfigError(f"data.{name} is for files of conversations, and there are none to learn from")
+
+
+def longest(settings: Any, model: ModelConfig) -> int:
+    """Tokens of the longest example: `settings.sequence`, at most what the model reads at once beside a prefix.
+
+    Raises ConfigError when more was asked for than that; the default is cut to it.
+    """
+    prefix = settings.prefix.tokens if settings.method == "prefix" else 0
+    most = settings.sequence if model.longest is None else model.longest - prefix
+    if settings.sequence > most and "sequence" in settings.model_fields_set:
+        beside = f" beside prefix.tokens={prefix}" if prefix else ""
+        raise ConfigError(
+            f"sequence={settings.sequence}: the model reads at most {most} tokens at once{beside}; "
+            f"take sequence={most} or less"
+        )
+    return min(settings.sequence, most)
 
 
 def make(rows: Sequence[Any], format: Format, length: int, settings: ConversationData) -> Made:

@@ -46,6 +46,7 @@ def test_lines_stand_as_they_are(tmp_path: Path) -> None:
         ("schema_version: 2", "schema_version"),
         ("examples: {file: ../secret.jsonl, count: 1}", "without folders"),
         ("examples: {choose: similar, ids: [a], count: 1}", "ids are for choose=fixed"),
+        ("examples: {choose: similar, seed: 3, count: 1}", "seed is for choose=random"),
         ("examples: {ids: [a, b], count: 1}", "2 ids are given"),
         ("examples: {ids: [a, a], count: 2}", "given twice"),
     ],

@@ -5,7 +5,7 @@ import torch
 
 from matura.core.errors import MaturaError
 from matura.evaluate import asking
-from matura.evaluate.asking import Reader, Roll, Score, Scored, Write
+from matura.evaluate.asking import Reader, Roll, Score, Scored, Turns, Write
 from matura.evaluate.score import Bits
 from matura.model import config as c
 from tests import tiny_models
@@ -29,6 +29,19 @@ def test_scores_asked_together_are_those_asked_alone(reader: Reader) -> None:
         assert found.logprob == pytest.approx(alone.logprob, abs=1e-5)
         assert (found.greedy, found.bytes, found.tokens) == (alone.greedy, alone.bytes, alone.tokens)
     assert together[1].bytes == len(" eight of them")
+
+
+def test_bytes_are_those_of_the_text_that_is_scored(reader: Reader) -> None:
+    """In a chat an answer of one letter has one byte, for the space before it is not asked; in plain text the space at
+    the end of the context is asked, and counts."""
+    chat = Score(Turns((("user", "Which letter?"),)), " A")
+    plain, after_space = Score("Which letter?", " A"), Score("Which letter? ", "A")
+    in_chat, whole, moved = asking.score(reader, [chat, plain, after_space])
+    assert (in_chat.bytes, whole.bytes, moved.bytes) == (1, 2, 2)
+    assert moved.logprob == pytest.approx(whole.logprob, abs=1e-5)
+    for one in (chat, plain, after_space):
+        _, ids = asking.pair(reader.format, one)
+        assert reader.format.tokenizer.decode(ids) == asking.scored_text(one)
 
 
 def test_greedy_says_that_every_token_is_the_likeliest(reader: Reader) -> None:

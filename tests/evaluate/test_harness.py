@@ -1,11 +1,16 @@
 """Results in lm-evaluation-harness's shape."""
 
+from dataclasses import replace
+
+from matura.core.promptfile import PromptFile, Shown
+from matura.core.records import Conversation
 from matura.evaluate import harness, spec
 from matura.evaluate.asking import Scored
 from matura.evaluate.score import Bits
 from matura.evaluate.sitting import Section
 from matura.evaluate.spec import Task
 from matura.evaluate.tasks import Item
+from matura.tokenizer.prompt import Prompt
 
 PIQA = spec.builtin()["piqa"]
 ITEMS = [Item("piqa-0", "Q", ("a", "bb"), 1, "piqa", question="Q")]
@@ -42,3 +47,19 @@ def test_a_sample_has_everything_that_was_asked_and_answered() -> None:
     text = Task(name="p", kind="text", data=("p.txt",))
     (row,) = harness.samples(Section("p", text, [Item("p-0", "whole", (), 0, "p")]), [[Bits(8.0, 5, 2)]])
     assert (row["arguments"], row["resps"], row["bpb"]) == ([["whole"]], [[[8.0]]], 8.0)
+
+
+def test_a_prompt_stands_in_config_version_and_shots() -> None:
+    plain = Section("piqa", PIQA, ITEMS)
+    shown = Conversation("e", ({"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}))
+    settings = PromptFile(system="Be brief.", template="Q: {{ input }}", examples=Shown(count=1))
+    prompt = Prompt(settings, (shown,), "0123456789abcdef")
+    asked = replace(plain, prompt=prompt, chat=True)
+    before, after = (harness.results([one], [figure("piqa", "acc", 0.5, 0.1)], {}) for one in (plain, asked))
+    assert (before["configs"]["piqa"]["prompt"], before["system_instruction"]) == (None, None)
+    told = after["configs"]["piqa"]["prompt"]
+    assert told == {**prompt.told(), "chat": True}
+    assert (told["id"], told["template"], told["examples"]) == ("0123456789abcdef", "Q: {{ input }}", 1)
+    assert after["versions"]["piqa"] == f"{before['versions']['piqa']}+prompt-0123456789ab"
+    assert (before["n-shot"]["piqa"], after["n-shot"]["piqa"]) == (0, 1)
+    assert after["system_instruction"] == "Be brief."

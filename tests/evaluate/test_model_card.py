@@ -85,6 +85,20 @@ def test_a_card_tells_lineage_settings_and_exams(tmp_path: Path) -> None:
     assert "base_model" not in head  # the parent came from a file
 
 
+def test_a_card_says_which_prompt_the_questions_had(tmp_path: Path) -> None:
+    model = tuned(tmp_path)
+    examined(tmp_path, model, "exam-1", passed=True)
+    prompt = {"id": "abcdef0123456789", "about": "", "system": "Be\nbrief.", "template": "Q: {{ input }}"}
+    prompts = {"parent": None, "child": {**prompt, "examples": 2, "choose": "similar"}}
+    examined(tmp_path, model, "exam-2", passed=True, prompts=prompts)
+    card = model_card.text(model, "F32", list(model_card.exams(model)))
+    assert card.count("asked without a prompt.") == 1
+    assert "asked with the prompt `abcdef012345` around every question: the system text `Be brief.`" in card
+    assert "the template `Q: {{ input }}`, 2 examples (similar)" in card
+    names = [one["dataset"]["name"] for one in front(card)["model-index"][0]["results"]]
+    assert names == ["piqa", "piqa (with prompt abcdef012345)"]
+
+
 def test_panels_are_told_with_what_they_do_not_show(tmp_path: Path) -> None:
     model = tuned(tmp_path)
     examined(tmp_path, model, "exam-1", passed=True, panels=[{**PANEL, "figures": [FIGURE]}])

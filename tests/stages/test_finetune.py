@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from matura.core import artifact
 from matura.core.artifact import Artifact
 from matura.core.config import parse
 from matura.core.errors import ConfigError, MaturaError
@@ -15,8 +16,10 @@ from matura.core.peft_settings import RATES
 from matura.core.raw import RawInput, raw_input
 from matura.core.records import Conversation
 from matura.core.workspace import Workspace
+from matura.model import config as c
 from matura.model import store
 from matura.model.int4 import Int4Linear
+from matura.model.transformer import Transformer
 from matura.stages import finetune
 from matura.tokenizer import conversation
 from matura.train import examples
@@ -24,7 +27,7 @@ from matura.train.batches import pack
 from matura.train.meter import Looks
 from matura.train.objectives import next_token
 from tests.killing import killed_after
-from tests.tiny_models import conversations, corpus, pulled, run, talk
+from tests.tiny_models import VOCABULARY, chatml, conversations, corpus, pulled, run, talk
 
 QUICK: dict[str, Any] = {
     "tokens": 900,
@@ -64,9 +67,10 @@ def rows(made: Artifact) -> list[dict[str, Any]]:
     "method",
     [{"method": name} for name in METHODS] + [{"method": "lora", "base": {"format": "int4", "group": 32}}],
 )
-def test_killed_at_any_checkpoint_it_ends_in_the_same_bits(
+def test_t37_killed_at_any_checkpoint_it_ends_in_the_same_bits(
     method: dict[str, Any], world: dict[str, Artifact], tmp_path: Path
 ) -> None:
+    """T37: weights, optimizer, place in the data and random numbers go on as if nothing had happened."""
     whole = run(finetune, tmp_path / "whole", **world, **QUICK, **method)
     assert whole.summary["steps"] == 8
     for stop in (1, 2, 4, 7):
@@ -249,6 +253,15 @@ def test_settings_that_contradict_each_other_are_refused(world: dict[str, Artifa
         run(finetune, tmp_path / "b", **world, conversations=world["replay"], **QUICK)
 
 
+@pytest.mark.parametrize("data", [{"turns": "last"}, {"truncation": "drop"}])
+def test_settings_of_conversations_are_refused_for_documents_alone(data: dict[str, str]) -> None:
+    (name,) = data
+    with pytest.raises(ConfigError, match=rf"data\.{name} is for conversations"):
+        parse(finetune.Config, {"model": "m", "corpus": "c", "data": data}, "test")
+    parse(finetune.Config, {"model": "m", "corpus": "c", "replay": "r", "data": data}, "test")
+    parse(finetune.Config, {"model": "m", "conversations": "c", "data": data}, "test")
+
+
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_parent_with_updates_must_be_merged_first(
     method: str, world: dict[str, Artifact], tmp_path: Path
@@ -321,3 +334,38 @@ def test_full_tuning_leaves_frozen_layers_as_they_were(world: dict[str, Artifact
     before, after = (store.load(one.path).state_dict() for one in (world["model"], made))
     same = {name for name, tensor in before.items() if torch.equal(tensor, after[name])}
     assert same == {n for n in before if n.startswith(("embed.", "decoder.blocks.0."))}
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix"])
+def test_no_example_is_longer_than_what_the_model_reads(
+    method: str, world: dict[str, Artifact], tmp_path: Path
+) -> None:
+    """Learned positions end with the context: a longer `sequence` is refused, the default is cut to it."""
+    model, context = learned_positions(tmp_path / "model"), 40
+    long = corpus(tmp_path / "long", text="hello " * 4 * context)
+    settings = QUICK | {"method": method, "tokens": 4 * context, "tokens_per_step": 2 * context}
+    room = context - (6 if method == "prefix" else 0)
+    with pytest.raises(ConfigError, match=rf"at most {room} tokens at once.*take sequence={room} or less"):
+        run(finetune, tmp_path / "a", model=model, corpus=long, **settings | {"sequence": room + 1})
+    del settings["sequence"]
+    made = run(finetune, tmp_path / "b", model=model, corpus=long, **settings)
+    format = chatml()
+    text = format.tokenizer.encode("hello " * 4 * context)
+    assert made.summary["examples"] == 10 * -(-len(text) // (room - (format.begin_id is not None)))
+
+
+def learned_positions(folder: Path, context: int = 40) -> Artifact:
+    """A decoder whose positions are trained vectors, so that there are none after the last."""
+    decoder = c.StackConfig(
+        layers=1,
+        width=16,
+        attention=c.Attention(heads=2, kv_heads=2, head_width=8),
+        mlp=c.GELU(hidden=32),
+        norm=c.LayerNorm(),
+        position=c.Learned(),
+    )
+    config = c.ModelConfig(vocabulary=VOCABULARY, context=context, decoder=decoder)
+    draft = artifact.begin(folder, kind="model", stage="pull", version=1, config={}, inputs={})
+    store.save(draft.path, Transformer(config).initialize(0))
+    chatml().save(draft.path)
+    return draft.commit({})

@@ -117,7 +117,12 @@ def test_texts_come_from_files_too(tmp_path: Path) -> None:
         ({"system": "a", "system_file": "b"}, "system or system_file"),
         ({"template": "a {{ input }}", "template_file": "b"}, "template or template_file"),
         ({"ids": ["a"], "choose": "random", "examples": "x"}, "ids are for choose=fixed"),
-        ({"ids": ["a"]}, "say where"),
+        ({"ids": ["a"]}, "ids would do nothing without examples: say where"),
+        ({"count": 5}, "count would do nothing without examples"),
+        ({"choose": "similar"}, "choose would do nothing without examples"),
+        ({"seed": 1, "examples": "x"}, "seed is for choose=random, and this is choose=fixed"),
+        ({"pool": 10, "choose": "random", "examples": "x"}, "pool is for choose=similar"),
+        ({"ids": ["a"], "count": 2, "examples": "x"}, "give ids or count, not both"),
     ],
 )
 def test_settings_that_contradict_each_other(settings: dict[str, Any], message: str) -> None:

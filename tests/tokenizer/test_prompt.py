@@ -97,6 +97,32 @@ def test_no_example_is_the_question(choose: str) -> None:
             assert shown
 
 
+LONG = "Because the rain of the whole year falls within two weeks there."
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("Who knows this?", f"Listen: {LONG.upper()}"),
+        (f"Is it true? {LONG}", "yes"),
+        ("Who knows this?", "They asked why the river Indus floods so often; nobody said."),
+    ],
+)
+def test_no_example_holds_the_question_or_an_answer_in_any_of_its_texts(asked: str, said: str) -> None:
+    pool = (row("leak", asked, said), row("rail", "Where do trains stop?", "Because of rain."))
+    prompt = Prompt(PromptFile(examples=Shown(choose="similar", count=1)), pool)
+    question, answers = "Why the river Indus floods so often?", ("yes", LONG)
+    assert [one.id for one in prompt.examples_for(question, answers)] == ["rail"]
+    # The control: without the long answer, and for another question, both may be shown.
+    both = Prompt(PromptFile(examples=Shown(choose="similar", count=2)), pool)
+    shown = both.examples_for("What floods in the rain every year?", ("yes", "no"))
+    assert {one.id for one in shown} == {"leak", "rail"}
+    (turns,) = requests(prompt, True, [asking.Score(question, f" {LONG}")], question, answers)
+    assert isinstance(turns, asking.Score)
+    assert isinstance(turns.context, asking.Turns)
+    assert LONG.casefold() not in " ".join(text for _, text in turns.context.messages).casefold()
+
+
 def test_many_turns_keep_their_beginning() -> None:
     """Examples go by the first question, so what the model has read already does not change."""
     format, prompt = chatml(), made("similar", 1)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from matura.core.conversation_settings import ConversationData
-from matura.core.errors import ConfigError
+from matura.core.errors import ConfigError, MaturaError
 from matura.core.raw import raw_input
-from matura.core.records import Conversation
+from matura.core.records import Conversation, Held, characters
 from matura.train import material
 from matura.train.material import check_settings, spread
 from tests.tiny_models import chatml, conversations, corpus, talk
@@ -26,6 +26,31 @@ def test_artifacts_and_files_have_two_sides(tmp_path: Path) -> None:
     own = material.read(raw_input(tmp_path / "mine.jsonl"), settings)
     assert (len(own.train), len(own.heldout)) == (7, 2)
     assert own.found == {"heldout_rows": 2, "bad_rows": 1}
+
+
+@pytest.mark.parametrize("kind", ["corpus", "talks", "files"])
+def test_more_text_than_memory_should_hold_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [talk(n) for n in range(9)]
+    (tmp_path / "mine.jsonl").write_text(
+        "".join(json.dumps({"messages": list(r.messages)}) + "\n" for r in rows)
+    )
+    source = {
+        "corpus": lambda: corpus(tmp_path / "corpus"),
+        "talks": lambda: conversations(tmp_path / "talks", rows[:7], rows[7:]),
+        "files": lambda: raw_input(tmp_path / "mine.jsonl"),
+    }[kind]()
+    most = (
+        sum(map(characters, rows))
+        if kind != "corpus"
+        else 12 * len("Note 0: hello hello, 0 is a number. " * 3)
+    )
+    monkeypatch.setattr(Held.__init__, "__defaults__", (2 * most,))
+    material.read(source, ConversationData())
+    monkeypatch.setattr(Held.__init__, "__defaults__", (most // 2,))
+    with pytest.raises(MaturaError, match=rf"more than {most // 2:,} characters of text.*in memory"):
+        material.read(source, ConversationData())
 
 
 def test_examples_follow_the_settings() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matura.core.conversation_settings import ConversationData
 from matura.core.errors import FormatError
-from matura.core.records import Conversation
+from matura.core.records import Conversation, Held, characters
 from matura.data.conversations import rows
 from matura.data.conversations.files import Bad, check_columns, read, renamed
 from matura.data.conversations.forms import COLUMNS, form_of, talk
@@ -34,12 +34,13 @@ def load(root: Path, settings: ConversationData) -> Loaded:
     new rows move few others.
 
     Raises FormatError for bad rows, with what is wrong, where first, and how many they are (unless they are to be
-    dropped), for a broken file, and when no row is left.
+    dropped), for a broken file, and when no row is left; MaturaError for more text than memory should hold.
     """
     forms: dict[str, str] = {}
+    held = Held(root)
     check_columns(settings.columns, COLUMNS)
     found = read(
-        root, lambda name, path: _file(name, path, settings, forms), "conversation", settings.bad_rows
+        root, lambda name, path: _file(name, path, settings, forms, held), "conversation", settings.bad_rows
     )
     sides = found.sides
     if not sides[False]:
@@ -55,7 +56,7 @@ def prompt_of(row: Conversation) -> str:
 
 
 def _file(
-    name: str, path: Path, settings: ConversationData, forms: dict[str, str]
+    name: str, path: Path, settings: ConversationData, forms: dict[str, str], held: Held
 ) -> Iterator[Conversation | Bad]:
     """The conversations of a file, and the bad rows."""
     for row in rows.read(name, path, COLUMNS.union(settings.columns.values())):
@@ -70,12 +71,12 @@ def _file(
         except FormatError as error:
             yield row.place, str(error)
             continue
-        yield Conversation(row.place, found.messages, found.text, tools=found.tools)
+        yield held.add(Conversation(row.place, found.messages, found.text, tools=found.tools))
 
 
 def _split(found: list[Conversation], heldout: int) -> dict[bool, list[Conversation]]:
     prompts = [fingerprint(prompt_of(row)) for row in found]
-    sizes = [sum(len(one["content"]) for one in row.messages) + len(row.text) for row in found]
+    sizes = [characters(row) for row in found]
     if heldout == 0 or len(set(prompts)) < 3:
         return {False: found, True: []}
     chosen = held_out(zip(prompts, prompts, sizes, strict=True), heldout)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from matura.core.config import parse
+from matura.core.corpus_settings import Quality
 from matura.core.errors import ConfigError
 from matura.core.records import Document
 from matura.data.filters import quality
@@ -39,3 +41,41 @@ def test_a_threshold_of_zero_keeps_all(tmp_path: Path) -> None:
 def test_examples_are_needed() -> None:
     with pytest.raises(ConfigError, match="`examples` is missing"):
         quality.make(use="on")
+
+
+class Judge:
+    """Scores by the length of a text."""
+
+    @property
+    def about(self) -> dict:
+        return {"labels": ["long"]}
+
+    def scores(self, texts: list[str]) -> list[float]:
+        return [min(1.0, len(text) / 10) for text in texts]
+
+
+def make_judge(folder: str, labels: tuple[str, ...]) -> Judge:
+    assert (folder, tuple(labels)) == ("place", ("long",))
+    return Judge()
+
+
+def test_a_model_may_score_instead() -> None:
+    settings = {"model": "place", "labels": ["long"], "scorer": f"{__name__}:make_judge", "use": "on"}
+    step = quality.make(**settings)
+    outcome = step([Document("a", "a long text", "a"), Document("b", "no", "b")])
+    assert [one.id for one in outcome.kept] == ["a"]
+    assert outcome.measures["quality.score"] == [1.0, 0.2]
+    assert step.report() == {"labels": ["long"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "m", "labels": ["a"], "examples": "e"}, "`examples` or `model`, not both"),
+        ({"model": "m"}, "belong together"),
+        ({"labels": ["a"], "examples": "e"}, "belong together"),
+    ],
+)
+def test_one_classifier_with_its_own_settings(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(Quality, {"use": "on", **settings}, "test")
