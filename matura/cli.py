@@ -36,7 +36,22 @@ STAGES = {
     "export": "matura.stages.export",
 }
 ABOUT = {
+    "curate": "Turn a folder of documents into a corpus.",
+    "synthesize": "Let a model write text of its own, for replay.",
+    "prompt": "Make a prompt: system text, template and examples, as files.",
+    "tokenizer": "Train a tokenizer on corpora.",
+    "encode": "Turn a corpus into token shards.",
+    "pretrain": "Train a model from first weights on token shards.",
+    "finetune": "Train a model on a corpus or on conversations.",
+    "reward": "Train a reward model on what people preferred.",
+    "dpo": "Make a model prefer what people prefer, without a reward model.",
+    "ppo": "Let a model practise what rewards ask for, near the model that it was.",
+    "grpo": "Let a model practise on tasks whose answers can be checked.",
+    "merge": "Fold an adapter into its base model.",
+    "sample": "Let a model answer prompts several times, to be ranked.",
     "rank": ranking_verb.ABOUT,
+    "evaluate": "Examine a model against its parent.",
+    "export": "Write a model for other programs: Hugging Face folder or GGUF.",
 }
 
 app = typer.Typer(
