@@ -107,7 +107,7 @@ def _close(recipe: Recipe, finished: list[Event], options: Sequence[str]) -> Non
             print(f"Report: {_short(made.path / 'report.html')}")
         if made and made.kind == "export":
             print(f"Exported: {_short(made.path / made.summary['files'])}")
-        if made and made.kind == "model":
+        if made and made.kind == "model" and made.record["stage"] != "reward":  # a judge does not talk
             models.append((event.stage, made))
     if models:
         stage, model = models[-1]
