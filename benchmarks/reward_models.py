@@ -41,6 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # by base model: what fits it
     "minilm-l6": {"method": "full", "optimizer": {"lr": 2e-4}, "epochs": 2},
     "smollm2-135m-instruct": {"method": "lora", "lora": {"rank": 8}, "epochs": 1},
 }
+OWN: dict[str, dict[str, Any]] = {"rule": {"epochs": 6, "tokens_per_step": 512}}  # short texts, few of them
 POLITE = ("please", "thank you", "kindly", "with pleasure")
 PARTS = ("it is in the hall", "look under the stairs", "by the window", "nobody knows", "near the old gate")
 
@@ -140,7 +141,7 @@ def _measure(case: Case, base: Artifact, seed: int, shuffled: bool, options: Opt
     began, cpu, summaries = time.perf_counter(), time.process_time(), []
     for train, out in case.splits:
         learned = _shuffled(train, seed) if shuffled else train
-        made, its, margins = _trained(learned, out, base, seed, options)
+        made, its, margins = _trained(case.name, learned, out, base, seed, options)
         summaries.append(made.summary)
         named = sides.groups(learned)
         words = baselines.fit(
@@ -205,7 +206,7 @@ def _shuffled(rows: Side, seed: int) -> Side:
 
 
 def _trained(
-    train: Side, out: Side, base: Artifact, seed: int, options: Options
+    case: str, train: Side, out: Side, base: Artifact, seed: int, options: Options
 ) -> tuple[Artifact, Any, list[float]]:
     """A reward model of the stage, the held-out pairs, and their margins."""
     from matura.align.reward_model import Judge
@@ -223,6 +224,7 @@ def _trained(
         settings = {
             **{key: str(one.path) for key, one in inputs.items()},
             **SETTINGS.get(options.base, SETTINGS["smollm2-135m-instruct"]),
+            **OWN.get(case, {}),
             "meter_every": 0,
             "seed": seed,
             **({"sequence": 128, "epochs": 1} if options.quick else {}),

@@ -110,7 +110,8 @@ def _close(
             print(f"Report: {_short(made.path / 'report.html')}")
         if made and made.kind == "export":
             print(f"Exported: {_short(made.path / made.summary['files'])}")
-        if made and made.kind == "model" and event.stage in standing:
+        talks = made and made.kind == "model" and made.record["stage"] != "reward"  # a judge does not talk
+        if talks and event.stage in standing:
             models.append((event.stage, made))
     if models:
         stage, model = models[-1]
