@@ -49,10 +49,10 @@ MOST = 64
 SETTINGS: dict[str, Any] = {
     "rollouts": {"samples": 2, "max_new_tokens": LONGEST, "batch": 128},
     "prompts_each": 32,
-    "kl": {"coefficient": 0.2, "target": TARGET, "horizon": 400},
-    "updates": {"epochs": 2, "minibatches": 2},
-    "optimizer": {"lr": 1e-3, "schedule": "constant"},
-    "lora": {"rank": 8},
+    "kl": {"coefficient": 0.2, "target": TARGET, "horizon": 1000},
+    "updates": {"epochs": 3, "minibatches": 2, "value_clip": None, "lam": 1.0},
+    "value": {"kind": "critic", "coefficient": 0.5, "rate": 5},
+    "optimizer": {"lr": 2e-3, "schedule": "linear"},
     "meter_every": 0,
     "forgetting": {"text": None},
     "save_every": 1000,
@@ -227,10 +227,11 @@ def _largest(values: Sequence[float], n: int) -> float:
 
 def _curves(made: Artifact) -> dict[str, Any]:
     """Of the log: what alarms are about, and the last fifth's means."""
-    rows = [row for row in MetricsLog(made.path / "metrics.jsonl").rows() if "answer_kl" in row]
-    last = rows[-max(1, len(rows) // 5) :]
+    every = MetricsLog(made.path / "metrics.jsonl").rows()
+    rows = [row for row in every if "answer_kl" in row]  # one an iteration
+    last = every[-max(1, len(every) // 5) :]
     means = {
-        name: statistics.fmean(row[name] for row in last)
+        name: statistics.fmean(row[name] for row in last if name in row)
         for name in ("explained_variance", "kl_coefficient", "answer_kl", "policy_entropy", "clip_share")
     }
     return means | {

@@ -27,8 +27,8 @@ def vowels(completions):
 def chance(completions):
     return [random.Random(one.text + one.prompt.id).random() for one in completions]
 
-def short(completions):
-    return [-one.tokens for one in completions]
+def letters(completions):
+    return [sum(c.isascii() and c.isalpha() for c in one.text) for one in completions]
 
 def silent(completions):
     return [None for one in completions]
@@ -124,24 +124,23 @@ def test_killed_in_the_middle_of_an_iteration_it_ends_in_the_same_bits(
 def test_what_is_rewarded_becomes_likelier(world: dict[str, Any], tmp_path: Path) -> None:
     """A reward that a few updates can learn, beside one that says nothing of the answer."""
     practice: dict[str, Any] = {
+        "method": "full",
         "iterations": 8,
         "prompts_each": 8,
         "rollouts": {"samples": 8, "max_new_tokens": 3},
         "updates": {"epochs": 2, "minibatches": 1},
         "kl": {"coefficient": 0.02},
-        "optimizer": {"lr": 2e-2, "schedule": "constant"},
         "meter_every": 0,
         "meter_prompts": 64,
     }
     gains = {}
-    for reward in ("short", "chance"):
+    for reward in ("letters", "chance"):
         made = practise(world, tmp_path / reward, reward, **practice)
         found = [row for row in rows(made) if "reward" in row]
-        lengths = [row["answer_tokens"] for row in found]
-        gains[reward] = lengths[0] - lengths[-1]
+        gains[reward] = (found[-1]["reward"] - found[0]["reward"]) / found[0]["reward_std"]
         assert found[-1]["answer_kl"] > 0
         assert made.summary["reward_before"] == found[0]["reward"]
-    assert gains["short"] > 0.5
+    assert gains["letters"] > 0.5
     assert abs(gains["chance"]) < 0.4
 
 
@@ -174,7 +173,7 @@ def test_silent_rewards_stop_the_run(world: dict[str, Any], tmp_path: Path) -> N
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
-    own = {"own": {"short": {"file": "rewards.py"}}}
+    own = {"own": {"letters": {"file": "rewards.py"}}}
     values = {"model": "m", "prompts": "p.jsonl", "rewards": own} | QUICK | settings
     with pytest.raises(ConfigError, match=message):
         parse(ppo.Config, values, "test")
