@@ -223,9 +223,7 @@ def export(
 _OWN: dict[str, Callable[..., None]] = {
     "finetune": finetune,
     "export": export,
-    "rank": ranking_verb.verb(
-        lambda *given, **more: _run_stage(*given, **more), lambda: _stage_help("rank")
-    ),
+    "rank": ranking_verb.verb(lambda *given, **more: _run_stage(*given, **more), lambda: _stage_help("rank")),
 }  # stages with options of their own
 for _kind in STAGES:
     _command = _OWN[_kind] if _kind in _OWN else _stage_command(_kind)

@@ -91,9 +91,9 @@ class Tally:
             self.sums[name] = self.sums.get(name, 0.0) + float(one_N.double().sum())
 
     def means(self) -> dict[str, float]:
-        """The numbers of the update for the log, none without tokens. `approx_kl` is k3 of the rollouts' policy from the
-        present one, in nats a token; `clip_share_low` and `clip_share_high` are the shares of tokens that the clip kept
-        from going further."""
+        """The numbers of the update for the log, none without tokens. `approx_kl` is k3 of the rollouts' policy from
+        the present one, in nats a token; `clip_share_low` and `clip_share_high` are the shares of tokens that the clip
+        kept from going further."""
         if not self.tokens:
             return {}
         found = {name: value / self.tokens for name, value in self.sums.items()}

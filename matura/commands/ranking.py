@@ -108,7 +108,9 @@ def _for_models(asked: Asked, why: str) -> None:
 def _with_answers(where: Path, rows: Iterator[Ranking]) -> list[Ranking]:
     found = [row for row in rows if row.answers]
     if not found:
-        raise MaturaError(f"{where} has no answers to rank; a model writes some: matura rank MODEL --prompts FILE")
+        raise MaturaError(
+            f"{where} has no answers to rank; a model writes some: matura rank MODEL --prompts FILE"
+        )
     return found
 
 

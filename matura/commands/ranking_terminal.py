@@ -90,7 +90,12 @@ def _show(now: View, console: "Console") -> None:
         said += ["cut off at the length limit"] if card.cut else []
         text = Text(card.text) if card.text.strip() else Text("(empty)", style="dim")
         console.print(
-            Panel(text, title=Text(card.letter, style="bold"), title_align="left", subtitle=", ".join(said) or None)
+            Panel(
+                text,
+                title=Text(card.letter, style="bold"),
+                title_align="left",
+                subtitle=", ".join(said) or None,
+            )
         )
 
 

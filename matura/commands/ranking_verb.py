@@ -28,7 +28,9 @@ def verb(run_stage: Callable[..., Any], stage_help: Callable[[], str]) -> Callab
     def rank(
         context: typer.Context,
         words: Words = None,
-        prompts: Annotated[str | None, typer.Option(help="What a model is asked: a file or an artifact.")] = None,
+        prompts: Annotated[
+            str | None, typer.Option(help="What a model is asked: a file or an artifact.")
+        ] = None,
         count: Annotated[
             int | None, typer.Option(min=1, help="Ask a model at most this many prompts (default: 100).")
         ] = None,
@@ -36,17 +38,25 @@ def verb(run_stage: Callable[..., Any], stage_help: Callable[[], str]) -> Callab
             int | None, typer.Option(min=2, max=9, help="Answers to each prompt (a model's default: 4).")
         ] = None,
         out: Annotated[
-            Path | None, typer.Option(help="Where rankings are kept (default: rankings.jsonl, or SOURCE itself).")
+            Path | None,
+            typer.Option(help="Where rankings are kept (default: rankings.jsonl, or SOURCE itself)."),
         ] = None,
-        trl: Annotated[Path | None, typer.Option(help="At the end write the pairs there, as TRL reads them.")] = None,
+        trl: Annotated[
+            Path | None, typer.Option(help="At the end write the pairs there, as TRL reads them.")
+        ] = None,
         annotator: Annotated[str | None, typer.Option(help="Who ranks (default: the user's name).")] = None,
         web: Annotated[bool, typer.Option("--web/--terminal", help="In a page, or in the terminal.")] = False,
         port: Annotated[
-            int | None, typer.Option(min=1, max=65535, help="Of the page, on 127.0.0.1 (default: a free one).")
+            int | None,
+            typer.Option(min=1, max=65535, help="Of the page, on 127.0.0.1 (default: a free one)."),
         ] = None,
         seed: Annotated[int, typer.Option(min=0, help="Of the order in which answers are shown.")] = 0,
-        plan: Annotated[bool, typer.Option("--plan", help="The stage alone: only show what would run.")] = False,
-        name: Annotated[str, typer.Option(help="Name of the run that the stage's results belong to.")] = "adhoc",
+        plan: Annotated[
+            bool, typer.Option("--plan", help="The stage alone: only show what would run.")
+        ] = False,
+        name: Annotated[
+            str, typer.Option(help="Name of the run that the stage's results belong to.")
+        ] = "adhoc",
         wait: Annotated[bool, typer.Option("--wait", help="Wait while another process uses it.")] = False,
         root: WorkspaceOption = None,
         show_help: Annotated[bool, typer.Option("--help", "-h", help="Show this.")] = False,
@@ -58,14 +68,18 @@ def verb(run_stage: Callable[..., Any], stage_help: Callable[[], str]) -> Callab
         if not given or is_setting(given[0]):
             personal = [prompts, count, answers, out, trl, annotator, port, web or None, seed or None]
             if any(value is not None for value in personal):
-                raise MaturaError("Only `matura rank SOURCE ...` asks a person; say first what is to be ranked.")
+                raise MaturaError(
+                    "Only `matura rank SOURCE ...` asks a person; say first what is to be ranked."
+                )
             run_stage("rank", given, plan, wait, root, name=name)
             return
         if plan:
             raise MaturaError("--plan is for the stage; a person's ranking has no plan.")
         from matura.commands import ranking
 
-        asked = ranking.Asked(given[0], given[1:], prompts, count, answers, out, trl, annotator, web, port, seed)
+        asked = ranking.Asked(
+            given[0], given[1:], prompts, count, answers, out, trl, annotator, web, port, seed
+        )
         ranking.by_a_person(
             asked,
             workspace(root),

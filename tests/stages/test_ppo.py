@@ -150,7 +150,7 @@ def test_what_comes_out_writes_without_what_foresaw(world: dict[str, Any], tmp_p
     assert {name.rpartition(".")[2] for name in store.read_adapter(made.path).tensors} == {"a", "b"}
     assert store.load(made.path).config == store.load(world["model"].path).config
     assert made.summary["alarms"] == []
-    assert "report.html" in made.record["logs"] or (made.path / "report.html").exists()
+    assert (made.path / "report.html").exists()
 
 
 def test_silent_rewards_stop_the_run(world: dict[str, Any], tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_silent_rewards_stop_the_run(world: dict[str, Any], tmp_path: Path) -> N
         ({"kl": {"horizon": 7}}, "without a target"),
         ({"kl": {"coefficient": 0, "target": 2.0}}, "cannot be steered"),
         ({"value": {"rank": 2}}, "rank is for kind=critic"),
-        ({"forgetting": {"kl": 0.1, "kl_on": "new"}}, "PPO has kl.coefficient"),
+        ({"forgetting": {"kl": 0.1, "kl_on": "new"}}, "anchors of fine-tuning"),
         ({"meter_every": 0}, "meter_prompts would do nothing"),
     ],
 )

@@ -133,7 +133,9 @@ class Journal:
                 if not line.endswith(b"\n"):
                     if len(line) > MAX_LINE_BYTES:
                         raise FormatError(f"{self.path}:{self.lines + 1}: the line is too long.")
-                    os.ftruncate(file, self.read)  # a crash in the middle of a line, which nobody was told is kept
+                    os.ftruncate(
+                        file, self.read
+                    )  # a crash in the middle of a line, which nobody was told is kept
                     break
                 self.lines += 1
                 self._take(line, f"{self.path}:{self.lines}")

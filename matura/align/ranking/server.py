@@ -49,7 +49,9 @@ def application(sitting: Sitting, token: str, port: int) -> Guard:
         turn, keys = asked
         shown = _part if request.headers.get("x-matura-part") else _page
         if turn != sitting.turn:
-            return shown(sitting, "This page was old, so nothing was changed. Here is what is asked now.", 409)
+            return shown(
+                sitting, "This page was old, so nothing was changed. Here is what is asked now.", 409
+            )
         try:
             sitting.press(keys)
         except MaturaError as error:
