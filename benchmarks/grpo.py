@@ -230,7 +230,7 @@ def _practised(
     seed: int,
     options: Options,
 ) -> tuple[Transformer, list[dict[str, Any]]]:
-    iterations = options.default(None, 150, 5)
+    iterations = options.default(None, 220, 5)
     values = SETTINGS | {
         "model": str(parent.path),
         "prompts": str(prompts),
