@@ -78,6 +78,8 @@ class Config(config.Config):
             raise ValueError(
                 "nobody judges: give `rewards` with a weight, such as rewards.exact.weight=1, or `ranks`"
             )
+        if self.ranks is None and self.data != PreferenceData():
+            raise ValueError("`data` is for files of people: give `ranks`")
         compares = self.gate.fail_on is not None or self.keep.above_previous
         if compares and self.previous is None:
             raise ValueError("gate and keep.above_previous compare with the round before: give `previous`")

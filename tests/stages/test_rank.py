@@ -185,6 +185,7 @@ def test_the_gate_compares_held_out_prompts_by_todays_judge(model: Artifact, tmp
         ({"rewards": GOOD, "gate": {"fail_on": "regressed"}}, "give `previous`"),
         ({"rewards": GOOD, "previous": "p"}, "`previous` would do nothing"),
         ({"ranks": "r", "keep": {"least": 1}}, "need `rewards`"),
+        ({"rewards": GOOD, "data": {"form": "hh"}}, "`data` is for files of people"),
         ({"rewards": GOOD, "gate": {"margin": 1}}, "gate.margin would do nothing"),
     ],
 )
