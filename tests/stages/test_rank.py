@@ -59,7 +59,8 @@ def test_rewards_score_and_rank_every_answer(model: Artifact, tmp_path: Path) ->
     told = made.summary
     assert (told["train"]["mean"], told["train"]["best"], told["train"]["worst"]) == (0.5, 1, 0)
     assert (told["train"]["ties"], told["heldout"]["ties"], told["heldout"]["mean"]) == (5, 0, 0.25)
-    assert told["reward.pattern"] == 0.5
+    assert told["train"]["reward.pattern"] == 0.5
+    assert told["heldout"]["reward.pattern"] == 0.25
     assert "gate" not in told
     assert run(rank, tmp_path / "again", samples=given, rewards=GOOD).id == made.id
 
