@@ -38,11 +38,17 @@ NAMES = {
     "ranking": "a scripted annotator at the ranking page: the reward model finds its rule, and no rule in a coin",
     "ppo": "PPO for a warm tone: the gain beside the best of n at the same KL, a held-out reward, a random one",
     "grpo": "two-digit sums practised with GRPO from 40% right, and with a reward by lot as control",
+    "reward_models": "reward models on people's preferences, beside length, words and shuffles (--preferences, --base)",
     "startup": "from the command to the first token, on pulled models",
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
 }
 
-NEEDS = {"scaling": ("text",), "learning": ("text", "nanogpt"), "pretrain_speed": ("nanogpt",)}
+NEEDS = {
+    "scaling": ("text",),
+    "learning": ("text", "nanogpt"),
+    "pretrain_speed": ("nanogpt",),
+    "reward_models": ("preferences",),
+}
 """Options without which a benchmark is left out when none is named."""
 
 
@@ -100,6 +106,10 @@ def _arguments() -> tuple[Options, list[str]]:
         "--nanogpt", type=Path, help="learning, pretrain_speed: a folder with nanoGPT's files"
     )
     parser.add_argument("--seconds", type=int, help="learning: training time of every side (default 600)")
+    parser.add_argument(
+        "--preferences", type=Path, help="reward_models: a folder with the files of HH, OASST and GSM8K"
+    )
+    parser.add_argument("--base", default=Options.base, help="reward_models: what becomes a reward model")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
     given = vars(parser.parse_args())
     ready = [name for name in NAMES if all(given[option] for option in NEEDS.get(name, ()))]

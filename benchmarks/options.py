@@ -27,6 +27,8 @@ class Options:
     peer: Path | None = None
     nanogpt: Path | None = None
     seconds: int | None = None
+    preferences: Path | None = None
+    base: str = "minilm-l6"
     results: Path = RESULTS
 
     def default(self, given: int | None, normal: int, quick: int) -> int:

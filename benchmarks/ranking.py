@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def run(options: Options) -> bool:
 
     torch.set_num_threads(options.threads)
     seeds = range(options.seed, options.seed + (1 if options.quick else 3))
-    figures = [row for seed in seeds for row in _seed(seed, options)]
+    figures = [row for seed in seeds for row in _seed(replace(options, seed=seed))]
     columns = (
         "annotator",
         "seed",
@@ -96,9 +97,9 @@ def run(options: Options) -> bool:
     return all(checks.values())
 
 
-def _seed(seed: int, options: Options) -> list[dict[str, Any]]:
+def _seed(options: Options) -> list[dict[str, Any]]:
     """What came of each annotator with the prompts and the model of one seed."""
-    draw = random.Random(seed)
+    seed, draw = options.seed, random.Random(options.seed)
     rows = [_asked(draw, number) for number in range(options.default(None, 300, 160))]
     annotators: dict[str, Key] = {
         "polite": lambda text, place: -sum(text.count(phrase) for phrase in POLITE),
@@ -150,7 +151,7 @@ def _annotator(
     bias = sitting.bias()
     assert bias is not None
     # Who never read the answers has told enough by then.
-    found = None if bias.share == 1 else _reward(folder, model).summary["accuracy"]
+    found = None if bias.share == 1 else _reward(folder, model, options.seed).summary["accuracy"]
     return {
         "rankings": len(made),
         "skipped": sitting.progress().skipped,
@@ -192,7 +193,7 @@ def _rank(sitting: Any, key: Key) -> list[float]:
     return seconds
 
 
-def _reward(folder: Path, model: Artifact) -> Artifact:
+def _reward(folder: Path, model: Artifact, seed: int) -> Artifact:
     from matura.stages import reward
 
     inputs = {"model": model, "preferences": raw_input(folder / "rankings.jsonl")}
@@ -204,6 +205,7 @@ def _reward(folder: Path, model: Artifact) -> Artifact:
         "optimizer": {"lr": 2e-3},
         "sequence": 128,
         "meter_every": 0,
+        "seed": seed,
     }
     config = parse(reward.Config, settings, "reward")
     draft = artifact.begin(

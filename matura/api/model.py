@@ -220,6 +220,25 @@ class LanguageModel:
         found = [sorted(zip(names, row, strict=True), key=lambda one: -one[1]) for row in scores]
         return found[0] if isinstance(texts, str) else found
 
+    @overload
+    def reward(self, messages: Sequence[Message], answers: str) -> float: ...  # type: ignore[overload-overlap]
+    @overload
+    def reward(self, messages: Sequence[Message], answers: Sequence[str]) -> list[float]: ...
+    def reward(self, messages: Sequence[Message], answers: str | Sequence[str]) -> float | list[float]:
+        """What a reward model makes of an answer to a conversation, or of each of several: more is better. Only answers
+        to one conversation can be compared."""
+        from matura.align.reward_model import Judge
+        from matura.core.preferences import Ranking
+
+        talk = tuple(dict(message) for message in checks.messages(messages))
+        if not talk or talk[-1].get("role") == "assistant":
+            raise ConfigError(
+                "messages: a conversation up to what is answered; the answers stand by themselves"
+            )
+        many = checks.texts(answers, "answers")
+        (scores,) = Judge(self.model, self.format).scores([Ranking("messages", talk)], [many])
+        return scores[0] if isinstance(answers, str) else scores
+
     def score(self, text: str, continuation: str | None = None, *, window: int | None = None) -> Likelihood:
         """The log-probability of a text, or of a continuation of it, with perplexity and bits per byte."""
         from matura.evaluate import likelihood

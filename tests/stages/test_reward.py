@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import matura
 from matura.align.preferred import Choice
 from matura.align.ranked import Ranked, pack_ranked
 from matura.align.reward_model import Judge, set_reward_head
@@ -236,6 +237,22 @@ def test_settings_that_would_do_nothing_are_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             parse(reward.Config, given | more, "test")
+
+
+def test_answers_are_rewarded_in_python(model: Artifact, tmp_path: Path) -> None:
+    given = file(tmp_path, rankings(60))
+    made = trained(tmp_path / "made", model=model, preferences=given, **QUICK)
+    asked = [{"role": "user", "content": "say 7"}]
+    judge = matura.load(made.path)
+    several = judge.reward(asked, ["a z", "a q", ""])
+    assert several[0] > several[1]
+    assert judge.reward(asked, "a q") == pytest.approx(several[1], abs=1e-5)
+    (scores,) = Judge.load(made.path).scores([Ranking("r", tuple(asked))], [["a z", "a q", ""]])
+    assert several == pytest.approx(scores, abs=1e-5)
+    with pytest.raises(ConfigError, match="the answers stand by themselves"):
+        judge.reward([*asked, {"role": "assistant", "content": "a"}], "b")
+    with pytest.raises(MaturaError, match="no reward model"):
+        matura.load(model.path).reward(asked, "a")
 
 
 def test_the_plan_knows_what_it_costs(model: Artifact, tmp_path: Path) -> None:

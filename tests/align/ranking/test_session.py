@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from matura.align.ranking import items, session
+from matura.align.ranking import items
 from matura.align.ranking.session import KEYS, press, start
 from matura.core.errors import MaturaError
 from tests.align.ranking.made_rows import row
@@ -157,7 +157,3 @@ def test_more_answers_than_keys_are_refused():
     with pytest.raises(MaturaError, match="--answers 9"):
         items.item(many, "ada", 0)
     assert len(items.item(items.unjudged(many, 9), "ada", 0).shown) == 9
-
-
-def test_keys_are_shown_by_their_names():
-    assert {"1", "9", "a", "i", session.TIE, session.SAVE} <= KEYS
