@@ -64,7 +64,7 @@ SETTINGS: dict[str, Any] = {
     "prompts_each": 32,
     "rollouts": {"samples": 8, "max_new_tokens": 5, "batch": 256},
     "updates": {"advantages": "std", "reduction": "token", "clip_high": 0.28},
-    "optimizer": {"lr": 5e-4, "schedule": "constant", "weight_decay": 0.0},
+    "optimizer": {"lr": 1.5e-4, "schedule": "constant", "weight_decay": 0.0},
     "meter_prompts": 64,
     "forgetting": {"text": None},
     "save_every": 1000,
@@ -230,7 +230,7 @@ def _practised(
     seed: int,
     options: Options,
 ) -> tuple[Transformer, list[dict[str, Any]]]:
-    iterations = options.default(None, 200, 5)
+    iterations = options.default(None, 150, 5)
     values = SETTINGS | {
         "model": str(parent.path),
         "prompts": str(prompts),

@@ -156,7 +156,7 @@ def _no_end(series: Series) -> list[Alarm]:
 
 
 def _chosen_falls(series: Series) -> list[Alarm]:
-    names = ("logprob_chosen", "chosen_logprob", "logps_chosen")
+    names = ("logprob_chosen",)
     first, last = series.first(*names), series.last(*names)
     if not first:
         return []

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matura.align import doctor
+from matura.core.artifact import Artifact, Draft
+from matura.core.metrics import MetricsLog
+from matura.core.practice_settings import Practice
+from matura.evaluate import training_report
+
 LAST = (
     "heldout_answer_kl",
     "answer_kl",
@@ -14,7 +20,6 @@ LAST = (
     "answer_tokens",
     "even_groups",
     "policy_entropy",
-    "entropy",
 )
 """Figures whose last value tells how the run ended."""
 
@@ -46,3 +51,21 @@ def said(found: Mapping[str, Any], alarms: Sequence[str]) -> str:
     if alarms:
         line += f"; {len(alarms)} alarm{'s' * (len(alarms) > 1)}: {alarms[0].partition(' (')[0]}"
     return line
+
+
+def commit(
+    draft: Draft,
+    title: str,
+    config: Practice,
+    totals: Mapping[str, Any],
+    counts: Mapping[str, Any],
+    quantization: str | None,
+) -> Artifact:
+    """Look through the log for alarms, write the report, and finish the artifact of a practice whose model is saved."""
+    rows = MetricsLog(draft.path / "metrics.jsonl").rows()
+    alarms = [str(one) for one in doctor.examine(rows)]
+    found = {**totals, **gained(rows), "alarms": alarms}
+    training_report.write(draft.path, title, found, config.model_dump(mode="json"))
+    line = f"{config.method}, {config.iterations} iterations of {config.answers} answers{said(found, alarms)}"
+    summary = {"line": line, **found, **counts, "source_quantization": quantization}
+    return draft.commit(summary, logs=[training_report.FILE])

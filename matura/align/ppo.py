@@ -81,22 +81,22 @@ class Tally:
             "ratio": ratio_N,
             "ratio_square": ratio_N.square(),
             "approx_kl": divergences.k3(-ratio_N.log()),
-            "clip_low": (ratio_N < 1 - clips.low) & (advantages_N < 0),
-            "clip_high": (ratio_N > 1 + clips.high) & (advantages_N > 0),
+            "clip_share_low": (ratio_N < 1 - clips.low) & (advantages_N < 0),
+            "clip_share_high": (ratio_N > 1 + clips.high) & (advantages_N > 0),
         }
         if clips.value is not None:
-            values["value_clip"] = moved_N.abs() > clips.value
+            values["value_clip_share"] = moved_N.abs() > clips.value
         self.tokens += len(ratio_N)
         for name, one_N in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(one_N.double().sum())
 
     def means(self) -> dict[str, float]:
-        """The numbers of the update for the log: `approx_kl` is k3 of the rollouts' policy from the present one, in
-        nats a token; `clip_low` and `clip_high` are shares of the tokens that the clip kept from going further. None
-        without tokens."""
+        """The numbers of the update for the log, none without tokens. `approx_kl` is k3 of the rollouts' policy from
+        the present one, in nats a token; `clip_share_low` and `clip_share_high` are the shares of tokens that the clip
+        kept from going further."""
         if not self.tokens:
             return {}
         found = {name: value / self.tokens for name, value in self.sums.items()}
         square = found.pop("ratio_square")
-        found["clip_share"] = found["clip_low"] + found["clip_high"]
+        found["clip_share"] = found["clip_share_low"] + found["clip_share_high"]
         return found | {"ratio_variance": max(0.0, square - found["ratio"] ** 2)}

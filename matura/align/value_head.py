@@ -62,6 +62,12 @@ class PolicyWithValue(nn.Module):
         """Nothing happens: see above."""
         return super().train(False)
 
+    @property
+    def foreseeing(self) -> list[nn.Parameter]:
+        """What is trained of the value model alone."""
+        parts = [self.value, *([] if self.critic is None else [self.critic])]
+        return [one for part in parts for one in part.parameters() if one.requires_grad]
+
     def read(self, batch: AnswerBatch, temperature: float, *, entropy: bool = False) -> Reading:
         """All that the losses need, with gradient, in one pass (two with a critic)."""
         hidden_ND = _hidden(self.policy, batch)

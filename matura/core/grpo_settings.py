@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from matura.core.config import Config
+from matura.core.practice_settings import Cuts
 
 
-class GroupUpdates(Config):
+class GroupUpdates(Cuts):
     """From the answers of one iteration to its updates."""
 
     advantages: Literal["std", "mean", "leave_one_out"] = Field(
@@ -23,11 +23,6 @@ class GroupUpdates(Config):
         description="What is averaged over an update. token: all tokens alike (DAPO, arXiv:2503.14476); sequence: all "
         "answers alike, whatever their length (GRPO as published); constant: the sum by answers x max_new_tokens (Dr. "
         "GRPO)",
-    )
-    epochs: int = Field(1, ge=1, le=64, description="How often every answer is learned from")
-    minibatches: int = Field(1, ge=1, description="Updates of one epoch, each with its share of the prompts")
-    accumulate: int = Field(
-        1, ge=1, description="Pieces in which the gradient of an update is computed, for less memory"
     )
     clip_low: float = Field(
         0.2, gt=0, lt=1, description="How much less likely a token may become in an iteration, as a share"

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from matura.core.config import Config
+from matura.core.practice_settings import Cuts
 
 
 class KlPenalty(Config):
@@ -52,6 +53,7 @@ class ValueModel(Config):
     )
     rank: int = Field(8, ge=1, description="Rank of a critic's updates")
     coefficient: float = Field(0.1, ge=0, description="Factor of the value loss")
+    rate: float = Field(5.0, gt=0, description="Its learning rate as a multiple of the policy's")
 
     @model_validator(mode="after")
     def _fits(self) -> ValueModel:
@@ -60,14 +62,11 @@ class ValueModel(Config):
         return self
 
 
-class Updates(Config):
+class Updates(Cuts):
     """From the answers of one iteration to its updates. `gamma` and `lam` are those of arXiv:1506.02438."""
 
     epochs: int = Field(2, ge=1, le=64, description="How often every answer is learned from")
-    minibatches: int = Field(2, ge=1, description="Updates of one epoch, each with its share of the answers")
-    accumulate: int = Field(
-        1, ge=1, description="Pieces in which the gradient of an update is computed, for less memory"
-    )
+    minibatches: int = Field(2, ge=1, description="Updates of one epoch, each with its share of the prompts")
     clip: float = Field(0.2, gt=0, lt=1, description="Largest change of a token's probability, as a share")
     value_clip: float | None = Field(
         0.2, gt=0, description="Largest change of a value from the rollout's; none: any"

@@ -8,16 +8,13 @@ from pydantic import Field, field_validator, model_validator
 
 from matura.core.config import Config, Input
 
-Weight = Annotated[
-    float | None,
-    Field(None, description="Factor in the sum; 0 only measures it (a held-out reward), none leaves it out"),
-]
+WEIGHT = "Factor in the sum; 0 only measures it (a held-out reward), none leaves it out"
 
 
 class Exact(Config):
     """1 when the answer is the right one (`facts.gold` of the prompt, or its last answer), else 0."""
 
-    weight: Weight
+    weight: float | None = Field(None, description=WEIGHT)
     find: Literal["number", "last_line", "text"] = Field(
         "number",
         description="What of a text is the answer: the number after the last ####, else the last number; the last "
@@ -28,7 +25,7 @@ class Exact(Config):
 class Pattern(Config):
     """1 when a pattern is found in the answer, else 0."""
 
-    weight: Weight
+    weight: float | None = Field(None, description=WEIGHT)
     pattern: str | None = Field(
         None,
         description="A regular expression of RE2, which takes linear time whatever the text; ^ and $ are the ends of "
@@ -61,7 +58,7 @@ class Length(Config):
     """0 for answers of up to `free` tokens, -1 from `most` on and for those that were cut off, between them on a line
     (the soft punishment of arXiv:2503.14476, equation 13)."""
 
-    weight: Weight
+    weight: float | None = Field(None, description=WEIGHT)
     free: int = Field(128, ge=0, description="Tokens that cost nothing, the stop token among them")
     most: int = Field(256, ge=1, description="Tokens from which on it is -1")
 
@@ -75,21 +72,21 @@ class Length(Config):
 class Repetition(Config):
     """Minus the share of the answer's runs of `words` words that came before in it."""
 
-    weight: Weight
+    weight: float | None = Field(None, description=WEIGHT)
     words: int = Field(3, ge=1, le=32, description="Words in a run")
 
 
 class Ending(Config):
     """0 when the answer ended by itself, -1 when it was cut off at the longest length."""
 
-    weight: Weight
+    weight: float | None = Field(None, description=WEIGHT)
 
 
 class UnitTests(Config):
     """1 when the Python program in the answer passes `facts.tests` of the prompt (statements such as `assert`), else
     0. See docs/rewards.md for what the limits do not protect from."""
 
-    weight: Weight
+    weight: float | None = Field(None, description=WEIGHT)
     seconds: float = Field(2.0, gt=0, le=600, description="Processor time of one program")
     memory_mb: int = Field(512, ge=64, description="Memory of one program")
     processes: int = Field(2, ge=1, le=64, description="Programs run side by side")

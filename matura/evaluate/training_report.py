@@ -45,6 +45,8 @@ CURVES = (
         ("ended", "even_groups", "unjudged", "heldout_ended"),
     ),
     ("Distance from the parent", "nats an answer", ("answer_kl", "heldout_answer_kl")),
+    ("KL penalty", "coefficient, and what an answer pays", ("kl_coefficient", "kl_penalty")),
+    ("Values", "share of the returns' variance that they foresee", ("explained_variance",)),
     ("Entropy", "nats a token", ("policy_entropy",)),
     ("Clipped tokens", "share", ("clip_share", "clip_share_low", "clip_share_high")),
     ("General text", "bits per byte", ("general_bpb",)),

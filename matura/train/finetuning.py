@@ -5,7 +5,7 @@ Everything it does follows from its settings and data; a run that was killed goe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
@@ -52,8 +52,9 @@ class Lesson:
     made of, for the summary.
 
     `steps` is how many updates (None: from the setting `tokens`), `accumulate` how many batches make one, `writer` the
-    part of the model that is looked at, where something else is trained beside it (None: all of it), `notes` gives
-    further numbers of the update that was just made, for the log.
+    part of the model that is looked at, where something else is trained beside it (None: all of it), `rates` says
+    which parameters learn at a multiple of the learning rate, `notes` gives further numbers of the update that was just
+    made, for the log.
     """
 
     batches: Source
@@ -63,6 +64,7 @@ class Lesson:
     steps: int | None = None
     accumulate: int = 1
     writer: Transformer | None = None
+    rates: Sequence[tuple[Sequence[nn.Parameter], float]] = ()
     notes: Callable[[], dict[str, float]] = _nothing
 
 
@@ -106,6 +108,8 @@ class Run:
         steps = self.lesson.steps or max(1, round(config.tokens / batches.mean_tokens))
         settings = config.optimizer.of(config.method)
         optimizer = optim.build_optimizer(self.model, settings)
+        for parameters, factor in self.lesson.rates:
+            optim.scale_rate(optimizer, parameters, factor)
         limit = Limit(config.forgetting, draft.resume)
         self._restore(draft, optimizer, limit)
         with progress("finetune", steps * batches.mean_tokens, start=self.at.tokens) as bar:

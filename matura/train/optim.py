@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -63,6 +63,22 @@ def _kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], li
 
 def _filled(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
+
+
+def scale_rate(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], factor: float) -> None:
+    """Let these parameters learn at `factor` times the rate of the others: they get groups of their own."""
+    chosen = {id(parameter) for parameter in parameters}
+    for group in list(optimizer.param_groups):
+        own = [parameter for parameter in group["params"] if id(parameter) in chosen]
+        if not own:
+            continue
+        rest = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+        scale = factor * group.get("lr_scale", 1.0)
+        if rest:
+            group["params"] = rest
+            optimizer.add_param_group({**group, "params": own, "lr_scale": scale})
+        else:
+            group["lr_scale"] = scale
 
 
 def build_schedule(config: OptimizerConfig, steps: int) -> Callable[[int], float]:

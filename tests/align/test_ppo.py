@@ -94,7 +94,7 @@ def counted(pieces: int) -> Tally:
             values_N[part] - old_N[part],
             policy_loss=policy_loss(ratio_N, advantages_N[part], CLIPS),
             value_loss=value_loss(values_N[part], old_N[part], returns_N[part], CLIPS),
-            entropy=entropy_N[part],
+            policy_entropy=entropy_N[part],
         )
     return tally
 
@@ -107,9 +107,9 @@ def test_means_are_over_tokens_whatever_the_pieces() -> None:
     assert whole["approx_kl"] == pytest.approx(float((d_N.exp() - 1 - d_N).mean()))
     assert whole["ratio"] == pytest.approx(float(d_N.exp().mean()))
     assert whole["ratio_variance"] == pytest.approx(float(d_N.exp().var(correction=0)))
-    assert 0 < whole["clip_low"] < 1
-    assert whole["entropy"] == pytest.approx(float(numbers(12).abs().mean()))
-    assert whole["value_clip"] == pytest.approx(
+    assert 0 < whole["clip_share_low"] < 1
+    assert whole["policy_entropy"] == pytest.approx(float(numbers(12).abs().mean()))
+    assert whole["value_clip_share"] == pytest.approx(
         float(((numbers(9) - numbers(10)).abs() > 0.5).double().mean())
     )
     assert Tally().means() == {}
@@ -123,4 +123,4 @@ def test_what_is_called_clipped_is_what_has_no_gradient() -> None:
     tally = Tally()
     zeros_N = torch.zeros_like(ratio_N)
     tally.add(CLIPS, ratio_N, advantages_N, zeros_N)
-    assert tally.sums["clip_low"] + tally.sums["clip_high"] == int((slope_N == 0).sum()) > 0
+    assert tally.sums["clip_share_low"] + tally.sums["clip_share_high"] == int((slope_N == 0).sum()) > 0

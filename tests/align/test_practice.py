@@ -28,7 +28,10 @@ def rewarded(completions):
     return [float(one.text) for one in completions]
 
 
-def made(schedule=Schedule(3, epochs=2, minibatches=3), reward=rewarded, **more):
+THREE_PIECES = Schedule(3, epochs=2, minibatches=3)
+
+
+def made(schedule=THREE_PIECES, reward=rewarded, **more):
     settings = Surrogate(longest=3)
     weighted = Weighted((Part("text", 1.0, reward),))
     return Practice(PROMPTS, answer, lambda written: 0.0, weighted, schedule, settings, "mean", **more)

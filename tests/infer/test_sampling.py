@@ -253,6 +253,17 @@ def test_a_constraint_hears_the_answer_and_is_always_kept() -> None:
         chain(Sampling(order=("temperature",)), allowed=allowed)
 
 
+@pytest.mark.parametrize("settings", SETTINGS, ids=short)
+def test_what_is_drawn_comes_with_the_probability_it_was_drawn_with(settings: Sampling) -> None:
+    logits, once = some_logits(3), chain(settings)
+    id, probability = sampling.drawn(once, logits, (), 0)
+    kept_V, ids_V = kept(logits, once.last)
+    at = id if ids_V is None else ids_V.tolist().index(id)
+    assert probability == pytest.approx(float(kept_V.double().softmax(-1)[at]), rel=1e-5)
+    assert id == choose(logits, settings, (), 0)
+    assert sampling.drawn(chain(Sampling(temperature=0)), logits, (), 0) == (int(logits.argmax()), 1.0)
+
+
 def test_samples_have_seeds_of_their_own() -> None:
     seeds = {sample_seed(seed, sample) for seed in range(20) for sample in range(20)}
     assert len(seeds) == 400

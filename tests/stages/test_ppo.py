@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 import torch
 
+from matura.core import artifact
 from matura.core.artifact import Artifact
 from matura.core.config import parse
+from matura.core.errors import ConfigError, MaturaError
 from matura.core.metrics import MetricsLog
 from matura.core.preferences import Ranking, write_rankings
 from matura.core.raw import RawInput, raw_input
+from matura.model import store
 from matura.stages import ppo
 from tests.killing import killed_after
 from tests.tiny_models import network, pulled
@@ -23,6 +26,9 @@ def vowels(completions):
 
 def chance(completions):
     return [random.Random(one.text + one.prompt.id).random() for one in completions]
+
+def short(completions):
+    return [-one.tokens for one in completions]
 
 def silent(completions):
     return [None for one in completions]
@@ -59,11 +65,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def practise(world: dict[str, Any], folder: Path, reward: str = "vowels", **settings: Any) -> Artifact:
     """A run of the stage with a reward of the file."""
-    from matura.core import artifact
-
     values = QUICK | settings
     values |= {"model": str(world["model"].path), "prompts": str(world["prompts"].path)}
-    values["rewards"] = {"own": {reward: {"file": str(world["file"].path)}}} | values.get("rewards", {})
+    values["rewards"] = {"own": {reward: {"file": str(world["file"].path)}}}
     config = parse(ppo.Config, values, "test")
     inputs: dict[str, Artifact | RawInput] = {
         "model": world["model"],
@@ -83,24 +87,29 @@ def rows(made: Artifact) -> list[dict[str, Any]]:
     ]
 
 
-KINDS: list[dict[str, Any]] = [
-    {"lora": {"rank": 2}},
-    {"method": "full", "value": {"kind": "critic", "rank": 2}},
-    {
-        "lora": {"rank": 2},
-        "kl": {"place": "loss", "coefficient": 0.1, "stop": 1e-4},
-        "updates": {"epochs": 3},
-    },
-]
+KINDS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    "head": ({"lora": {"rank": 2}}, (1, 4, 7)),  # inside an iteration, between two, inside the next
+    "critic": ({"method": "full", "value": {"kind": "critic", "rank": 2}}, (6,)),
+    "left out": (
+        {
+            "lora": {"rank": 2},
+            "kl": {"place": "loss", "coefficient": 0.1, "stop": 1e-4},
+            "scoring": {"cut": "bootstrap"},
+        },
+        (2, 3),
+    ),
+}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", KINDS)
 def test_killed_in_the_middle_of_an_iteration_it_ends_in_the_same_bits(
-    kind: dict[str, Any], world: dict[str, Any], tmp_path: Path
+    name: str, world: dict[str, Any], tmp_path: Path
 ) -> None:
+    kind, stops = KINDS[name]
     whole = practise(world, tmp_path / "whole", **kind)
-    assert whole.summary["steps"] == 12 if "updates" not in kind else 18
-    for stop in (1, 2, 4, 7):  # after the first update, inside, between iterations, inside the second
+    assert whole.summary["steps"] == 12
+    assert any(row.get("left_out") for row in rows(whole)) is (name == "left out")
+    for stop in stops:
         place = tmp_path / f"killed-{stop}"
         with killed_after(stop):
             practise(world, place, **kind)
@@ -110,3 +119,62 @@ def test_killed_in_the_middle_of_an_iteration_it_ends_in_the_same_bits(
         assert made.summary == whole.summary
         assert made.id == whole.id
         assert made.record["resumed"] == 1
+
+
+def test_what_is_rewarded_becomes_likelier(world: dict[str, Any], tmp_path: Path) -> None:
+    """A reward that a few updates can learn, beside one that says nothing of the answer."""
+    practice: dict[str, Any] = {
+        "iterations": 8,
+        "prompts_each": 8,
+        "rollouts": {"samples": 8, "max_new_tokens": 3},
+        "updates": {"epochs": 2, "minibatches": 1},
+        "kl": {"coefficient": 0.02},
+        "optimizer": {"lr": 2e-2, "schedule": "constant"},
+        "meter_every": 0,
+        "meter_prompts": 64,
+    }
+    gains = {}
+    for reward in ("short", "chance"):
+        made = practise(world, tmp_path / reward, reward, **practice)
+        found = [row for row in rows(made) if "reward" in row]
+        lengths = [row["answer_tokens"] for row in found]
+        gains[reward] = lengths[0] - lengths[-1]
+        assert found[-1]["answer_kl"] > 0
+        assert made.summary["reward_before"] == found[0]["reward"]
+    assert gains["short"] > 0.5
+    assert abs(gains["chance"]) < 0.4
+
+
+def test_what_comes_out_writes_without_what_foresaw(world: dict[str, Any], tmp_path: Path) -> None:
+    made = practise(world, tmp_path / "made", lora={"rank": 2}, iterations=1)
+    assert {name.rpartition(".")[2] for name in store.read_adapter(made.path).tensors} == {"a", "b"}
+    assert store.load(made.path).config == store.load(world["model"].path).config
+    assert made.summary["alarms"] == []
+    assert (made.path / "report.html").exists()
+
+
+def test_silent_rewards_stop_the_run(world: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(MaturaError, match="none of 12 answers could be judged by silent"):
+        practise(world, tmp_path / "made", "silent")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rewards": {"own": {}}}, "nothing has a weight"),
+        ({"rollouts": {"top_k": 5}}, "only the temperature"),
+        ({"rollouts": {"max_new_tokens": 100_000}}, "all of them are kept"),
+        ({"updates": {"minibatches": 4, "accumulate": 2}}, "only prompts_each=6"),
+        ({"lora": {"dropout": 0.1}}, "lora.dropout"),
+        ({"kl": {"horizon": 7}}, "without a target"),
+        ({"kl": {"coefficient": 0, "target": 2.0}}, "cannot be steered"),
+        ({"value": {"rank": 2}}, "rank is for kind=critic"),
+        ({"forgetting": {"kl": 0.1, "kl_on": "new"}}, "anchors of fine-tuning"),
+        ({"meter_every": 0}, "meter_prompts would do nothing"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
+    own = {"own": {"short": {"file": "rewards.py"}}}
+    values = {"model": "m", "prompts": "p.jsonl", "rewards": own} | QUICK | settings
+    with pytest.raises(ConfigError, match=message):
+        parse(ppo.Config, values, "test")

@@ -7,7 +7,7 @@ import pytest
 from matura.core.peft_settings import LoraConfig
 from matura.core.settings import OptimizerConfig
 from matura.model.peft.lora import apply_lora, lora_state
-from matura.train.optim import build_optimizer, build_schedule
+from matura.train.optim import build_optimizer, build_schedule, scale_rate
 from tests.model.tiny import build, llama_config
 
 
@@ -26,6 +26,25 @@ def test_only_what_is_trained_is_optimized() -> None:
     model = apply_lora(build(llama_config()), LoraConfig(rank=2))
     (group,) = build_optimizer(model, OptimizerConfig()).param_groups
     assert len(group["params"]) == len(lora_state(model))
+
+
+def test_some_parameters_learn_at_a_rate_of_their_own() -> None:
+    for kind in ("adamw", "muon"):
+        model = build(llama_config())
+        optimizer = build_optimizer(model, OptimizerConfig(kind=kind))
+        before = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        fast = [p for name, p in model.named_parameters() if name.startswith("decoder.blocks.0")]
+        scale_rate(optimizer, fast, 5.0)
+        scales = {
+            id(p): group.get("lr_scale", 1.0) for group in optimizer.param_groups for p in group["params"]
+        }
+        assert set(scales) == before
+        again = build_optimizer(model, OptimizerConfig(kind=kind)).param_groups
+        plain = {id(p): group.get("lr_scale", 1.0) for group in again for p in group["params"]}
+        assert all(scales[id(p)] == 5 * plain[id(p)] for p in fast)
+        assert all(scales[key] == plain[key] for key in set(plain) - {id(p) for p in fast})
+        decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+        assert all((decays[id(p)] > 0) == (p.dim() >= 2) for p in fast)
 
 
 def test_the_rate_rises_linearly_and_ends_at_its_final_share() -> None:

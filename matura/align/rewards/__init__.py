@@ -52,15 +52,21 @@ def _reward(
 def _built_in(settings: Rewards, name: str) -> Reward:
     from matura.align.rewards import answers, programs
 
-    if name == "pattern":
-        assert settings.pattern.pattern is not None
-        return partial(answers.pattern, settings.pattern.pattern)
-    if name == "ending":
-        return answers.ending
-    if name == "tests":
-        return programs.prepared(settings.tests)
-    functions = {"exact": answers.exact, "length": answers.length, "repetition": answers.repetition}
-    return partial(functions[name], getattr(settings, name))
+    match name:
+        case "exact":
+            return partial(answers.exact, settings.exact)
+        case "pattern":
+            assert settings.pattern.pattern is not None
+            return partial(answers.pattern, settings.pattern.pattern)
+        case "length":
+            return partial(answers.length, settings.length)
+        case "repetition":
+            return partial(answers.repetition, settings.repetition)
+        case "ending":
+            return answers.ending
+        case "tests":
+            return programs.prepared(settings.tests)
+    raise ValueError(f"no reward is called {name}")
 
 
 __all__ = ["Completion", "Part", "Reward", "Scores", "Weighted", "build"]

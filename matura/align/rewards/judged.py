@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matura.align.rewards.completion import Completion, Reward
+from matura.core.preferences import Ranking
 
 
 def load(folder: Path) -> Reward:
@@ -16,7 +17,7 @@ def load(folder: Path) -> Reward:
 
     def judged(completions: Sequence[Completion]) -> list[float | None]:
         """Scores; answers to one prompt that stand side by side are asked about together."""
-        prompts, answers = [], list[list[str]]()
+        prompts, answers = list[Ranking](), list[list[str]]()
         for one in completions:
             if not prompts or one.prompt is not prompts[-1]:
                 prompts.append(one.prompt)
