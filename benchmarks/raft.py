@@ -120,6 +120,7 @@ def _recipe(seed: int, options: Options) -> Stages:
     stages.pop("judged")
     if options.quick:
         stages["start"]["tokens"] = 24_000
+        inner["ranked"]["keep"] = {}  # so small a model gets nothing right
         inner["sampled"]["count"] = 60
         inner["tuned"]["tokens"] = 4000
         for one in (stages["tried_start"], inner["tried"]):

@@ -78,6 +78,8 @@ class Config(config.Config):
             raise ValueError(
                 "nobody judges: give `rewards` with a weight, such as rewards.exact.weight=1, or `ranks`"
             )
+        if self.ranks is None and self.data != PreferenceData():
+            raise ValueError("`data` is for files of people: give `ranks`")
         compares = self.gate.fail_on is not None or self.keep.above_previous
         if compares and self.previous is None:
             raise ValueError("gate and keep.above_previous compare with the round before: give `previous`")
@@ -122,11 +124,10 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     people = _people(config, inputs, samples, given)
     rows = given if people is None else people[0]
     rewards, count = _rewards(config, inputs), _count(samples)
-    means: dict[str, float] = {}
+    means: dict[str, dict[str, float]] = {side: {} for side in rows}
     if rewards is not None:
         for side in rows:
-            rows[side], found = _scored(rewards, rows[side], count, side)
-            means |= found if side == "train" or not means else {}
+            rows[side], means[side] = _scored(rewards, rows[side], count, side)
     before = _before(config, inputs, rewards, count)
     demands = selection.Demands(config.keep.least, _above(config, before), config.keep.margin)
     train, dropped = selection.select(rows["train"], demands)
@@ -137,10 +138,11 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     write_rankings(draft.path / TRAIN, train)
     write_rankings(draft.path / HELDOUT, heldout)
     summary: dict[str, Any] = {
-        "train": judging.told(rows["train"]) | {"kept": len(train), "dropped": dict(sorted(dropped.items()))},
+        "train": judging.told(rows["train"])
+        | means["train"]
+        | {"kept": len(train), "dropped": dict(sorted(dropped.items()))},
         "kept": judging.told(train),
-        "heldout": judging.told(heldout),
-        **means,
+        "heldout": judging.told(heldout) | means["heldout"],
     }
     if people is not None:
         summary["people"] = people[1]

@@ -105,7 +105,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     keep_freed_memory()
     asking = _Asking(store.load_for_inference(writer.path), format, config, draft, f"model:{writer.id[:12]}")
     told = {side: asking.side(side, rows) for side, rows in sides.items()}
-    summary = {"line": _line(config.k, told), **told, "read": found.found}
+    summary: dict[str, Any] = {"line": _line(config.k, told), **told, "read": found.found}
     if lost := len(found.train) - len(learned):
         summary["left_out_for_heldout_groups"] = lost
     write_json(draft.path / "report.json", summary)

@@ -59,7 +59,8 @@ def test_rewards_score_and_rank_every_answer(model: Artifact, tmp_path: Path) ->
     told = made.summary
     assert (told["train"]["mean"], told["train"]["best"], told["train"]["worst"]) == (0.5, 1, 0)
     assert (told["train"]["ties"], told["heldout"]["ties"], told["heldout"]["mean"]) == (5, 0, 0.25)
-    assert told["reward.pattern"] == 0.5
+    assert told["train"]["reward.pattern"] == 0.5
+    assert told["heldout"]["reward.pattern"] == 0.25
     assert "gate" not in told
     assert run(rank, tmp_path / "again", samples=given, rewards=GOOD).id == made.id
 
@@ -185,6 +186,7 @@ def test_the_gate_compares_held_out_prompts_by_todays_judge(model: Artifact, tmp
         ({"rewards": GOOD, "gate": {"fail_on": "regressed"}}, "give `previous`"),
         ({"rewards": GOOD, "previous": "p"}, "`previous` would do nothing"),
         ({"ranks": "r", "keep": {"least": 1}}, "need `rewards`"),
+        ({"rewards": GOOD, "data": {"form": "hh"}}, "`data` is for files of people"),
         ({"rewards": GOOD, "gate": {"margin": 1}}, "gate.margin would do nothing"),
     ],
 )
