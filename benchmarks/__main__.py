@@ -34,9 +34,11 @@ NAMES = {
     "corpus": "the recipe of a real corpus from Debian's packages: time, memory, what every step left",
     "corpus_engines": "one corpus by the native engine, by Ray and through kills: the same bytes",
     "sources": "S3, HTTP, a hub, PostgreSQL and MariaDB on loopback, read by curation; no password anywhere",
+    "raft": "rounds of sampling, ranking and learning beside dice and beside learning once; a rule that changes",
+    "ranking": "a scripted annotator at the ranking page: the reward model finds its rule, and no rule in a coin",
     "ppo": "PPO for a warm tone: the gain beside the best of n at the same KL, a held-out reward, a random one",
-    "startup": "from the command to the first token, on pulled models",
     "grpo": "two-digit sums practised with GRPO from 40% right, and with a reward by lot as control",
+    "startup": "from the command to the first token, on pulled models",
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
 }
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 import matura
-from matura.commands import inspect_app, verbs
+from matura.commands import inspect_app, ranking_verb, verbs
 from matura.commands.options import ModelArgument, WorkspaceOption
 from matura.commands.options import workspace as use_workspace
 from matura.core.errors import MaturaError
@@ -26,6 +26,8 @@ STAGES = {
     "pretrain": "matura.stages.pretrain",
     "finetune": "matura.stages.finetune",
     "merge": "matura.stages.merge",
+    "sample": "matura.stages.sample",
+    "rank": "matura.stages.rank",
     "reward": "matura.stages.reward",
     "dpo": "matura.stages.dpo",
     "ppo": "matura.stages.ppo",
@@ -46,6 +48,8 @@ ABOUT = {
     "ppo": "Let a model practise what rewards ask for, near the model that it was.",
     "grpo": "Let a model practise on tasks whose answers can be checked.",
     "merge": "Fold an adapter into its base model.",
+    "sample": "Let a model answer prompts several times, to be ranked.",
+    "rank": ranking_verb.ABOUT,
     "evaluate": "Examine a model against its parent.",
     "export": "Write a model for other programs: Hugging Face folder or GGUF.",
 }
@@ -219,6 +223,7 @@ def export(
 _OWN: dict[str, Callable[..., None]] = {
     "finetune": finetune,
     "export": export,
+    "rank": ranking_verb.verb(lambda *given, **more: _run_stage(*given, **more), lambda: _stage_help("rank")),
 }  # stages with options of their own
 for _kind in STAGES:
     _command = _OWN[_kind] if _kind in _OWN else _stage_command(_kind)

@@ -1,1 +1,1 @@
-"""Alignment: preferences, reward models, rollouts, and the losses that learn from them."""
+"""Alignment: what people prefer, made into rewards and into models that follow them."""

@@ -22,6 +22,7 @@ COLOURS = {
     "resuming": "bold yellow",
     "damaged": "yellow",
     "gate failed": "bold red",
+    "rounds end": "bold yellow",
 }
 
 
@@ -50,7 +51,7 @@ def execute(
 
     with _interruptible(again):
         made = run(recipe, workspace, pull, show=show, wait=wait, keep_others=keep_others)
-    _close(recipe, finished, options)
+    _close(recipe, finished, made, options)
     return made
 
 
@@ -94,8 +95,10 @@ def _say(event: Event, width: int) -> None:
     Console(highlight=False, soft_wrap=True).print(text)
 
 
-def _close(recipe: Recipe, finished: list[Event], options: Sequence[str]) -> None:
-    """Where the reports are, and what to do next."""
+def _close(
+    recipe: Recipe, finished: list[Event], standing: dict[str, Artifact], options: Sequence[str]
+) -> None:
+    """Where the reports are, and what to do next with the last model that stands."""
     if all(event.status == "reused" for event in finished):
         seconds = sum(event.seconds for event in finished)
         what = f"all {len(finished)} stages were reused" if len(finished) > 1 else "the stage was reused"
@@ -107,7 +110,7 @@ def _close(recipe: Recipe, finished: list[Event], options: Sequence[str]) -> Non
             print(f"Report: {_short(made.path / 'report.html')}")
         if made and made.kind == "export":
             print(f"Exported: {_short(made.path / made.summary['files'])}")
-        if made and made.kind == "model":
+        if made and made.kind == "model" and event.stage in standing:
             models.append((event.stage, made))
     if models:
         stage, model = models[-1]

@@ -14,6 +14,7 @@ from typing import Any
 
 from matura.core import artifact, planning, resolve
 from matura.core.artifact import METRICS, Artifact, Draft
+from matura.core.course import Course, known
 from matura.core.manifest import DRAFT, RECORD, RESUME
 from matura.core.metrics import MetricsLog
 from matura.core.recipe import Recipe, Step
@@ -31,13 +32,15 @@ def rank() -> int:
 def follow(recipe: Recipe, workspace: Workspace) -> dict[str, Artifact]:
     """What each stage made, once rank 0 has made it. Waits as long as it takes: torchrun ends followers whose rank 0
     failed. Raises what a stage raises that is made together."""
-    made: dict[str, Artifact] = {}
+    course = Course(recipe.rounds)
     for step in recipe.steps:
-        inputs: dict[str, Resolved] = dict(_outside(recipe, step, workspace))
-        inputs |= {setting: made[name] for setting, name in step.uses.items()}
+        if course.left_out(step.name):
+            continue
+        inputs = known(course.inputs(step, _outside(recipe, step, workspace)))
         ids = {setting: value.id for setting, value in inputs.items()}
-        made[step.name] = _stage(step, inputs, planning.directory(workspace, recipe, step, ids))
-    return made
+        made = _stage(step, inputs, planning.directory(workspace, recipe, step, ids))
+        course.finished(step.name, made)
+    return course.standing()
 
 
 def _outside(recipe: Recipe, step: Step, workspace: Workspace) -> Mapping[str, Resolved]:

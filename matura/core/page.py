@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jinja2
 
 HIDDEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 """Unicode's categories of what is not seen but may change how its surroundings look, bidi controls among them."""
@@ -16,17 +20,25 @@ def render(template: Path, *, filters: Mapping[str, Callable[..., str]] | None =
 
     Values are escaped; one that the template uses and nobody gave is an error.
     """
+    environment = _environment(template.parent)
+    if filters:
+        environment = environment.overlay()
+        environment.filters = {**environment.filters, **filters}
+    return environment.get_template(template.name).render(**values)
+
+
+@functools.cache
+def _environment(folder: Path) -> jinja2.Environment:
+    """One for each folder: it keeps the templates that it has compiled."""
     import jinja2
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(filters or {})
-    return environment.get_template(template.name).render(**values)
 
 
 def visible(text: str, most: int) -> str:

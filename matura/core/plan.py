@@ -20,12 +20,17 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Planned:
-    """One line of a plan: what will happen to a stage and why. A reused stage costs nothing."""
+    """One line of a plan: what will happen to a stage and why. A reused or skipped stage costs nothing."""
 
     name: str
-    action: str  # reuse | run | resume
+    action: str  # reuse | run | resume | skip
     why: str
     estimate: Estimate = Estimate()
+
+    @property
+    def works(self) -> bool:
+        """Whether the stage is run at all."""
+        return self.action in ("run", "resume")
 
 
 def table(rows: Sequence[Planned]) -> str:
@@ -35,12 +40,12 @@ def table(rows: Sequence[Planned]) -> str:
         cost = row.estimate
         costs = (
             ("-", "-", "-")
-            if row.action == "reuse"
+            if not row.works
             else (duration(cost.seconds), size_text(cost.memory_bytes), size_text(cost.disk_bytes))
         )
-        why = f"{row.why} ({cost.note})" if cost.note and row.action != "reuse" else row.why
+        why = f"{row.why} ({cost.note})" if cost.note and row.works else row.why
         cells.append((row.name, row.action, *costs, why))
-    work = [row.estimate for row in rows if row.action != "reuse"]
+    work = [row.estimate for row in rows if row.works]
     cells.append(
         (
             "total",
@@ -60,7 +65,7 @@ def table(rows: Sequence[Planned]) -> str:
         ]
         lines.append("  ".join([*padded, row_cells[5]]).rstrip())
     for row in rows:
-        if row.action != "reuse" and row.estimate.details:
+        if row.works and row.estimate.details:
             lines += ["", row.name, *(f"  {line}" for line in row.estimate.details)]
     return "\n".join(lines)
 

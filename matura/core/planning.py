@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matura.core import artifact, resolve
-from matura.core.artifact import Artifact
+from matura.core.course import Course, known, verdict, with_rounds
 from matura.core.errors import ArtifactError, ConfigError, FormatError
 from matura.core.files import read_json
 from matura.core.inputs import kinds_of, settings_of
@@ -34,19 +34,28 @@ def plan(recipe: Recipe, workspace: Workspace) -> list[Planned]:
     """One row for each stage, in running order. Raises what would stop the run before its first stage."""
     previous = workspace.read_run(recipe.name)
     outside = resolve.outside(recipe, workspace, look_only=True)
-    made: dict[str, Artifact] = {}
+    course = Course(recipe.rounds)
     rows = []
     for step in recipe.steps:
+        if ended := course.left_out(step.name):
+            rows.append(Planned(step.name, "skip", ended))
+            continue
         latest = previous.get(step.name)
         before = made_in(latest) if latest else None
-        inputs: dict[str, Resolved | None] = {
+        given = {
             setting: outside[step.name, setting] or _as_before(setting, text, before)
             for setting, text in step.outside.items()
         }
-        inputs |= {setting: made.get(name) for setting, name in step.uses.items()}
+        inputs = course.inputs(step, given)
         row = _row(step, inputs, workspace, recipe, before)
         if row.action == "reuse":
-            made[step.name] = artifact.load(directory(workspace, recipe, step, _ids(inputs)))
+            made = artifact.load(directory(workspace, recipe, step, _ids(inputs)))
+            stops = verdict(made) is False and not course.decides(step.name)
+            why = "; its gate failed, the recipe stops here" if stops else ""
+            why = f"; {ended}" if (ended := course.finished(step.name, made)) else why
+            row = replace(row, why=f"{row.why}{why}")
+        elif gates := course.waits_for(step.name):
+            row = replace(row, why=f"{row.why}; if {' and '.join(gates)} {course.wanted(step.name)}")
         rows.append(row)
     return rows
 
@@ -58,20 +67,22 @@ def ready_inputs(recipe: Recipe, step: Step, workspace: Workspace, pull: resolve
     """
     needed = _needed(recipe, step)
     outside = resolve.bring(replace(recipe, steps=tuple(needed)), workspace, pull)
-    made: dict[str, Artifact] = {}
+    course = Course(recipe.rounds)
     for one in needed:
-        inputs: dict[str, Resolved] = {setting: outside[one.name, setting] for setting in one.outside}
-        inputs |= {setting: made[name] for setting, name in one.uses.items()}
+        if course.left_out(one.name):
+            continue
+        given = course.inputs(one, {setting: outside[one.name, setting] for setting in one.outside})
+        inputs = known(given)
         if one is step:
             return inputs
         try:
-            made[one.name] = artifact.load(directory(workspace, recipe, one, _ids(inputs)))
+            course.finished(one.name, artifact.load(directory(workspace, recipe, one, _ids(inputs))))
         except ArtifactError as error:
             raise ConfigError(
                 f"{step.name} needs what {one.name} makes, which is not there with these settings: run the recipe "
                 f"up to it first"
             ) from error
-    raise AssertionError(step.name)
+    raise ConfigError(f"{step.name} is not part of the run: {course.left_out(step.name)}")
 
 
 def _needed(recipe: Recipe, step: Step) -> list[Step]:
@@ -79,7 +90,7 @@ def _needed(recipe: Recipe, step: Step) -> list[Step]:
     names = {step.name}
     for one in reversed(recipe.steps):
         if one.name in names:
-            names |= set(one.uses.values())
+            names = with_rounds(recipe.steps, recipe.rounds, names | set(one.uses.values()))
     return [one for one in recipe.steps if one.name in names]
 
 
@@ -151,11 +162,7 @@ def _row(
         if (place / DRAFT).exists():
             return Planned(step.name, "resume", interrupted(place), cost)
         return Planned(step.name, "run", reason(step, ids, before) or "its output is gone", cost)
-    gate = done.summary.get("gate")
-    failed = isinstance(gate, dict) and gate.get("passed") is False
-    return Planned(
-        step.name, "reuse", "unchanged; its gate failed, the recipe stops here" if failed else "unchanged"
-    )
+    return Planned(step.name, "reuse", "unchanged")
 
 
 def interrupted(place: Path) -> str:

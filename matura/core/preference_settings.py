@@ -10,7 +10,7 @@ Form = Literal["auto", "rankings", "oasst", "oasst_messages", "hh", "pairs", "th
 
 
 class PreferenceData(Config):
-    """How rankings and prompts are read. All but `heldout` are for files; an artifact has its form already."""
+    """How rankings and prompts are read. All of it is for files; an artifact has its form and its sides already."""
 
     form: Form = Field("auto", description="What the rows of the files are; auto tells it by the columns")
     columns: dict[str, str] = Field(
@@ -23,7 +23,7 @@ class PreferenceData(Config):
     heldout: int = Field(
         100,
         ge=0,
-        description="Rankings held out by groups of one prompt, at most a third; of what has no such side",
+        description="Rankings of the files held out by groups of one prompt, at most a third",
     )
 
 

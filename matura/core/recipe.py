@@ -5,7 +5,8 @@
       tuned:     {stage: finetune, model: smollm2-135m-instruct, corpus: $documents}
       exam:      {stage: evaluate, model: $tuned, after: documents}
 
-`$name` is the output of another stage; `after` (a name or a list) only orders; `sweep` makes several stages of one.
+`$name` is the output of another stage; `after` (a name or a list) only orders; `sweep` makes several stages of one,
+`repeat` rounds of several.
 """
 
 import json
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from matura.core import config as configs
-from matura.core import inputs, sweep, yamlfile
+from matura.core import inputs, repeat, sweep, yamlfile
 from matura.core.config import Config, did_you_mean
 from matura.core.errors import ConfigError
+from matura.core.rounds import Rounds
 
 Modules = Mapping[
     str, Any
@@ -50,11 +52,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Checked stages in the order they run: as in the file, each as early as its needs allow."""
+    """Checked stages in the order they run: as in the file, each as early as its needs allow. `rounds` are the groups
+    of them that may end early (see `core/course.py`)."""
 
     name: str
     steps: tuple[Step, ...]
     description: str = ""
+    rounds: tuple[Rounds, ...] = ()
 
 
 @dataclass
@@ -64,23 +68,31 @@ class _Problems:
     where: str
     lines: Mapping[Place, int] = field(default_factory=dict)
     given: set[Place] = field(default_factory=set)  # set on the command line
-    origin: dict[str, str] = field(default_factory=dict)  # stage that a sweep made -> the one in the file
+    origin: dict[str, Place] = field(
+        default_factory=dict
+    )  # stage that sweep or rounds made -> where it stands
     found: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, place: Place, message: str) -> None:
         named = place[1:] if place[:1] == ("stages",) and len(place) > 1 else place
-        text = f"{configs.dotted(named)}: {message}" if named else message
         if named is not place:
-            place = ("stages", self.origin.get(str(place[1]), place[1]), *place[2:])
+            written = self.origin.get(str(place[1]), place[:2])
+            place = (*written, *place[2:])
+            if len(written) > 2:  # a stage of rounds: said once, as it is written, and not for every round
+                named = place[1:]
+        found = self._placed(place, f"{configs.dotted(named)}: {message}" if named else message)
+        if found not in self.found:
+            self.found.append(found)
+
+    def _placed(self, place: Place, text: str) -> tuple[int, str]:
+        """The line of a problem, and the message that names it."""
         for length in range(len(place), -1, -1):
             if place[:length] in self.given:
-                self.found.append((0, f"on the command line: {text}"))
-                return
+                return 0, f"on the command line: {text}"
             if place[:length] in self.lines:
                 line = self.lines[place[:length]]
-                self.found.append((line, f"{self.where}:{line}: {text}"))
-                return
-        self.found.append((0, f"{self.where}: {text}" if self.where else text))
+                return line, f"{self.where}:{line}: {text}"
+        return 0, f"{self.where}: {text}" if self.where else text
 
     def stop_if_any(self) -> None:
         if self.found:
@@ -106,7 +118,7 @@ def load(path: Path, modules: Modules, overrides: Iterable[str] = (), name: str 
         problems.stop_if_any()
     for assignment in overrides:
         stages = _override(stages, assignment, problems)
-    stages, problems.origin = sweep.expand(stages, problems.add)
+    stages, groups = _written_out(stages, problems)
     title = name or values.get("name", path.stem)
     description = values.get("description") or ""
     if not isinstance(title, str) or not NAME.fullmatch(title):
@@ -115,7 +127,7 @@ def load(path: Path, modules: Modules, overrides: Iterable[str] = (), name: str 
         problems.add(("description",), "expected text")
     steps = _check_stages(stages, modules, problems)
     problems.stop_if_any()
-    return Recipe(title, _ordered(steps), description)
+    return Recipe(title, _ordered(steps), description, groups)
 
 
 def single(kind: str, assignments: Iterable[str], modules: Modules, name: str = "adhoc") -> Recipe:
@@ -156,8 +168,11 @@ def schema(modules: Modules) -> dict[str, Any]:
             "additionalProperties": {"type": "array"},
             "description": "Settings with lists of values: a stage for each combination.",
         }
+        repeat.allow_numbers(one["properties"])
         one["required"] = ["stage", *one.get("required", [])]
         definitions[f"stage-{kind}"] = one
+    stage = {"oneOf": [{"$ref": f"#/$defs/stage-{kind}"} for kind in modules]}
+    definitions["rounds"] = repeat.schema(stage, NAME.pattern)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Matura recipe",
@@ -171,7 +186,7 @@ def schema(modules: Modules) -> dict[str, Any]:
                 "type": "object",
                 "minProperties": 1,
                 "propertyNames": {"pattern": f"^{NAME.pattern}$"},
-                "additionalProperties": {"oneOf": [{"$ref": f"#/$defs/stage-{kind}"} for kind in modules]},
+                "additionalProperties": {"oneOf": [*stage["oneOf"], {"$ref": "#/$defs/rounds"}]},
             },
         },
         "$defs": definitions,
@@ -193,6 +208,19 @@ def _override(stages: dict[str, Any], assignment: str, problems: _Problems) -> d
         except ConfigError as error:
             problems.found.append((0, str(error)))
     return stages
+
+
+def _written_out(stages: dict[str, Any], problems: _Problems) -> tuple[dict[str, Any], tuple[Rounds, ...]]:
+    """The stages with rounds and sweeps written out, and the groups of rounds."""
+    written = repeat.expand(stages, problems.add)
+    problems.origin = written.origin
+    made, swept = sweep.expand(written.stages, problems.add)
+    problems.origin = {new: written.origin[old] for new, old in swept.items()}
+    for group in written.groups:
+        if any(full not in made for one in group.rounds for full in one.values()):
+            wrong = "uses a stage that is swept; run the recipe under another --name for each value instead"
+            problems.add(("stages", group.name), wrong)
+    return made, written.groups
 
 
 def _check_stages(stages: dict[str, Any], modules: Modules, problems: _Problems) -> dict[str, Step]:

@@ -6,13 +6,14 @@ import contextlib
 import datetime
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matura.core import artifact, planning, resolve
 from matura.core.artifact import Artifact
+from matura.core.course import Course, known, reasons_of, verdict
 from matura.core.errors import ArtifactError, GateFailed
 from matura.core.files import write_json
 from matura.core.manifest import RECORD
@@ -28,7 +29,7 @@ class Event:
     """Something to tell while a recipe runs.
 
     `status` is running, resuming or damaged: more follows; or made, reused or "gate failed": the stage is
-    finished, `made` and `seconds` are set.
+    finished, `made` and `seconds` are set; or "rounds end": this stage's gate was the last word of its rounds.
     """
 
     stage: str
@@ -50,24 +51,30 @@ def run(
     wait: bool = False,
     keep_others: bool = False,
 ) -> dict[str, Artifact]:
-    """Run a checked recipe and return what each stage made, in running order.
+    """Run a checked recipe and return what each stage made, in running order; of rounds that ended early only the
+    good ones.
 
     `pull(reference, workspace)` fetches a model that the workspace lacks, while the workspace is locked. With
     `wait`, a lock held by another process is waited for; else it is an error. With `keep_others`, `run.json`
     keeps the stages that this recipe does not name.
 
-    After every stage `run.json` says where its output is. Raises GateFailed when a stage's own verdict is no,
-    and whatever a stage raises; what was finished stays, what was interrupted goes on next time.
+    After every stage `run.json` says where its output is. Raises GateFailed when a stage's own verdict is no and no
+    rounds wait for it, and whatever a stage raises; what was finished stays, what was interrupted goes on next time.
     """
     with workspace.lock(wait):
         outside = resolve.bring(recipe, workspace, pull)
         journal = _Journal(workspace, recipe, keep_others)
-        made: dict[str, Artifact] = {}
+        course = Course(recipe.rounds)
         for step in recipe.steps:
-            inputs = {setting: outside[step.name, setting] for setting in step.outside}
-            inputs |= {setting: made[name] for setting, name in step.uses.items()}
-            made[step.name] = _stage(recipe, step, inputs, workspace, journal, show)
-        return made
+            if course.left_out(step.name):
+                continue
+            given = course.inputs(step, {setting: outside[step.name, setting] for setting in step.outside})
+            made = _stage(recipe, step, known(given), workspace, journal, show)
+            if verdict(made) is False and not course.decides(step.name):
+                raise GateFailed(_gate_message(step, made))
+            if ended := course.finished(step.name, made):
+                show(Event(step.name, "rounds end", ended))
+        return course.standing()
 
 
 def _stage(
@@ -78,7 +85,7 @@ def _stage(
     journal: "_Journal",
     show: Show,
 ) -> Artifact:
-    """Reuse a stage's output or make it; raises GateFailed when the stage judged and said no."""
+    """Reuse a stage's output or make it, and tell."""
     began = time.monotonic()
     ids = {setting: value.id for setting, value in inputs.items()}
     place = planning.directory(workspace, recipe, step, ids)
@@ -87,17 +94,10 @@ def _stage(
     if made is None:
         made = _make(step, inputs, place, workspace, journal, show, damage)
     seconds = time.monotonic() - began
-    gate = made.summary.get("gate")
-    failed = isinstance(gate, Mapping) and gate.get("passed") is False
-    journal.note(step, place, "gate failed" if failed else status, seconds, made.id)
-    show(
-        Event(
-            step.name, "gate failed" if failed else status, str(made.summary.get("line", "")), made, seconds
-        )
-    )
-    if failed:
-        assert isinstance(gate, Mapping)
-        raise GateFailed(_gate_message(step, made, gate))
+    if verdict(made) is False:
+        status = "gate failed"
+    journal.note(step, place, status, seconds, made.id)
+    show(Event(step.name, status, str(made.summary.get("line", "")), made, seconds))
     return made
 
 
@@ -155,8 +155,8 @@ def _make(
     return made
 
 
-def _gate_message(step: Step, made: Artifact, gate: Mapping[str, Any]) -> str:
-    reasons = [str(reason) for reason in gate.get("reasons", [])] or ["it gave no reason"]
+def _gate_message(step: Step, made: Artifact) -> str:
+    reasons = reasons_of(made) or ["it gave no reason"]
     lines = [f"{step.name}: the gate did not pass, the recipe stops here.", *(f"  {r}" for r in reasons)]
     report = next((name for name in ("report.html", "report.json") if (made.path / name).is_file()), None)
     lines.append(f"Report: {made.path / report}" if report else f"Details: {made.path / RECORD}")

@@ -47,10 +47,10 @@ class Config(peft_settings.Tuning):
     corpus: Annotated[str | None, Input("corpus")] = Field(
         None, description="Documents to learn: every token"
     )
-    conversations: Annotated[str | None, Input("conversations", "raw")] = Field(
+    conversations: Annotated[str | None, Input("conversations", "preferences", "raw")] = Field(
         None,
         description="Conversations to learn: the assistant's answers. Files of your own, hf:organisation/dataset, or "
-        "what another stage wrote",
+        "what another stage wrote; of what `rank` judged, the best answer to each prompt",
     )
     prompt: Annotated[str | None, Input("prompt", "raw")] = Field(
         None,

@@ -206,7 +206,9 @@ def _lesson(config: Config, loaded: "Loaded", model: "Transformer", format: "For
         "data": loaded.found,
     }
     steps = max(1, round(config.epochs * total / source.mean_tokens))
-    return Lesson(PackedBatches([source], pack=pack), objective, looks, counts, steps, objective.notes)
+    return Lesson(
+        PackedBatches([source], pack=pack), objective, looks, counts, steps=steps, notes=objective.notes
+    )
 
 
 def _found(totals: dict[str, Any], alarms: list[str]) -> str:

@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 from matura.core.artifact import Artifact
 from matura.core.conversation_settings import FOR_FILES, ConversationData
 from matura.core.errors import ConfigError, MaturaError
+from matura.core.preferences import HELDOUT, TRAIN, read_rankings
 from matura.core.raw import RawInput
 from matura.core.records import Conversation, Document, read_conversations, read_documents
 from matura.data import conversations
+from matura.data.preferences import selection
 from matura.tokenizer.conversation import Format
 from matura.tokenizer.prompt import Prompt, trained
 from matura.train import examples
@@ -33,7 +35,8 @@ class Material:
 
 
 def read(source: Artifact | RawInput, settings: ConversationData) -> Material:
-    """A corpus, what `synthesize` wrote, or files of conversations; see `matura.data.conversations`."""
+    """A corpus, what `synthesize` wrote, the best answers of what `rank` judged, or files of conversations (see
+    `matura.data.conversations`)."""
     if isinstance(source, RawInput):
         loaded = conversations.load(source.path, settings)
         found = {"heldout_rows": len(loaded.heldout), "bad_rows": len(loaded.bad)}
@@ -41,8 +44,18 @@ def read(source: Artifact | RawInput, settings: ConversationData) -> Material:
     if source.kind == "corpus":
         documents = [list(read_documents(source.file(f"{side}.parquet"))) for side in SIDES]
         return Material(documents[0], documents[1])
+    if source.kind == "preferences":
+        return _best(source)
     talks = [list(read_conversations(source.file(f"{side}.jsonl"))) for side in SIDES]
     return Material(talks[0], talks[1])
+
+
+def _best(source: Artifact) -> Material:
+    """Of every prompt that somebody judged the answer that was judged best."""
+    sides = [list(read_rankings(source.file(name))) for name in (TRAIN, HELDOUT)]
+    talks = [[talk for row in side if (talk := selection.lesson(row)) is not None] for side in sides]
+    unjudged = sum(map(len, sides)) - sum(map(len, talks))
+    return Material(talks[0], talks[1], {"unjudged_prompts": unjudged})
 
 
 def prompted(material: Material, prompt: Prompt, *, examples: bool) -> Material:

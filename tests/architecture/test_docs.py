@@ -16,7 +16,7 @@ import pytest
 import typer.main
 
 from matura import cli
-from matura.commands import auditing
+from matura.commands import auditing, ranking_verb
 from matura.core import promptfile, references
 from matura.core import recipe as recipes
 from matura.evaluate import spec
@@ -98,6 +98,9 @@ def test_command_can_be_typed(command: str, monkeypatch: pytest.MonkeyPatch, tmp
         return
     if verb == "run":
         recipes.load(Path(values["recipe"]), cli._Modules(), values["overrides"] or (), values["name"])
+    elif verb == "rank":  # a person's, unless there is nothing but settings
+        if ranking_verb.is_setting(values["words"][0]):
+            recipes.single(verb, values["words"], cli._Modules(), values["name"])
     elif verb in cli.STAGES and values["settings"]:
         settings = auditing.rows_in(values["settings"])[0] if values.get("audit") else values["settings"]
         recipes.single(verb, settings, cli._Modules(), values["name"])

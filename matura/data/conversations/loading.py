@@ -12,6 +12,7 @@ from matura.core.records import Conversation
 from matura.data.conversations import rows
 from matura.data.conversations.files import Bad, check_columns, read, renamed
 from matura.data.conversations.forms import COLUMNS, form_of, talk
+from matura.data.conversations.messages import opening
 from matura.data.split import fingerprint, held_out
 
 
@@ -50,13 +51,7 @@ def load(root: Path, settings: ConversationData) -> Loaded:
 
 def prompt_of(row: Conversation) -> str:
     """What is asked before the first answer: rows of one prompt belong on one side. Of a plain text, all of it."""
-    asked = []
-    for one in row.messages:
-        if one["role"] == "assistant":
-            break
-        if one["role"] != "system":
-            asked.append(one["content"])
-    return "\n".join(asked) if row.messages else row.text
+    return opening(row.messages) if row.messages else row.text
 
 
 def _file(

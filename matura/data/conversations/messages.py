@@ -196,6 +196,17 @@ def check_order(messages: Sequence[Message], place: str = "messages") -> None:
         raise FormatError(f"{place}: no message is an assistant's, so there is nothing to learn")
 
 
+def opening(messages: Sequence[Message]) -> str:
+    """What is asked before the first answer, without a system message."""
+    asked = []
+    for one in messages:
+        if one["role"] == "assistant":
+            break
+        if one["role"] != "system":
+            asked.append(one["content"])
+    return "\n".join(asked)
+
+
 _AFTER = {
     "the start": {"system", "user"},
     "system": {"user"},

@@ -1,7 +1,7 @@
 """How far annotators agree who ranked answers to the same prompts.
 
-What is compared are two answers of one prompt, as each annotator saw them: the first better, the second, or a tie. So it
-does not matter who ranked how many, or in which order the answers stood; they are known by their texts.
+What is compared are two answers of one prompt, as each annotator saw them: the first better, the second, or a tie. So
+it does not matter who ranked how many, or in which order the answers stood; they are known by their texts.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def describe(found: Agreement) -> list[str]:
         for one, form in zip((found.share, found.alpha, found.tau), (".1%", ".2f", ".2f"), strict=True)
     )
     lines = [
-        f"{found.annotators:,} annotators judged {found.prompts:,} prompts together: {share} of {found.strict:,} pairs in "
-        f"the same order, Krippendorff's alpha {level}, Kendall's tau {tau}"
+        f"{found.annotators:,} annotators judged {found.prompts:,} prompts together: {share} of {found.strict:,} pairs "
+        f"in the same order, Krippendorff's alpha {level}, Kendall's tau {tau}"
     ]
     worst = sorted(found.between.items(), key=lambda item: (item[1][0], item[0]))
     if len(worst) > 1:

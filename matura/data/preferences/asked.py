@@ -8,7 +8,7 @@ from typing import Any
 
 from matura.core.errors import FormatError
 from matura.data.conversations.forms import MESSAGES, either, instructed, said, system_of
-from matura.data.conversations.messages import Message, check_order, text
+from matura.data.conversations.messages import Message, check_order, role_of, text, tool_calls
 
 QUESTIONS = ("prompt", "question", "query")
 LAST_QUESTION = "input"  # beside an instruction it is a part of that
@@ -69,6 +69,22 @@ def question(value: Any, name: str) -> list[Message]:
     if found[-1] == {"role": "assistant", "content": ""}:
         found.pop()
     return found
+
+
+def answered(value: Any, name: str) -> list[Message]:
+    """A text, a message or messages that end with an answer, which may be empty: who says nothing is judged too."""
+    if isinstance(value, str):
+        return [{"role": "assistant", "content": text(value, name)}]
+    items = [value] if isinstance(value, Mapping) else value
+    if not isinstance(items, list | tuple) or not items:
+        raise FormatError(f"{name}: expected a text or messages, found {value!r:.60}")
+    last = items[-1]
+    if not isinstance(last, Mapping) or (last.get("content") != "" and last.get("value") != ""):
+        return said("assistant", list(items), name)
+    role = role_of(last.get("role") or last.get("from"), f"{name}[{len(items) - 1}].role")
+    before = said("assistant", items[:-1], name) if items[:-1] else []
+    calls = role == "assistant" and tool_calls(last.get("tool_calls"), f"{name}.tool_calls")
+    return [*before, {"role": role, "content": ""} | ({"tool_calls": calls} if calls else {})]
 
 
 def joined(messages: Sequence[Message]) -> list[Message]:

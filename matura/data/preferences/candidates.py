@@ -86,7 +86,7 @@ def _answer(value: Any, place: str, source: str = "") -> Answer:
         raise FormatError(f"{place}.{thumb}: expected true or false, found {liked!r:.60}")
     return Answer(
         content,
-        _rank(value.get("rank"), f"{place}.rank"),
+        rank(value.get("rank"), f"{place}.rank"),
         score(value[graded], f"{place}.{graded}") if graded else None,
         liked,
         source=text(value[writer], f"{place}.{writer}") if writer else source,
@@ -110,11 +110,12 @@ def score(value: Any, place: str) -> float:
     return number
 
 
-def _rank(value: Any, place: str) -> int | None:
-    if value is None:
+def rank(value: Any, place: str, best: int = 1) -> int | None:
+    """A rank that is 1 for the best, from one that is `best` for it; None where there is none (tables write that as a
+    number that is not one). Raises FormatError for anything else."""
+    if value is None or value != value:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 1:
-        raise FormatError(f"{place}: expected 1 (the best), 2, ..., found {value!r:.60}")
-    if value != int(value):
-        raise FormatError(f"{place}: expected a whole number, found {value!r:.60}")
-    return int(value)
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not whole or value < best:
+        raise FormatError(f"{place}: expected {best} (the best), {best + 1}, ..., found {value!r:.60}")
+    return int(value) + 1 - best

@@ -16,8 +16,8 @@ from matura.data.preferences import pairs
 
 def to_trl(rankings: Iterable[Ranking]) -> Iterator[dict[str, Any]]:
     """Rows of TRL's conversational preference format with an explicit prompt: `prompt`, `chosen` and `rejected` are
-    lists of messages. Of a ranking of K answers up to K(K-1)/2 rows; the format has no place for their weights. When any
-    prompt has tools, every row has a list `tools`."""
+    lists of messages. Of a ranking of K answers up to K(K-1)/2 rows; the format has no place for their weights.
+    When any prompt has tools, every row has a list `tools`."""
     rows = list(rankings)
     tooled = any(row.tools for row in rows)
     for row in rows:
@@ -43,8 +43,8 @@ def to_trl_unpaired(rankings: Iterable[Ranking]) -> Iterator[dict[str, Any]]:
 
 
 def write_trl(path: str | os.PathLike[str], rankings: Iterable[Ranking]) -> int:
-    """Write pairs in TRL's preference format as JSONL, atomically; returns how many. Raises FormatError for text that is
-    not valid Unicode, ArtifactError when the disk is full."""
+    """Write pairs in TRL's preference format as JSONL, atomically; returns how many. Raises FormatError for text that
+    is not valid Unicode, ArtifactError when the disk is full."""
     count = 0
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         for row in to_trl(rankings):

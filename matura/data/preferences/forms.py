@@ -9,12 +9,13 @@ from typing import Any
 from matura.core import preferences
 from matura.core.errors import FormatError
 from matura.core.preferences import Answer, Ranking
-from matura.data.conversations.forms import ANSWERS, MESSAGES, either, near, said
-from matura.data.conversations.messages import Message, message, text, tools_of
+from matura.data.conversations.forms import ANSWERS, MESSAGES, near
+from matura.data.conversations.messages import Message, check_json, message, text, tools_of
 from matura.data.preferences import candidates, trees
 from matura.data.preferences.asked import (
     LAST_QUESTION,
     QUESTIONS,
+    answered,
     check_prompt,
     is_dialogue,
     joined,
@@ -88,7 +89,7 @@ def _rankings(values: Mapping[str, Any], place: str) -> Iterator[Ranking]:
     for i, answer in enumerate(found.answers):
         text(answer.text, f"answers[{i}].text")
     check_prompt(messages, "messages")
-    tools_of(found.tools)
+    check_json(values, "ranking")
     yield found
 
 
@@ -111,19 +112,15 @@ def _answered(
     if is_dialogue(value):
         *before, last = turns(value, side)
         found = [*joined(before), last]
-    elif isinstance(value, Mapping):
-        found = [either(value, side)]
-    elif isinstance(value, str):
-        found = [{"role": "assistant", "content": text(value, side)}]
     else:
-        found = said("assistant", value, side)
+        found = answered(value, side)
     if found[0]["role"] == "assistant":
         if not asked:
             raise FormatError(
                 f"{side}: where its prompt ends cannot be told; give a column prompt, or conversations as messages"
             )
         found = [*asked, *found]
-    elif asked and not _holds(found, asked):
+    elif asked and name not in MESSAGES and not _holds(found, asked):
         raise FormatError(f"{side}: holds a conversation, but not with what is asked in {name}")
     if found[-1]["role"] != "assistant":
         raise FormatError(f"{side}: ends with a {found[-1]['role']}'s message, not an assistant's")
@@ -170,7 +167,7 @@ def _thumbs(values: Mapping[str, Any], place: str) -> Iterator[Ranking]:
         raise FormatError(f"label: expected true or false, found {label!r:.60}")
     _, asked = prompt(values)
     name = next((name for name in ANSWERS if values.get(name) is not None and name != LAST_QUESTION), None)
-    last = question_and_answer(asked, said("assistant", values[name], name) if name else [])
+    last = question_and_answer(asked, answered(values[name], name) if name else [])
     if last[1] is None:
         raise FormatError("has no completion" + near("completion", values))
     yield _ranking(values, place, last[0], (Answer(last[1], liked=label),))
@@ -187,14 +184,14 @@ def question_and_answer(asked: list[Message], answer: list[Message]) -> tuple[li
 def _answers(values: Mapping[str, Any], place: str) -> Iterator[Ranking]:
     """A prompt with any number of answers, each with a score, a rank or a boolean."""
     _, asked = prompt(values)
-    if not asked:
-        raise FormatError("has no prompt" + near("prompt", values))
     yield _ranking(values, place, asked, candidates.answers(values))
 
 
 def _ranking(
     values: Mapping[str, Any], place: str, asked: list[Message], answers: tuple[Answer, ...]
 ) -> Ranking:
+    if not asked:
+        raise FormatError("has no prompt" + near("prompt", values))
     check_prompt(asked, "the prompt")
     return Ranking(place, tuple(asked), answers, facts=gold(values), tools=tools_of(values.get("tools")))
 

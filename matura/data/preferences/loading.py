@@ -20,7 +20,7 @@ from matura.data.conversations.messages import check_json, text
 from matura.data.preferences import forms, sides, trees
 from matura.data.preferences.forms import COLUMNS, Dropped
 
-UNJUDGED = "no two answers were judged, and no single one has a thumb or a score"
+UNJUDGED = "nothing says which answer is better"
 Found = Ranking | Dropped
 Reader = Callable[[str, Mapping[str, Any], str], Iterator[Found]]
 """(form, values, place) -> what a row holds."""
@@ -39,7 +39,7 @@ class Loaded:
 
 
 def load(given: Artifact | RawInput, settings: PreferenceData) -> Loaded:
-    """Judged rankings: of a `preferences` artifact its two sides, of a `samples` artifact or of files as split here.
+    """Judged rankings: the two sides of a `preferences` or `samples` artifact; those of files are split here.
 
     Rows that are in order and say nothing of what is preferred (chosen equals rejected, nothing was judged) are dropped
     and counted. In a folder, files named test, validation, dev, ... are held out.
@@ -92,16 +92,15 @@ def done(name: str, held: Sequence[Sequence[Ranking]], heldout: int, dropped: Co
 
 
 def artifact_sides(given: Artifact) -> list[Iterator[Ranking]]:
-    """The rankings of an artifact: both sides of preferences, all of samples in one."""
-    names = (SAMPLES,) if given.kind == "samples" else (TRAIN, HELDOUT)
+    """The rankings of an artifact on its two sides."""
+    names = (SAMPLES if given.kind == "samples" else TRAIN, HELDOUT)
     return [read_rankings(given.file(name)) for name in names]
 
 
 def check_settings(given: Artifact, settings: PreferenceData) -> None:
     """Raises ConfigError for settings of files that were given beside an artifact."""
     default = PreferenceData()
-    names = FOR_FILES if given.kind == "samples" else (*FOR_FILES, "heldout")
-    for name in names:
+    for name in (*FOR_FILES, "heldout"):
         if getattr(settings, name) != getattr(default, name):
             what = "rows that are split here" if name == "heldout" else "files of rows"
             raise ConfigError(f"data.{name} is for {what}, and {given.path} holds {given.kind}")

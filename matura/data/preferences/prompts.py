@@ -55,7 +55,7 @@ def of_conversation(row: Conversation) -> Ranking:
     """The prompt before the last answer of a conversation, which is its gold answer. Raises FormatError when it holds
     no prompt."""
     asked, answer = question_and_answer(list(row.messages), [])
-    check_prompt(asked, "messages")
+    check_prompt(asked, f"conversation {row.id!r}: messages")
     facts = {} if answer is None else {"gold": answer}
     return Ranking(row.id, tuple(asked), facts=facts, tools=row.tools, provenance=row.provenance)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from matura.core.preferences import Ranking
+from matura.data.conversations import messages
 from matura.data.split import fingerprint, held_out
 
 T = TypeVar("T")
@@ -22,13 +23,7 @@ def prompt_id(row: Ranking) -> str:
 def opening(row: Ranking) -> str:
     """A hash of what is asked before the first answer in a prompt, whatever its case, spacing and signs. Prompts that
     are one conversation at different turns share it."""
-    asked = []
-    for one in row.messages:
-        if one["role"] == "assistant":
-            break
-        if one["role"] != "system":
-            asked.append(one["content"])
-    return fingerprint("\n".join(asked))
+    return fingerprint(messages.opening(row.messages))
 
 
 def groups(rows: Sequence[Ranking]) -> list[str]:

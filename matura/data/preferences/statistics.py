@@ -69,18 +69,8 @@ def of(rankings: Iterable[Ranking]) -> Statistics:
     )
 
 
-_COUNTS = (
-    "pairs",
-    "ties",
-    "equal",
-    "skipped",
-    "without",
-    "liked",
-    "disliked",
-    "repeated_answers",
-    "repeated",
-)
-_COUNTS += ("empty", "cut", "unequal")
+_LEFT = ("ties", "equal", "skipped", "without", "repeated_answers", "repeated", "empty", "cut")
+_COUNTS = ("pairs", "unequal", "liked", "disliked", *_LEFT)
 
 
 def _judged(answer: Any) -> tuple[str, str, str]:
@@ -125,9 +115,9 @@ def describe(loaded: Loaded) -> list[str]:
     if found.longer is not None:
         lines.append(f"the longer answer was preferred in {found.longer:.1%} of {found.unequal:,} pairs")
     told = _told(found)
-    lines += [", ".join(told)] if told else []
-    lines += [f"{count:,} rows were dropped: {why}" for why, count in loaded.found.get("dropped", {}).items()]
-    lines += [f"{len(loaded.bad):,} bad rows were dropped"] if loaded.bad else []
+    lines += ["; ".join(told)] if told else []
+    lines += [f"dropped: {count:,}, because {why}" for why, count in loaded.found.get("dropped", {}).items()]
+    lines += [f"bad rows left out: {len(loaded.bad):,}"] if loaded.bad else []
     if both := on_both_sides(loaded.train, loaded.heldout):
         lines.append(
             f"{both:,} held-out rankings share a prompt or a group with what is learned: their figures flatter"
@@ -156,4 +146,4 @@ def _told(found: Statistics) -> list[str]:
         "empty answers": found.empty,
         "answers cut off": found.cut,
     }
-    return [f"{count:,} {what}" for what, count in texts.items() if count]
+    return [f"{what}: {count:,}" for what, count in texts.items() if count]

@@ -12,6 +12,7 @@ from typing import Any
 from matura.core.errors import FormatError
 from matura.core.preferences import MAX_ANSWERS, Answer, Ranking
 from matura.data.conversations.messages import MAX_MESSAGES, Message, text
+from matura.data.preferences.candidates import rank
 
 ROLES = {"prompter": "user", "assistant": "assistant"}
 _JUDGED = ("rank", "deleted", "review_result", "synthetic", "model_name")
@@ -90,15 +91,15 @@ def _walk(root: Any, where: str, group: str, place: str) -> Iterator[Ranking]:
         replies = _replies(node, where)
         if role == "user" and (answers := _answers(replies, where)):
             number += 1
-            provenance = {"message": str(node.get("message_id") or "")}
-            yield Ranking(f"{place}.{number}", path, answers, group, provenance=provenance)
+            name = text(node.get("message_id") or "", f"{where}.message_id")
+            yield Ranking(f"{place}.{number}", path, answers, group, provenance={"message": name})
         waiting += [(one, f"{where}.replies[{i}]", path) for i, one in enumerate(replies)][::-1]
 
 
 def _node(node: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(node, Mapping):
         raise FormatError(f"{where}: expected a message, found {node!r:.60}")
-    if node.get("role") not in ROLES:
+    if not isinstance(node.get("role"), str) or node["role"] not in ROLES:
         raise FormatError(f"{where}.role: expected prompter or assistant, found {node.get('role')!r:.60}")
     return node
 
@@ -121,15 +122,13 @@ def _answers(replies: Sequence[Any], where: str) -> tuple[Answer, ...]:
     for i, reply in enumerate(replies):
         place = f"{where}.replies[{i}]"
         if _kept(_node(reply, place)):
-            source = "human" if not reply.get("synthetic") else str(reply.get("model_name") or "model")
-            made.append(Answer(text(reply.get("text"), f"{place}.text"), _rank(reply, place), source=source))
+            writer = reply.get("model_name") or "model" if reply.get("synthetic") else "human"
+            source = text(writer, f"{place}.model_name")
+            made.append(
+                Answer(
+                    text(reply.get("text"), f"{place}.text"),
+                    rank(reply.get("rank"), f"{place}.rank", best=0),
+                    source=source,
+                )
+            )
     return tuple(made)
-
-
-def _rank(reply: Mapping[str, Any], place: str) -> int | None:
-    rank = reply.get("rank")
-    if rank is None or rank != rank:  # tables write a missing number as one that is none
-        return None
-    if isinstance(rank, bool) or not isinstance(rank, int | float) or rank < 0 or rank != int(rank):
-        raise FormatError(f"{place}.rank: expected 0 (the best), 1, ..., found {rank!r:.60}")
-    return int(rank) + 1

@@ -1,0 +1,284 @@
+"""RAFT: what its rounds gain, beside a control and beside learning once; and whether it follows an annotator whose
+rule changes.
+
+The recipe is recipes/raft.yaml on a model that is made on the spot, judged on held-out prompts. `loop` is the recipe
+with four rounds. `dice` is the same with an annotator who throws dice: what it learns must be nothing. `once` draws as
+many answers as all rounds together from the start and learns the best of them in one go, with as many tokens. In
+`evolving` the start writes dates in two forms; the annotator likes one of them, and from round 3 the other. Earlier
+gates must still hold then: the days themselves stay right, and what the start knew by heart stays known.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from benchmarks import raft_rewards, record
+from benchmarks.options import Options
+from matura import cli
+from matura.align import judging
+from matura.core import recipe
+from matura.core.artifact import Artifact
+from matura.core.errors import ModelNotFound
+from matura.core.preferences import HELDOUT, TRAIN, Ranking, read_rankings
+from matura.core.run import run as run_recipe
+from matura.core.workspace import Workspace
+from matura.data.synthesis import programs
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "raft.yaml"
+RULES = Path(raft_rewards.__file__)
+ROUNDS = 4
+CHANGE = 3
+"""The round from which on the annotator likes the other form."""
+MARGIN = 0.05
+FACTS = 80
+COLOURS = ("red", "green", "blue", "white", "black", "brown", "grey", "pink")
+Stages = dict[str, Any]
+
+
+def run(options: Options) -> bool:
+    """Whether RAFT gains what it should on every seed, and the control nothing."""
+    torch.set_num_threads(options.threads)
+    seeds = range(options.seed, options.seed + options.default(options.pairs, 3, 1))
+    cases = {"rounds": _rounds, "evolving": _evolving}
+    figures: dict[str, Any] = {}
+    for name, case in cases.items():
+        if options.cases and name not in options.cases:
+            continue
+        figures[name] = []
+        for seed in seeds:
+            began = time.process_time()
+            with tempfile.TemporaryDirectory(prefix="matura-raft-") as folder:
+                found = case(Path(folder), seed, options)
+            found["cpu_seconds"] = round(time.process_time() - began)
+            print(json.dumps({name: found}, indent=1), flush=True)
+            figures[name].append(found)
+    checks = _checks(figures)
+    record.table(["check", "holds"], [[name, holds] for name, holds in checks.items()])
+    record.save("raft", options, {**figures, "checks": checks})
+    return all(checks.values()) or options.quick
+
+
+def _checks(figures: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, bool]:
+    """What must be so, on every seed."""
+    loops, evolving = figures.get("rounds", ()), figures.get("evolving", ())
+    found: dict[str, bool] = {}
+    if loops:
+        found |= {
+            "the mean reward rises in every round": all(one["rises"] for one in loops),
+            "no round falls significantly": all("regressed" not in one["verdicts"] for one in loops),
+            "the gain of all rounds has a lower bound above zero": all(
+                one["gain"]["low"] > 0 for one in loops
+            ),
+            "it beats learning once from as many samples": all(one["over_once"]["low"] > 0 for one in loops),
+            "distinct-2 falls by less than 30%": all(one["distinct_kept"] > 0.7 for one in loops),
+            "dice teach nothing": all(
+                one["dice"]["low"] <= 0.02 and one["dice"]["gain"] < one["gain"]["gain"] / 5 for one in loops
+            ),
+        }
+    if evolving:
+        found |= {
+            "within two rounds most answers follow the new rule": all(
+                one["new"][CHANGE + 1] > 0.5 for one in evolving
+            ),
+            "the gain by the new rule has a lower bound above zero": all(
+                one["followed"]["low"] > 0 for one in evolving
+            ),
+            "the days stay right": all(
+                one["right"]["verdict"] in ("improved", "unchanged") for one in evolving
+            ),
+            "what was known by heart stays known": all(
+                one["facts"]["verdict"] in ("improved", "unchanged") for one in evolving
+            ),
+        }
+    return found
+
+
+def _recipe(seed: int, options: Options) -> Stages:
+    """The stages of the recipe with a seed of their own; small ones where it is only tried whether they work."""
+    stages: Stages = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["stages"]
+    stages["lessons"]["seed"] = 2 * seed
+    stages["questions"]["seed"] = 2 * seed + 1
+    for name in ("untrained", "start"):
+        stages[name]["seed"] = seed
+    stages["rounds"]["repeat"] = options.default(None, ROUNDS, ROUNDS)
+    inner = stages["rounds"]["stages"]
+    inner["tuned"]["seed"] = seed
+    inner["judged"]["gate"] = {
+        "fail_on": "regressed"
+    }  # go on where nothing is gained, to see what comes of it
+    stages.pop("judged")
+    if options.quick:
+        stages["start"]["tokens"] = 24_000
+        inner["ranked"]["keep"] = {}  # so small a model gets nothing right
+        inner["sampled"]["count"] = 60
+        inner["tuned"]["tokens"] = 4000
+        for one in (stages["tried_start"], inner["tried"]):
+            one["heldout"] = 64
+    return stages
+
+
+def _made(place: Path, name: str, stages: Stages) -> dict[str, Artifact]:
+    """What the stages make in the workspace of a seed; equal ones are made once."""
+    file = place / f"{name}.yaml"
+    file.write_text(json.dumps({"name": "raft", "stages": stages}), encoding="utf-8")  # JSON is YAML
+    loaded = recipe.load(file, cli._Modules())
+    return run_recipe(loaded, Workspace(place / "workspace"), _no_pull, show=lambda event: None)
+
+
+def _no_pull(reference: str, workspace: Workspace) -> Artifact:
+    raise ModelNotFound(f"nothing is to be pulled here, and {reference} is not there")
+
+
+def _rounds(place: Path, seed: int, options: Options) -> dict[str, Any]:
+    """The loop, the same with dice, and learning once."""
+    stages = _recipe(seed, options)
+    loop = _made(place, "loop", stages)
+    last = sum(name.endswith("-judged") for name in loop)
+    means = [loop["judged_start"].summary["heldout"]["mean"]]
+    judged = [loop[f"rounds-{n}-judged"] for n in range(1, last + 1)]
+    means += [one.summary["heldout"]["mean"] for one in judged]
+    distinct = [
+        loop[name].summary["heldout"]["distinct_2"]
+        for name in ("tried_start", *(f"rounds-{n}-tried" for n in range(1, last + 1)))
+    ]
+    start, end = _rows(loop["judged_start"]), _rows(judged[-1])
+
+    random_stages = _recipe(seed, options)
+    ranked = random_stages["rounds"]["stages"]["ranked"]
+    ranked["rewards"], ranked["keep"] = {"own": {"dice": {"file": str(RULES)}}}, {}
+    random_stages["rounds"]["stages"]["judged"].pop("gate")
+    random_stages["rounds"]["stages"]["judged"].pop("previous")
+    for key in ("while", "first"):
+        random_stages["rounds"].pop(key)
+    random_stages["rounds"]["first"] = {"tuned": "$start"}
+    dice = _made(place, "dice", random_stages)
+
+    once_stages = _recipe(seed, options)
+    once_stages["rounds"]["repeat"] = 1
+    inner = once_stages["rounds"]["stages"]
+    inner["sampled"]["count"] *= ROUNDS
+    inner["tuned"]["tokens"] *= ROUNDS
+    once = _made(place, "once", once_stages)
+    return {
+        "seed": seed,
+        "mean": means,
+        "rises": all(b > a for a, b in itertools.pairwise(means)) and last == ROUNDS,
+        "verdicts": [one.summary["score"]["verdict"] for one in judged],
+        "ranked": [loop[f"rounds-{n}-ranked"].summary["train"] for n in range(1, last + 1)],
+        "distinct_2": distinct,
+        "distinct_kept": min(distinct) / distinct[0],
+        "gain": _gain(start, end),
+        "dice_mean": dice[f"rounds-{ROUNDS}-judged"].summary["heldout"]["mean"],
+        "dice": _gain(start, _rows(dice[f"rounds-{ROUNDS}-judged"])),
+        "once_mean": once["rounds-1-judged"].summary["heldout"]["mean"],
+        "over_once": _gain(_rows(once["rounds-1-judged"]), end),
+    }
+
+
+def _rows(made: Artifact, name: str = HELDOUT) -> list[Ranking]:
+    return list(read_rankings(made.file(name)))
+
+
+def _gain(before: Sequence[Ranking], after: Sequence[Ranking]) -> dict[str, Any]:
+    judged, _ = judging.compare(before, after, fail_on="regressed", margin=MARGIN, seed=0)
+    return {
+        name: getattr(judged, name) for name in ("parent", "child", "gain", "low", "high", "verdict", "items")
+    }
+
+
+def _evolving(place: Path, seed: int, options: Options) -> dict[str, Any]:
+    """The annotator likes 2024-03-01 for two rounds, and then 1 March 2024."""
+    stages = _recipe(seed, options)
+    _two_forms(place, seed, stages)
+    rounds, inner = stages["rounds"], stages["rounds"]["stages"]
+    likes = {
+        name: _liked(old=1.0 - later, new=float(later)) for later, name in enumerate(("before", "after"))
+    }
+    for one in (stages["judged_start"], inner["ranked"], inner["judged"]):
+        one["rewards"] = likes["before"]
+    rounds["from"] = {CHANGE: {name: {"rewards": likes["after"]} for name in ("ranked", "judged")}}
+    rounds["first"]["right"] = "$right_start"
+    rounds["while"] = ["judged", "right"]
+    right = {"stage": "rank", "rewards": {"own": {"either": {"file": str(RULES)}}}}
+    stages["right_start"] = {**right, "samples": "$tried_start"}
+    inner["right"] = {
+        **right,
+        "samples": "$tried",
+        "previous": "$previous.right",
+        "gate": {"fail_on": "regressed"},
+    }
+    asked = {**stages["tried_start"], "prompts": str(place / "facts.jsonl"), "count": None, "heldout": 0}
+    asked["data"] = {"heldout": 0}
+    exact = {"exact": {"weight": 1, "find": "text"}}
+    stages["asked_start"] = asked
+    stages["heart_start"] = {"stage": "rank", "samples": "$asked_start", "rewards": exact}
+    inner["asked"] = {**asked, "model": "$tuned"}
+    inner["heart"] = {"stage": "rank", "samples": "$asked", "rewards": exact}
+    made = _made(place, "evolving", stages)
+    judged = [made["judged_start"], *(made[f"rounds-{n}-judged"] for n in range(1, ROUNDS + 1))]
+    before, last = f"rounds-{CHANGE - 1}", f"rounds-{ROUNDS}"
+    follow = {name: _rejudged(made[f"{one}-judged"]) for name, one in (("before", before), ("last", last))}
+    return {
+        "seed": seed,
+        "old": [_share(one, raft_rewards.iso) for one in judged],
+        "new": [_share(one, raft_rewards.in_words) for one in judged],
+        "followed": _gain(follow["before"], follow["last"]),
+        "right": _gain(_rows(made["right_start"]), _rows(made[f"{last}-right"])),
+        "facts": _gain(_rows(made["heart_start"], TRAIN), _rows(made[f"{last}-heart"], TRAIN)),
+    }
+
+
+def _liked(*, old: float, new: float) -> dict[str, Any]:
+    rules = {"iso": old, "in_words": new}
+    return {"own": {name: {"file": str(RULES), "weight": weight} for name, weight in rules.items()}}
+
+
+def _share(made: Artifact, rule: Any) -> float:
+    """Share of the answers that a rule likes."""
+    return statistics.fmean(
+        value for row in _rows(made) for value in rule([_completion(row, one.text) for one in row.answers])
+    )
+
+
+def _completion(row: Ranking, text: str) -> Any:
+    return raft_rewards.Completion(row, text, "stop", 0)
+
+
+def _rejudged(made: Artifact) -> list[Ranking]:
+    """Held-out answers as the annotator judges them in the end."""
+    from matura.data.preferences.selection import ranked
+
+    return [
+        ranked(row, raft_rewards.in_words([_completion(row, one.text) for one in row.answers]))
+        for row in _rows(made)
+    ]
+
+
+def _two_forms(place: Path, seed: int, stages: Stages) -> None:
+    """Let the start learn dates in either form, by chance, and some facts by heart."""
+    draw = random.Random(seed)
+    rows, _ = programs.write("dates", stages["lessons"]["count"], 150, stages["lessons"]["seed"])
+    lines = []
+    for row in rows:
+        asked, answer = (message["content"] for message in row.messages)
+        told = raft_rewards.spoken(answer) if draw.random() < 0.5 else answer
+        lines.append({"prompt": asked, "response": told})
+    facts = [
+        {"prompt": f"colour of {word}{n}?", "response": draw.choice(COLOURS)}
+        for n, word in ((n, draw.choice(("house", "tree", "car", "boat"))) for n in range(FACTS))
+    ]
+    (place / "lessons.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [*lines, *facts * 6]))
+    (place / "facts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in facts))
+    stages["start"] |= {"conversations": str(place / "lessons.jsonl"), "data": {"heldout": 0}}
+    stages["start"]["tokens"] *= 2
