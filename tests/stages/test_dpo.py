@@ -199,7 +199,7 @@ def test_thumbs_are_for_kto(world: dict[str, Artifact], tmp_path: Path) -> None:
 
 
 def test_pairs_that_do_not_fit_are_dropped_and_counted(world: dict[str, Artifact], tmp_path: Path) -> None:
-    for length, message in [(20, "24 answer cut away. sequence=20 is"), (48, "truncation=cut")]:
+    for length, message in [(20, "24 answer cut away. sequence=20 is"), (44, "truncation=cut")]:
         with pytest.raises(MaturaError, match=f"nothing to learn from: .*{message}"):
             run(dpo, tmp_path / f"dpo-{length}", **world, **QUICK | {"sequence": length})
 
