@@ -1,7 +1,7 @@
-"""DPO and its family on a small model: does it come to write what was preferred, by a reward that nobody learned from?
+"""DPO and its family on a small model: does it write what was preferred, by a reward that nobody learned from?
 
-A decoder is taught to describe animals in a warm or a cold mood (`moods.py`). Its own answers to prompts are paired by a
-rule that sees half of the words. Held-out prompts are then answered by the model and by its parent; the other half of
+A decoder is taught to describe animals in a warm or a cold mood (`moods.py`). Its own answers to prompts are paired by
+a rule that sees half of the words. Held-out prompts are then answered by the model and by its parent; the other half of
 the words says who wins. Control: the same answers with labels by lot, which must teach nothing.
 """
 
@@ -23,6 +23,7 @@ from benchmarks import moods, record, tones
 from benchmarks.options import Options
 from benchmarks.small_writer import taught
 from matura.align import rollouts
+from matura.align.sequences import Prompted, pack_answers, sequence_logprobs
 from matura.core import artifact
 from matura.core.artifact import Artifact, RawInput
 from matura.core.config import parse
@@ -46,7 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
     "orpo": {"loss": {"kind": "orpo", "beta": 1.0}},
     "simpo": {"loss": {"kind": "simpo"}},
 }
-CONTROL = "labels by lot"
+CONTROL = "lot"
 SETTINGS: dict[str, Any] = {
     "epochs": 2,
     "tokens_per_batch": 4096,
@@ -104,11 +105,16 @@ def _seed(options: Options, names: Sequence[str], seed: int, folder: Path) -> di
     parent = taught(folder / "parent", lessons, seed=seed, steps=options.default(None, 300, 30))
     model, format = store.load(parent.path), conversation.load(parent.path)
     asked = [_prompt(pair) for pair in known[: options.default(None, 300, 20)]]
-    answered = _answers(model, format, [*asked, *map(_prompt, held)], ANSWERS, seed)
+    held = held[: options.default(None, PROMPTS_HELD, 6)]
+    answered = _ranked(_drawn(model, format, [*asked, *map(_prompt, held)], ANSWERS, seed))
     judged = [_judged(one) for one in answered]
     by_lot = [_by_lot(one, draw) for one in judged]
-    before = _answers(model, format, [_prompt(pair) for pair in held], REPEATS, seed + 1000)
-    figures: dict[str, Any] = {"seed": seed, "parent": parent.summary | {"heldout_reward": _reward(before)}}
+    questions = [_prompt(pair) for pair in held]
+    before = _texts(_drawn(model, format, questions, REPEATS, seed + 1000))
+    figures: dict[str, Any] = {
+        "seed": seed,
+        "parent": parent.summary | {"heldout_reward": statistics.fmean(map(moods.heldout, before))},
+    }
     for name in names:
         rankings = by_lot if name == CONTROL else judged
         settings = CASES.get(name, CASES["sigmoid"])
@@ -116,14 +122,13 @@ def _seed(options: Options, names: Sequence[str], seed: int, folder: Path) -> di
         made = _learned(
             parent, rankings, len(asked), settings | {"seed": seed}, folder / name.replace(" ", "-")
         )
-        after = _answers(
-            store.load(made.path), format, [_prompt(pair) for pair in held], REPEATS, seed + 2000
-        )
-        figures[name] = _compared(made, before, after) | {
+        child = store.load(made.path)
+        drawn = _drawn(child, format, questions, REPEATS, seed + 2000)
+        figures[name] = _compared(made, before, _texts(drawn)) | {
             "cpu_seconds": round(time.process_time() - began, 1),
             "learned": made.summary["learned"],
             "steps": made.summary["steps"],
-            "kl": _distance(model, store.load(made.path), format, held, seed),
+            "kl": _distance(model, child, drawn),
         }
     return figures
 
@@ -138,15 +143,25 @@ def _prompt(pair: tuple[str, str]) -> Ranking:
     return Ranking("-".join(pair), ({"role": "user", "content": tones.asked(*pair)},))
 
 
-def _answers(model: Any, format: Any, prompts: Sequence[Ranking], count: int, seed: int) -> list[Ranking]:
-    """The prompts with `count` answers of the model, drawn at temperature 1."""
+def _drawn(
+    model: Any, format: Any, prompts: Sequence[Ranking], count: int, seed: int
+) -> list[rollouts.Rollout]:
+    """`count` answers of the model to each prompt, at temperature 1."""
     draw = Rollouts(max_new_tokens=LONGEST).draw
-    made = rollouts.roll(model, format, prompts, k=count, draw=draw, seed=seed, batch=256)
+    return rollouts.roll(model, format, prompts, k=count, draw=draw, seed=seed, batch=256)
+
+
+def _ranked(drawn: Sequence[rollouts.Rollout]) -> list[Ranking]:
+    """The prompts with their answers."""
     found = []
-    for i, prompt in enumerate(prompts):
-        its = made[i * count : (i + 1) * count]
-        found.append(replace(prompt, answers=tuple(Answer(one.text, end=one.end) for one in its)))
+    for i in range(0, len(drawn), ANSWERS):
+        answers = tuple(Answer(one.text, end=one.end) for one in drawn[i : i + ANSWERS])
+        found.append(replace(drawn[i].prompt, answers=answers))
     return found
+
+
+def _texts(drawn: Sequence[rollouts.Rollout]) -> list[str]:
+    return [one.text for one in drawn]
 
 
 def _judged(ranking: Ranking) -> Ranking:
@@ -181,17 +196,9 @@ def _learned(
     return dpo.run(config, inputs, made)
 
 
-def _texts(rankings: Sequence[Ranking]) -> list[str]:
-    return [one.text for row in rankings for one in row.answers]
-
-
-def _reward(rankings: Sequence[Ranking]) -> float:
-    return statistics.fmean(map(moods.heldout, _texts(rankings)))
-
-
-def _compared(made: Artifact, before: Sequence[Ranking], after: Sequence[Ranking]) -> dict[str, Any]:
+def _compared(made: Artifact, before: Sequence[str], after: Sequence[str]) -> dict[str, Any]:
     """Who wins by the held-out words, with a 95% interval over prompts; and what the log says."""
-    won = moods.wins(_texts(after), _texts(before))
+    won = moods.wins(after, before)
     each = [statistics.fmean(won[i : i + REPEATS]) for i in range(0, len(won), REPEATS)]
     share, samples = resampling.mean(each)
     rows = MetricsLog(made.path / "metrics.jsonl").rows()
@@ -199,7 +206,7 @@ def _compared(made: Artifact, before: Sequence[Ranking], after: Sequence[Ranking
     return {
         "wins": share,
         "interval": resampling.interval(samples),
-        "heldout_reward": _reward(after),
+        "heldout_reward": statistics.fmean(map(moods.heldout, after)),
         "first_loss": rows[1]["loss"],
         "heldout_accuracy": looks[-1]["heldout_accuracy"],
         "chosen_change": looks[-1].get("heldout_chosen_change"),
@@ -208,15 +215,9 @@ def _compared(made: Artifact, before: Sequence[Ranking], after: Sequence[Ranking
     }
 
 
-def _distance(parent: Any, model: Any, format: Any, held: Sequence[tuple[str, str]], seed: int) -> float:
-    """KL(model || parent) in nats an answer, from answers that the model draws (the mean of k1)."""
-    draw = Rollouts(max_new_tokens=LONGEST).draw
-    drawn = rollouts.roll(
-        model, format, [_prompt(pair) for pair in held], k=REPEATS, draw=draw, seed=seed + 3000, batch=256
-    )
-    from matura.align.sequences import Prompted, pack_answers, sequence_logprobs
-
-    batch = pack_answers([Prompted(one.prompt_ids, (one.ids,)) for one in drawn])
+def _distance(parent: Any, child: Any, drawn: Sequence[rollouts.Rollout]) -> float:
+    """KL(child || parent) in nats an answer, from answers that the child drew (the mean of k1)."""
+    batch = pack_answers([Prompted(tuple(one.prompt_ids), (tuple(one.ids),)) for one in drawn])
     with torch.no_grad():
-        ratio_S = sequence_logprobs(model, batch).logprobs_S - sequence_logprobs(parent, batch).logprobs_S
+        ratio_S = sequence_logprobs(child, batch).logprobs_S - sequence_logprobs(parent, batch).logprobs_S
     return float(ratio_S.mean())

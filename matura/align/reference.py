@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from matura.align.sequences import Prompted, pack_answers, sequence_logprobs
+from matura.core.errors import MaturaError
 from matura.core.files import atomic_write
 from matura.core.metrics import progress
 from matura.model.transformer import Transformer
@@ -54,7 +55,7 @@ def logprobs(
 
     They are saved in `folder`, and what was saved there or in a folder beside it (an earlier run with another beta) is
     not read again. `identity` is the reference's: its artifact's id, and how its weights are held. A file that is
-    damaged counts as none.
+    damaged counts as none. Raises MaturaError when the reference makes no finite number of an answer.
     """
     name = f"reference-{key(identity, prompted)[:32]}.safetensors"
     answers = sum(len(one.answers) for one in prompted)
@@ -76,7 +77,12 @@ def logprobs(
                 _write(folder / name, parts[0])
     if done == answers:
         _write(folder / name, found)
-    values = torch.cat(parts).tolist()
+    whole = torch.cat(parts)
+    if not bool(torch.isfinite(whole).all()):
+        raise MaturaError(
+            "the reference finds no number for some answers: its weights hold values that are not finite"
+        )
+    values = whole.tolist()
     out, start = [], 0
     for one in prompted:
         out.append(tuple(values[start : start + len(one.answers)]))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from matura.align import reference
+from matura.align.sequences import Prompted
 from matura.core.artifact import Artifact
 from matura.core.config import parse
 from matura.core.errors import ConfigError, MaturaError
@@ -69,7 +70,7 @@ def test_killed_at_any_checkpoint_it_ends_in_the_same_bits(
     whole = run(dpo, tmp_path / "whole" / "dpo", **world, **given)
     steps = whole.summary["steps"]
     assert steps >= 4
-    for stop in (1, steps - 1):
+    for stop in (1, steps - 1) if not settings else (2,):
         place = tmp_path / f"killed-{stop}" / "dpo"
         with killed_after(stop):
             run(dpo, place, **world, **given)
@@ -164,6 +165,15 @@ def test_a_kill_while_the_reference_reads_costs_only_what_was_not_saved(
     assert made.id == whole.id
 
 
+def test_a_reference_that_is_no_number_is_named(tmp_path: Path) -> None:
+    broken = network()
+    with torch.no_grad():
+        broken.embed.weight[5] = float("nan")
+    asked = [Prompted((1, 5), ((2, 3),))]
+    with pytest.raises(MaturaError, match="no number"):
+        reference.logprobs(broken, asked, "broken", tmp_path / "dpo")
+
+
 @pytest.mark.parametrize("kind", ["orpo", "simpo"])
 def test_losses_without_a_reference_read_none(kind: str, world: dict[str, Artifact], tmp_path: Path) -> None:
     made = run(dpo, tmp_path / "dpo", **world, **QUICK | {"loss": {"kind": kind}})
@@ -189,7 +199,7 @@ def test_thumbs_are_for_kto(world: dict[str, Artifact], tmp_path: Path) -> None:
 
 
 def test_pairs_that_do_not_fit_are_dropped_and_counted(world: dict[str, Artifact], tmp_path: Path) -> None:
-    for length, message in [(20, "24 answer cut away. sequence=20 is"), (48, "truncation=cut")]:
+    for length, message in [(20, "24 answer cut away. sequence=20 is"), (44, "truncation=cut")]:
         with pytest.raises(MaturaError, match=f"nothing to learn from: .*{message}"):
             run(dpo, tmp_path / f"dpo-{length}", **world, **QUICK | {"sequence": length})
 
