@@ -110,14 +110,18 @@ def _close(
             print(f"Report: {_short(made.path / 'report.html')}")
         if made and made.kind == "export":
             print(f"Exported: {_short(made.path / made.summary['files'])}")
-        talks = made and made.kind == "model" and made.record["stage"] != "reward"  # a judge does not talk
-        if talks and event.stage in standing:
+        if made and _speaks(made) and event.stage in standing:
             models.append((event.stage, made))
     if models:
         stage, model = models[-1]
         verb, *rest = _use(model)
         said = "Talk to it" if verb == "chat" else "Try it"
         print(f"{said}: {shlex.join(['matura', verb, f'{recipe.name}/{stage}', *rest, *options])}")
+
+
+def _speaks(made: Artifact) -> bool:
+    """Whether it is a model that one can try; a reward model only judges."""
+    return made.kind == "model" and made.record["stage"] != "reward"
 
 
 def _use(model: Artifact) -> list[str]:

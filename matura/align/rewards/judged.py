@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matura.align.rewards.completion import Completion, Reward
-from matura.core.preferences import Ranking
+from matura.core.preferences import Answer, Ranking
 
 
 def load(folder: Path) -> Reward:
@@ -17,12 +17,12 @@ def load(folder: Path) -> Reward:
 
     def judged(completions: Sequence[Completion]) -> list[float | None]:
         """Scores; answers to one prompt that stand side by side are asked about together."""
-        prompts, answers = list[Ranking](), list[list[str]]()
+        prompts, answers = list[Ranking](), list[list[Answer]]()
         for one in completions:
             if not prompts or one.prompt is not prompts[-1]:
                 prompts.append(one.prompt)
                 answers.append([])
-            answers[-1].append(one.text)
+            answers[-1].append(Answer(one.text, end=one.end))
         return [score for scores in judge.scores(prompts, answers) for score in scores]
 
     return judged
