@@ -11,6 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Four answers of 3, 1, 4 and 2 tokens: log-probabilities now, at the draw and of the reference, and advantages.
+LENGTHS = (3, 1, 4, 2)
+NOW = (-0.5, -1.25, -0.1, -2.0, -0.7, -0.9, -1.1, -3.0, -0.05, -0.4)
+OLD = (-0.6, -1.0, -0.1, -2.5, -0.7, -1.3, -1.0, -2.6, -0.35, -0.4)
+REFERENCE = (-0.55, -1.5, -0.3, -1.8, -0.6, -0.9, -1.4, -2.2, -0.2, -0.5)
+ADVANTAGES = (1.2, -0.8, 0.5, -0.9)
+LONGEST = 5
+
 REDUCTIONS = {"sequence": "grpo", "token": "dapo", "constant": "dr_grpo"}
 """Our names -> TRL's `loss_type`."""
 
@@ -90,10 +98,6 @@ def golden(lengths: tuple[int, ...], *rest: Any, longest: int) -> dict[tuple[str
 
 
 if __name__ == "__main__":
-    from tests.align import test_grpo as fixed
-
-    found = golden(
-        fixed.LENGTHS, fixed.NOW, fixed.OLD, fixed.REFERENCE, fixed.ADVANTAGES, longest=fixed.LONGEST
-    )
+    found = golden(LENGTHS, NOW, OLD, REFERENCE, ADVANTAGES, longest=LONGEST)
     for key, (value, slope) in found.items():
         print(f"    {key!r}: ({value!r}, ({', '.join(f'{one:.10g}' for one in slope)})),")

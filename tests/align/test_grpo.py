@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from benchmarks.grpo_reference import ADVANTAGES, LENGTHS, LONGEST, NOW, OLD, REFERENCE
 from matura.align import grpo, rollouts
 from matura.align.grpo import Figures, Judged, Surrogate, objective, pack_groups, token_losses
 from matura.align.rollouts import Rollout
@@ -12,14 +13,6 @@ from matura.core.settings import Draw
 from matura.train.loop import train
 from tests import tiny_models
 from tests.align.completions import asked
-
-# Four answers of 3, 1, 4 and 2 tokens: log-probabilities now, at the draw and of the reference, and advantages.
-LENGTHS = (3, 1, 4, 2)
-NOW = (-0.5, -1.25, -0.1, -2.0, -0.7, -0.9, -1.1, -3.0, -0.05, -0.4)
-OLD = (-0.6, -1.0, -0.1, -2.5, -0.7, -1.3, -1.0, -2.6, -0.35, -0.4)
-REFERENCE = (-0.55, -1.5, -0.3, -1.8, -0.6, -0.9, -1.4, -2.2, -0.2, -0.5)
-ADVANTAGES = (1.2, -0.8, 0.5, -0.9)
-LONGEST = 5
 
 # loss and gradient by NOW, made by benchmarks/grpo_reference.py with trl 1.16.0 (GRPOTrainer._compute_loss, float64).
 GOLDEN: dict[tuple[str, float], tuple[float, tuple[float, ...]]] = {
