@@ -72,7 +72,7 @@ class Preferred:
     @property
     def weight(self) -> float:
         """How much all of it counts."""
-        return sum(one.weight for one in (*self.choices, *self.thumbs))
+        return sum(one.weight for one in self.choices) + sum(one.weight for one in self.thumbs)
 
     @property
     def trained(self) -> int:

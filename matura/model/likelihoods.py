@@ -121,7 +121,7 @@ class _ChunkedLikelihoods(torch.autograd.Function):
         *_, d_x_ND = ctx.saved_tensors
         if g_N is None and h_N is None:
             return (None,) * 9
-        if d_x_ND is not None and h_N is None:
+        if d_x_ND is not None and g_N is not None and h_N is None:
             return ((d_x_ND * g_N[:, None]).to(ctx.settings[-1]), *[None] * 8)
         return (*_again(ctx, g_N, h_N), *[None] * 6)
 
