@@ -172,31 +172,37 @@ def _stage_command(kind: str) -> Callable[..., None]:
     return stage
 
 
-def finetune(
-    settings: SettingsArgument = None,
-    audit: Annotated[
-        bool,
-        typer.Option(
-            "--audit", help="Only show what would be trained, token by token; a number says how many rows."
-        ),
-    ] = False,
-    plan: PlanOption = False,
-    name: RunNameOption = "adhoc",
-    wait: WaitOption = False,
-    workspace: WorkspaceOption = None,
-    show_help: HelpOption = False,
-) -> None:
-    if show_help:
-        print(_stage_help("finetune", " [--audit [ROWS]]"))
-    elif audit:
-        from matura.commands import auditing
-        from matura.core import recipe as recipes
+def _audited(kind: str) -> Callable[..., None]:
+    """The verb of a stage that can show what it would train."""
 
-        given, rows = auditing.rows_in(settings or [])
-        checked = recipes.single("finetune", given, _Modules(), name)
-        auditing.audit(checked, "finetune", rows, use_workspace(workspace), wait=wait)
-    else:
-        _run_stage("finetune", settings or [], plan, wait, workspace, name=name)
+    def stage(
+        settings: SettingsArgument = None,
+        audit: Annotated[
+            bool,
+            typer.Option(
+                "--audit",
+                help="Only show what would be trained, token by token; a number says how many rows.",
+            ),
+        ] = False,
+        plan: PlanOption = False,
+        name: RunNameOption = "adhoc",
+        wait: WaitOption = False,
+        workspace: WorkspaceOption = None,
+        show_help: HelpOption = False,
+    ) -> None:
+        if show_help:
+            print(_stage_help(kind, " [--audit [ROWS]]"))
+        elif audit:
+            from matura.commands import auditing
+            from matura.core import recipe as recipes
+
+            given, rows = auditing.rows_in(settings or [])
+            checked = recipes.single(kind, given, _Modules(), name)
+            auditing.audit(checked, kind, rows, use_workspace(workspace), wait=wait)
+        else:
+            _run_stage(kind, settings or [], plan, wait, workspace, name=name)
+
+    return stage
 
 
 def export(
@@ -221,7 +227,8 @@ def export(
 
 
 _OWN: dict[str, Callable[..., None]] = {
-    "finetune": finetune,
+    "finetune": _audited("finetune"),
+    "dpo": _audited("dpo"),
     "export": export,
     "rank": ranking_verb.verb(lambda *given, **more: _run_stage(*given, **more), lambda: _stage_help("rank")),
 }  # stages with options of their own

@@ -18,6 +18,8 @@ MAX_BYTES = 1 << 20
 MAX_NODES = 10_000  # counted with every alias written out, so nested aliases cannot explode
 MAX_DEPTH = 32
 
+_COMMENT = re.compile(r"(^|\s)#")
+
 Place = tuple[str | int, ...]
 
 
@@ -98,6 +100,8 @@ def parse_value(text: str) -> Any:
     """The value of one setting written on a command line: `3`, `1e-3`, `true`, `[a, b]`, `~`, or text."""
     if text.startswith("~") and text != "~":
         return text  # a home folder
+    if _COMMENT.search(text) and text[0] not in "\"'[{":
+        return text  # nobody comments on a command line: it belongs to the text
     document = parse(text, repr(text))
     if document.problems:
         raise ConfigError(f"{text!r}: {document.problems[0][1]}")

@@ -147,6 +147,13 @@ def test_yaml_scalars_follow_version_1_2():
     assert yamlfile.parse_value(text) == values
 
 
+def test_a_value_on_the_command_line_has_no_comment():
+    assert yamlfile.parse_value("#### -?[0-9]+$") == "#### -?[0-9]+$"
+    assert yamlfile.parse_value("a #b") == "a #b"
+    assert yamlfile.parse_value("'a #b'") == "a #b"
+    assert yamlfile.parse_value("[a, '#b']") == ["a", "#b"]
+
+
 def test_yaml_knows_its_lines():
     document = yamlfile.parse("a: 1\nb:\n  c:\n    - x\n    - y\n", "f")
     assert document.lines[("b",)] == 2
