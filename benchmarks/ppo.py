@@ -68,10 +68,11 @@ def run(options: Options) -> bool:
         with tempfile.TemporaryDirectory() as folder:
             found.append(_seed(options, seed, Path(folder)))
         print(json.dumps(found[-1], indent=1), flush=True)
-    figures = {"target_kl": TARGET, "settings": SETTINGS, "seeds": found, "passed": _passed(found)}
+    passed = _passed(found)
+    figures = {"target_kl": TARGET, "settings": SETTINGS, "seeds": found, "passed": passed}
     record.save("ppo", options, figures)
-    print(json.dumps(figures["passed"]), flush=True)
-    return all(figures["passed"].values()) or options.quick
+    print(json.dumps(passed), flush=True)
+    return all(passed.values()) or options.quick
 
 
 def _passed(seeds: Sequence[dict[str, Any]]) -> dict[str, bool]:

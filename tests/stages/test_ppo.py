@@ -162,7 +162,7 @@ def test_silent_rewards_stop_the_run(world: dict[str, Any], tmp_path: Path) -> N
     [
         ({"rewards": {"own": {}}}, "nothing has a weight"),
         ({"rollouts": {"top_k": 5}}, "only the temperature"),
-        ({"rollouts": {"max_new_tokens": 100_000}}, "all of them are kept"),
+        ({"rollouts": {"max_new_tokens": 200_000}}, "all of them are kept"),
         ({"updates": {"minibatches": 4, "accumulate": 2}}, "only prompts_each=6"),
         ({"lora": {"dropout": 0.1}}, "lora.dropout"),
         ({"kl": {"horizon": 7}}, "without a target"),
