@@ -94,8 +94,8 @@ def _checks(figures: Mapping[str, Any]) -> dict[str, bool]:
         }
     if evolving:
         found |= {
-            "within two rounds most answers follow the new rule": all(
-                one["new"][CHANGE + 1] > 0.5 for one in evolving
+            "within two rounds most right answers follow the new rule": all(
+                one["new"][CHANGE + 1] > one["old"][CHANGE + 1] for one in evolving
             ),
             "the gain by the new rule has a lower bound above zero": all(
                 one["followed"]["low"] > 0 for one in evolving
@@ -208,12 +208,12 @@ def _gain(before: Sequence[Ranking], after: Sequence[Ranking]) -> dict[str, Any]
 
 
 def _evolving(place: Path, seed: int, options: Options) -> dict[str, Any]:
-    """The annotator likes 2024-03-01 for two rounds, and then 1 March 2024."""
+    """The annotator likes 2024-03-01 for two rounds, and then 01.03.2024."""
     stages = _recipe(seed, options)
     _two_forms(place, seed, stages)
     rounds, inner = stages["rounds"], stages["rounds"]["stages"]
     # Small steps: a model that has left a form behind altogether never writes it again, whoever likes it.
-    inner["tuned"]["optimizer"]["lr"], inner["tuned"]["tokens"] = 1.5e-4, inner["tuned"]["tokens"] // 4
+    inner["tuned"] |= {"tokens": inner["tuned"]["tokens"] // 4, "tokens_per_step": 768}
     likes = {
         name: _liked(old=1.0 - later, new=float(later)) for later, name in enumerate(("before", "after"))
     }
@@ -244,7 +244,7 @@ def _evolving(place: Path, seed: int, options: Options) -> dict[str, Any]:
     return {
         "seed": seed,
         "old": [_share(one, raft_rewards.iso) for one in judged],
-        "new": [_share(one, raft_rewards.in_words) for one in judged],
+        "new": [_share(one, raft_rewards.dots) for one in judged],
         "followed": _gain(follow["before"], follow["last"]),
         "right": _gain(_rows(made["right_start"]), _rows(made[f"{last}-right"])),
         "facts": _gain(_rows(made["heart_start"], TRAIN), _rows(made[f"{last}-heart"], TRAIN)),
@@ -252,7 +252,7 @@ def _evolving(place: Path, seed: int, options: Options) -> dict[str, Any]:
 
 
 def _liked(*, old: float, new: float) -> dict[str, Any]:
-    rules = {"iso": old, "in_words": new}
+    rules = {"iso": old, "dots": new}
     return {"own": {name: {"file": str(RULES), "weight": weight} for name, weight in rules.items()}}
 
 
@@ -272,7 +272,7 @@ def _rejudged(made: Artifact) -> list[Ranking]:
     from matura.data.preferences.selection import ranked
 
     return [
-        ranked(row, raft_rewards.in_words([_completion(row, one.text) for one in row.answers]))
+        ranked(row, raft_rewards.dots([_completion(row, one.text) for one in row.answers]))
         for row in _rows(made)
     ]
 
@@ -284,7 +284,7 @@ def _two_forms(place: Path, seed: int, stages: Stages) -> None:
     lines = []
     for row in rows:
         asked, answer = (message["content"] for message in row.messages)
-        told = raft_rewards.spoken(answer) if draw.random() < 0.5 else answer
+        told = raft_rewards.with_dots(answer) if draw.random() < 0.5 else answer
         lines.append({"prompt": asked, "response": told})
     facts = [
         {"prompt": f"colour of {word}{n}?", "response": draw.choice(COLOURS)}
