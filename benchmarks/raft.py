@@ -94,10 +94,10 @@ def _checks(figures: Mapping[str, Any]) -> dict[str, bool]:
         }
     if evolving:
         found |= {
-            "within two rounds most right answers follow the new rule": all(
-                one["new"][CHANGE + 1] > one["old"][CHANGE + 1] for one in evolving
+            "the share by the new rule rises in both rounds after the change": all(
+                one["new"][CHANGE - 1] < one["new"][CHANGE] < one["new"][CHANGE + 1] for one in evolving
             ),
-            "the gain by the new rule has a lower bound above zero": all(
+            "after two rounds the gain by the new rule has a lower bound above zero": all(
                 one["followed"]["low"] > 0 for one in evolving
             ),
             "the days stay right": all(
