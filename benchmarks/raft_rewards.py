@@ -8,13 +8,10 @@ from collections.abc import Sequence
 
 from matura.align.rewards import Completion
 
-MONTHS = [datetime.date(2000, month, 1).strftime("%B") for month in range(1, 13)]
 
-
-def spoken(iso: str) -> str:
-    """2024-03-01 as "1 March 2024"."""
-    day = datetime.date.fromisoformat(iso)
-    return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
+def with_dots(iso: str) -> str:
+    """2024-03-01 as 01.03.2024."""
+    return datetime.date.fromisoformat(iso).strftime("%d.%m.%Y")
 
 
 def iso(completions: Sequence[Completion]) -> list[float]:
@@ -22,14 +19,14 @@ def iso(completions: Sequence[Completion]) -> list[float]:
     return [float(one.text.strip() == one.prompt.facts["gold"]) for one in completions]
 
 
-def in_words(completions: Sequence[Completion]) -> list[float]:
-    """Likes the right day as 1 March 2024."""
-    return [float(one.text.strip() == spoken(one.prompt.facts["gold"])) for one in completions]
+def dots(completions: Sequence[Completion]) -> list[float]:
+    """Likes the right day as 01.03.2024."""
+    return [float(one.text.strip() == with_dots(one.prompt.facts["gold"])) for one in completions]
 
 
 def either(completions: Sequence[Completion]) -> list[float]:
     """Likes the right day, however it is written."""
-    return [max(both) for both in zip(iso(completions), in_words(completions), strict=True)]
+    return [max(both) for both in zip(iso(completions), dots(completions), strict=True)]
 
 
 def dice(completions: Sequence[Completion]) -> list[float]:

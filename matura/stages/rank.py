@@ -43,6 +43,9 @@ class Keep(config.Config):
         False, description="The best answer must score more than the mean of the round before (`previous`)"
     )
     margin: float = Field(0.0, ge=0, description="Least difference between the best and the worst score")
+    fewest: int = Field(
+        1, ge=1, description="Prompts that must be left; fewer would be learned by heart, and are an error"
+    )
 
 
 class Gate(config.Config):
@@ -85,7 +88,7 @@ class Config(config.Config):
             raise ValueError("gate and keep.above_previous compare with the round before: give `previous`")
         if self.previous is not None and not compares:
             raise ValueError("`previous` would do nothing without `gate.fail_on` or `keep.above_previous`")
-        if not rewarded and (compares or self.keep != Keep()):
+        if not rewarded and (compares or self.keep != Keep(fewest=self.keep.fewest)):
             raise ValueError("people's ranks have no scores to compare: `keep` and `gate` need `rewards`")
         if self.gate.fail_on is None and self.gate != Gate():
             raise ValueError("gate.margin would do nothing without gate.fail_on")
@@ -132,9 +135,10 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     demands = selection.Demands(config.keep.least, _above(config, before), config.keep.margin)
     train, dropped = selection.select(rows["train"], demands)
     heldout, _ = selection.select(rows["heldout"], selection.Demands())
-    if not train and (rows["train"] or not heldout):
+    if len(train) < config.keep.fewest and (rows["train"] or not heldout):
         why = ", ".join(f"{n:,} {reason}" for reason, n in sorted(dropped.items())) or "no prompts"
-        raise MaturaError(f"nothing is left to learn from: {why}; see `keep`, or rank more prompts")
+        left = f"only {len(train):,} prompts are" if train else "nothing is"
+        raise MaturaError(f"{left} left to learn from: {why}; see `keep`, or rank more prompts")
     write_rankings(draft.path / TRAIN, train)
     write_rankings(draft.path / HELDOUT, heldout)
     summary: dict[str, Any] = {

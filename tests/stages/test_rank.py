@@ -133,6 +133,8 @@ def test_what_is_not_good_enough_is_not_learned_but_stays_held_out(model: Artifa
     assert len(read(made, HELDOUT)) == 2
     close = run(rank, tmp_path / "m", samples=given, rewards=GOOD, keep={"margin": 0.5})
     assert close.summary["train"]["dropped"] == {"best too close to worst": 2}
+    with pytest.raises(MaturaError, match="only 3 prompts are left to learn from: 2 best too low"):
+        run(rank, tmp_path / "f", samples=given, rewards=GOOD, keep={"least": 1.0, "fewest": 4})
     with pytest.raises(MaturaError, match="nothing is left to learn from: 5 best too low"):
         run(rank, tmp_path / "n", samples=given, rewards=GOOD, keep={"least": 2.0})
 

@@ -1,4 +1,4 @@
-"""The loop of RAFT as a recipe on a tiny model: the same end after any kill, more rounds, feedback from a round on."""
+"""The loop of RAFT as a recipe on a tiny model: the same end after any kill, more rounds, new feedback."""
 
 from pathlib import Path
 from typing import Any
