@@ -41,9 +41,9 @@ LONGEST, ANSWERS, PROMPTS_HELD, REPEATS = 48, 4, 60, 4
 LEAST, MOST = 0.65, 0.55
 """Win rates: of what was learned, and of the control."""
 CASES: dict[str, dict[str, Any]] = {
-    "sigmoid": {"loss": {"beta": 0.05}},
+    "sigmoid": {"loss": {"beta": 0.1}},
     "ipo": {"loss": {"kind": "ipo", "beta": 0.1}},
-    "kto": {"loss": {"kind": "kto", "beta": 0.05}},
+    "kto": {"loss": {"kind": "kto", "beta": 0.1}},
     "orpo": {"loss": {"kind": "orpo", "beta": 1.0}},
     "simpo": {"loss": {"kind": "simpo"}},
 }
@@ -52,7 +52,7 @@ SETTINGS: dict[str, Any] = {
     "epochs": 4,
     "tokens_per_batch": 4096,
     "sequence": 128,
-    "optimizer": {"lr": 2e-3},
+    "optimizer": {"lr": 1e-3},
     "meter_every": 10,
     "forgetting": {"text": None},
     "save_every": 1000,
