@@ -49,7 +49,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 CONTROL = "lot"
 SETTINGS: dict[str, Any] = {
-    "epochs": 2,
+    "epochs": 4,
     "tokens_per_batch": 4096,
     "sequence": 128,
     "optimizer": {"lr": 1e-3},
@@ -110,10 +110,12 @@ def _seed(options: Options, names: Sequence[str], seed: int, folder: Path) -> di
     judged = [_judged(one) for one in answered]
     by_lot = [_by_lot(one, draw) for one in judged]
     questions = [_prompt(pair) for pair in held]
-    before = _texts(_drawn(model, format, questions, REPEATS, seed + 1000))
+    first = _drawn(model, format, questions, REPEATS, seed + 1000)
+    before = _texts(first)
     figures: dict[str, Any] = {
         "seed": seed,
-        "parent": parent.summary | {"heldout_reward": statistics.fmean(map(moods.heldout, before))},
+        "parent": parent.summary
+        | {"heldout_reward": statistics.fmean(map(moods.heldout, before)), "form": _form(first)},
     }
     for name in names:
         rankings = by_lot if name == CONTROL else judged
@@ -129,6 +131,7 @@ def _seed(options: Options, names: Sequence[str], seed: int, folder: Path) -> di
             "learned": made.summary["learned"],
             "steps": made.summary["steps"],
             "kl": _distance(model, child, drawn),
+            "form": _form(drawn),
         }
     return figures
 
@@ -213,6 +216,11 @@ def _compared(made: Artifact, before: Sequence[str], after: Sequence[str]) -> di
         "heldout_kl": looks[-1]["heldout_kl"],
         "alarms": made.summary["alarms"],
     }
+
+
+def _form(drawn: Sequence[rollouts.Rollout]) -> float:
+    """Share of the answers that are descriptions of what was asked, word by word."""
+    return statistics.fmean(tones.form([rollouts.completion(one) for one in drawn]))
 
 
 def _distance(parent: Any, child: Any, drawn: Sequence[rollouts.Rollout]) -> float:

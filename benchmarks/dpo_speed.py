@@ -75,16 +75,18 @@ def side(which: str, settings: dict[str, Any]) -> dict[str, Any]:
     counts = _tokens(rows, settings)
     steps = (_ours if which == "ours" else _theirs)(settings, rows)
     loaded = sides.memory_mb("VmRSS")
-    first_loss, _ = next(steps)
+    first_loss, *_ = next(steps)
     for _ in range(settings["warmup"] - 1):
         next(steps)
-    seconds, tokens = [], 0
+    seconds, cpu, tokens = [], [], 0
     for n in range(settings["warmup"], settings["warmup"] + settings["steps"]):
-        _, spent = next(steps)
+        _, spent, used = next(steps)
         seconds.append(spent)
+        cpu.append(used)
         tokens += sum(counts[n * PAIRS : (n + 1) * PAIRS])
     return {
         "tokens_per_second": tokens / sum(seconds),
+        "tokens_per_cpu_second": tokens / sum(cpu),
         "tokens": tokens,
         "seconds": seconds,
         "first_loss": first_loss,
@@ -133,8 +135,8 @@ def _tokens(rows: Sequence[Row], settings: dict[str, Any]) -> list[int]:
     ]
 
 
-def _ours(settings: dict[str, Any], rows: Sequence[Row]) -> Iterator[tuple[float, float]]:
-    """(loss, seconds) of every step, through the stage's own parts and settings."""
+def _ours(settings: dict[str, Any], rows: Sequence[Row]) -> Iterator[tuple[float, float, float]]:
+    """(loss, seconds, seconds of CPU) of every step, through the stage's own parts and settings."""
     from matura.align import reference as parents
     from matura.align.dpo import Objective
     from matura.align.preference_batches import Known, pack
@@ -150,13 +152,13 @@ def _ours(settings: dict[str, Any], rows: Sequence[Row]) -> Iterator[tuple[float
 
     keep_freed_memory()
     preferred = _preferred(rows, settings)
-    reading: list[float] = []
+    reading: list[tuple[float, float]] = []
 
     def batches(parent: Any, folder: Path) -> Iterator[Any]:
         for n in range(0, len(preferred), PAIRS):
-            its, began = preferred[n : n + PAIRS], time.perf_counter()
+            its, began = preferred[n : n + PAIRS], _clocks()
             told = parents.logprobs(parent, [one.prompted for one in its], "parent", folder)
-            reading.append(time.perf_counter() - began)
+            reading.append(_since(began))
             yield pack([Known(one, its_logprobs) for one, its_logprobs in zip(its, told, strict=True)])
 
     with resume.deterministic(settings["seed"]), tempfile.TemporaryDirectory() as folder:
@@ -168,14 +170,25 @@ def _ours(settings: dict[str, Any], rows: Sequence[Row]) -> Iterator[tuple[float
         given = batches(parent, Path(folder) / "run")
         steps = train(model, given, Objective(PreferenceLoss()), optimizer, schedule, steps=1000, clip=1.0)
         while True:
-            began = time.perf_counter()
+            began = _clocks()
             step = next(steps)
-            spent = time.perf_counter() - began
-            yield step.loss, spent if settings["case"] == "inline" else spent - reading[-1]
+            spent = _since(began)
+            left_out = (0.0, 0.0) if settings["case"] == "inline" else reading[-1]
+            yield step.loss, spent[0] - left_out[0], spent[1] - left_out[1]
 
 
-def _theirs(settings: dict[str, Any], rows: Sequence[Row]) -> Iterator[tuple[float, float]]:
-    """(loss, seconds) of every step of DPOTrainer."""
+def _clocks() -> tuple[float, float]:
+    """The time, and the CPU time of this process."""
+    return time.perf_counter(), time.process_time()
+
+
+def _since(began: tuple[float, float]) -> tuple[float, float]:
+    now = _clocks()
+    return now[0] - began[0], now[1] - began[1]
+
+
+def _theirs(settings: dict[str, Any], rows: Sequence[Row]) -> Iterator[tuple[float, float, float]]:
+    """(loss, seconds, seconds of CPU) of every step of DPOTrainer."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -195,8 +208,8 @@ def _theirs(settings: dict[str, Any], rows: Sequence[Row]) -> Iterator[tuple[flo
             for asked, good, bad in rows
         ]
     )
-    clock: list[float] = []
-    told: list[tuple[float, float]] = []
+    clock: list[tuple[float, float]] = []
+    told: list[tuple[float, float, float]] = []
 
     class Ordered(DPOTrainer):  # type: ignore[misc]
         def _get_train_sampler(self, *_: Any) -> Any:  # the same pairs in the same steps
@@ -204,14 +217,14 @@ def _theirs(settings: dict[str, Any], rows: Sequence[Row]) -> Iterator[tuple[flo
 
     class Timing(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            clock.append(time.perf_counter())
+            clock.append(_clocks())
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            clock[-1] = time.perf_counter() - clock[-1]
+            clock[-1] = _since(clock[-1])
 
         def on_log(self, *_: Any, logs: dict[str, float] | None = None, **__: Any) -> None:
             if logs and "loss" in logs:
-                told.append((logs["loss"], clock[-1]))
+                told.append((logs["loss"], *clock[-1]))
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = DPOConfig(
