@@ -215,8 +215,9 @@ class LanguageModel:
         from matura.infer import classify
 
         checks.whole(batch, "batch")
+        given = checks.texts(texts)
         names = classify.labels(self.model)
-        rows = self._clipped(checks.texts(texts), max_tokens)
+        rows = self._clipped(given, max_tokens)
         scores = classify.classify(self.model, rows, batch=batch).tolist()
         found = [sorted(zip(names, row, strict=True), key=lambda one: -one[1]) for row in scores]
         return found[0] if isinstance(texts, str) else found

@@ -110,12 +110,12 @@ def test_artifacts_of_preferences_have_their_sides(tmp_path: Path) -> None:
             load(given, PreferenceData.model_validate({name: value}))
 
 
-def test_samples_that_somebody_judged_are_split_here(tmp_path: Path) -> None:
+def test_samples_that_somebody_judged_keep_their_sides(tmp_path: Path) -> None:
     rows = [ranking(f"q{n}", Answer("a", score=1.0), Answer("b", score=0.0)) for n in range(9)]
-    given = made(tmp_path / "s", "samples", samples=rows)
+    given = made(tmp_path / "s", "samples", samples=rows[:6], heldout=rows[6:])
     assert SAMPLES in given.record["files"]
-    found = load(given, PreferenceData(heldout=3))
+    found = load(given, PreferenceData())
     assert (len(found.train), len(found.heldout)) == (6, 3)
-    plain = made(tmp_path / "n", "samples", samples=[ranking("q", Answer("a"), Answer("b"))])
+    plain = made(tmp_path / "n", "samples", samples=[ranking("q", Answer("a"), Answer("b"))], heldout=[])
     with pytest.raises(FormatError, match="nothing says which answer is better"):
         load(plain, PreferenceData())

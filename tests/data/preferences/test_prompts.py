@@ -96,7 +96,7 @@ def test_prompts_of_artifacts(tmp_path: Path) -> None:
     rows = [
         Ranking(f"r{n}", (said("user", f"q{n // 2}"),), (Answer("a", 1),), "g", f"ann{n}") for n in range(8)
     ]
-    samples = prompts.load(made(tmp_path / "s", "samples", samples=rows), ALL)
+    samples = prompts.load(made(tmp_path / "s", "samples", samples=rows, heldout=[]), PreferenceData())
     assert len(samples.train) == 4
     assert {one.group for one in samples.train} == {"g"}
     judged = made(tmp_path / "p", "preferences", train=rows[:4], heldout=rows[4:])
