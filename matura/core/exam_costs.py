@@ -10,10 +10,9 @@ together 25,100; both models 50,200; at 450 tokens/s 112 s. Three answers of 48 
 
 from collections.abc import Iterable, Sequence
 
-from matura.core.artifact import Artifact
+from matura.core import costs
 from matura.core.exam_settings import Asked
 from matura.core.plan import Estimate
-from matura.core.raw import RawInput
 
 TOKENS_PER_QUESTION = {
     "hellaswag": 309,
@@ -29,7 +28,6 @@ TOKENS_PER_CONTROL = 240
 TOKENS_PER_ANSWER = 130
 TOKENS_PER_SECOND = 450.0  # read, by a model of 135M parameters on two cores
 NEW_TOKENS_PER_SECOND = 36.0  # written, in small batches
-REFERENCE_BYTES = 540e6  # of that model's weights
 
 
 def questions(asked: Iterable[Asked]) -> int:
@@ -40,20 +38,14 @@ def questions(asked: Iterable[Asked]) -> int:
     )
 
 
-def estimate(*, read: int, written: int, models: Sequence[Artifact | RawInput | None]) -> Estimate:
+def estimate(*, read: int, written: int, models: Sequence[costs.Given]) -> Estimate:
     """For `models` that each read and write so many tokens; the largest decides how fast."""
-    size = max(_weight_bytes(one) for one in models)
+    size = max(costs.weight_bytes(one) for one in models)
+    heaviness = max(costs.heaviness(one) for one in models)
     seconds = len(models) * (read / TOKENS_PER_SECOND + written / NEW_TOKENS_PER_SECOND)
     return Estimate(
-        seconds=seconds * size / REFERENCE_BYTES + 5,
+        seconds=seconds * heaviness + 5,
         memory_bytes=int(len(models) * size + 1e9),
         disk_bytes=1_000_000 + 40 * read,
         note=f"{read:,} tokens read by each model",
     )
-
-
-def _weight_bytes(model: Artifact | RawInput | None) -> float:
-    if not isinstance(model, Artifact):
-        return REFERENCE_BYTES
-    weights = model.record["files"].get("model.safetensors")
-    return float(weights["bytes"]) if weights else REFERENCE_BYTES

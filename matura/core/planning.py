@@ -19,6 +19,9 @@ from matura.core.recipe import Recipe, Step
 from matura.core.resolve import Resolved
 from matura.core.workspace import Workspace
 
+TOLD = ("model", "samples", "preferences")
+"""Kinds of artifacts whose size is told to the stages that wait for them."""
+
 
 @dataclass(frozen=True)
 class Made:
@@ -35,7 +38,8 @@ def plan(recipe: Recipe, workspace: Workspace) -> list[Planned]:
     previous = workspace.read_run(recipe.name)
     outside = resolve.outside(recipe, workspace, look_only=True)
     course = Course(recipe.rounds)
-    rows = []
+    rows: list[Planned] = []
+    coming: dict[str, Estimate] = {}
     for step in recipe.steps:
         if ended := course.left_out(step.name):
             rows.append(Planned(step.name, "skip", ended))
@@ -47,7 +51,9 @@ def plan(recipe: Recipe, workspace: Workspace) -> list[Planned]:
             for setting, text in step.outside.items()
         }
         inputs = course.inputs(step, given)
-        row = _row(step, inputs, workspace, recipe, before)
+        row = _row(step, inputs, workspace, recipe, before, coming)
+        if step.module.KIND in TOLD:
+            coming[step.name] = row.estimate
         if row.action == "reuse":
             made = artifact.load(directory(workspace, recipe, step, _ids(inputs)))
             stops = verdict(made) is False and not course.decides(step.name)
@@ -145,10 +151,12 @@ def _row(
     workspace: Workspace,
     recipe: Recipe,
     before: Made | None,
+    coming: Mapping[str, Estimate],
 ) -> Planned:
     ids = _ids(inputs)
     waiting = [_awaited(step, setting) for setting, value in inputs.items() if value is None]
-    cost = estimate(step, inputs)
+    told = {setting: coming.get(step.uses.get(setting, "")) for setting in inputs}
+    cost = estimate(step, {setting: value or told[setting] for setting, value in inputs.items()})
     if waiting:
         known = reason(step, ids, before) if before else "never run"
         return Planned(step.name, "run", "; ".join([part for part in (known, *waiting) if part]), cost)
@@ -174,8 +182,9 @@ def interrupted(place: Path) -> str:
     return f"interrupted at step {rows[-1]['step']}" if rows else "interrupted"
 
 
-def estimate(step: Step, inputs: Mapping[str, Resolved | None]) -> Estimate:
-    """What the stage expects to need; nothing when it does not say."""
+def estimate(step: Step, inputs: Mapping[str, Resolved | Estimate | None]) -> Estimate:
+    """What the stage expects to need; nothing when it does not say. An input that another stage will make is that
+    stage's estimate, as far as it is known."""
     make = getattr(step.module, "estimate", None)
     return make(step.config, dict(inputs)) if make else Estimate()
 

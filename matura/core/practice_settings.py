@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from matura.core import peft_settings, wheels
+from matura.core import costs, peft_settings, wheels
 from matura.core.artifact import Artifact, RawInput
 from matura.core.config import Config, Input
 from matura.core.forgetting_settings import Forgetting, without_unread_text
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
 MOST_TOKENS = 1_000_000
 """Tokens of the answers of one iteration: they are kept in memory and in checkpoints."""
-# A model of `MEASURED_BYTES` on 2 cores, in tokens a second: trained, only read, and written token by token.
+# The model of `costs` on 2 cores, in tokens a second: trained, only read, and written token by token.
 TRAINED, READ, WRITTEN = 120.0, 450.0, 60.0
-MEASURED_BYTES = 540 << 20
 
 
 class Cuts(Config):
@@ -137,11 +136,7 @@ def estimate(
     """Time and memory of the longest answers that may be written. `reads` is how often one is read without learning
     from it, `models` how many learn."""
     model, updates = inputs.get("model"), config.updates
-    size = (
-        sum(f["bytes"] for f in model.record["files"].values())
-        if isinstance(model, Artifact)
-        else MEASURED_BYTES
-    )
+    size, heaviness = costs.weight_bytes(model), costs.heaviness(model)
     tokens = config.iterations * config.answers * config.rollouts.max_new_tokens
     looks = config.iterations * updates.epochs * updates.minibatches
     looks = looks // config.meter_every + 2 if config.meter_every else 0
@@ -150,9 +145,10 @@ def estimate(
     held = 5 if config.method == "full" else 0.4 if config.base.format == "int4" else 1  # times the weights
     piece = config.answers * config.rollouts.max_new_tokens // (updates.minibatches * updates.accumulate)
     return Estimate(
-        seconds=seconds * size / MEASURED_BYTES,
-        memory_bytes=int(size * held) + models * piece * (2 << 20),
+        seconds=seconds * heaviness,
+        memory_bytes=int(size * held) + int(heaviness * models * piece * (2 << 20)),
         disk_bytes=size * 4 if config.method == "full" else size // 8,
         note=f"{config.iterations} iterations of {config.answers} answers of up to {config.rollouts.max_new_tokens} "
         "tokens",
+        model_bytes=size,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from matura.core import peft_settings, wheels
+from matura.core import costs, peft_settings, wheels
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.dpo_settings import PreferenceLoss, PreferenceOptimizer
@@ -107,25 +107,19 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
     """Time from the size of the preferences: read by the reference, then trained; memory for weights, gradients,
     moments and the activations of one batch."""
     model, given = inputs.get("model"), inputs.get("preferences")
-    size = (
-        sum(f["bytes"] for f in model.record["files"].values()) if isinstance(model, Artifact) else 540 << 20
-    )
-    text = 4 << 20
-    if isinstance(given, Artifact):
-        text = sum(f["bytes"] for name, f in given.record["files"].items() if name.endswith(".jsonl"))
-    elif isinstance(given, RawInput):
-        text = given.bytes
-    full, tokens = config.method == "full", text / BYTES_PER_TOKEN
+    size, heaviness = costs.weight_bytes(model), costs.heaviness(model)
+    full, tokens = config.method == "full", costs.row_bytes(given, 4 << 20) / BYTES_PER_TOKEN
     updates = config.epochs * tokens / (config.tokens_per_batch * config.accumulate)
     looks = updates // config.meter_every + 2 if config.meter_every else 0
     looked = looks * (config.heldout_tokens + config.meter_tokens)
     read = looked + (tokens * min(1.0, config.epochs) if config.loss.reference else 0)
     held = 4 if full else 0.4 if config.base.format == "int4" else 1  # times the weights in float32
     return Estimate(
-        seconds=config.epochs * tokens / TRAINED_PER_SECOND + read / READ_PER_SECOND,
-        memory_bytes=int(size * held) + config.tokens_per_batch * (2 << 20),
+        seconds=heaviness * (config.epochs * tokens / TRAINED_PER_SECOND + read / READ_PER_SECOND),
+        memory_bytes=int(size * held) + int(heaviness * config.tokens_per_batch * (2 << 20)),
         disk_bytes=size * 4 if full else size // 8,
         note=f"about {config.epochs * tokens:,.0f} tokens, {config.loss.kind}, {config.method}",
+        model_bytes=size,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
-from matura.core import peft_settings, wheels
+from matura.core import costs, peft_settings, wheels
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.conversation_settings import ConversationData
@@ -165,19 +165,21 @@ def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time from the tokens that are trained and looked at; memory for weights, gradients, moments and activations."""
     model = inputs.get("model")
-    size = (
-        sum(f["bytes"] for f in model.record["files"].values()) if isinstance(model, Artifact) else 540 << 20
-    )
+    size = costs.weight_bytes(model)
     full = config.method == "full"
     held = 4 if full else 0.4 if config.base.format == "int4" else 1  # times the weights in float32
     looks = config.tokens / (config.tokens_per_step * config.meter_every) + 3 if config.meter_every else 0
     anchored = config.tokens if config.forgetting.kl else 0
     return Estimate(
-        seconds=config.tokens / TOKENS_PER_SECOND[config.method]
-        + (2 * config.meter_tokens * looks + anchored) / READ_PER_SECOND,
-        memory_bytes=int(size * held) + config.tokens_per_step * (2 << 20),
+        seconds=costs.heaviness(model)
+        * (
+            config.tokens / TOKENS_PER_SECOND[config.method]
+            + (2 * config.meter_tokens * looks + anchored) / READ_PER_SECOND
+        ),
+        memory_bytes=int(size * held) + int(costs.heaviness(model) * config.tokens_per_step * (2 << 20)),
         disk_bytes=size * 4 if full else size // 8,
         note=f"{config.tokens:,} tokens, {config.method}",
+        model_bytes=size,
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from matura.core import config
+from matura.core import config, costs
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import MaturaError
@@ -110,7 +110,9 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
     tokens = sum(told.get(side, {}).get("tokens", 0) for side in ("train", "heldout"))
     times = 1 if config.previous is None else 2
     model = config.rewards.judge.model is not None
-    return Estimate(seconds=1 + (times * tokens / 450 if model else 0), disk_bytes=16 * tokens)
+    return Estimate(
+        seconds=1 + (times * tokens / 450 if model else 0), disk_bytes=2 * costs.row_bytes(samples, 0)
+    )
 
 
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:

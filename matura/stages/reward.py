@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from matura.core import peft_settings
+from matura.core import costs, peft_settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.forgetting_settings import Forgetting
@@ -30,7 +30,6 @@ BYTES_PER_TOKEN = 4.0
 # Of a model of 135M weights on 2 cores: trained, and read without training on it.
 TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0, "prefix": 170.0, "bottleneck": 180.0}
 READ_PER_SECOND = 450.0
-MEASURED_BYTES = 540 << 20  # of the model that those speeds are of
 
 
 class Config(peft_settings.Tuning):
@@ -103,27 +102,17 @@ def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time from the bytes of the preferences and of the model; memory for weights, gradients and activations."""
     model, given = inputs.get("model"), inputs.get("preferences")
-    size = (
-        sum(f["bytes"] for f in model.record["files"].values())
-        if isinstance(model, Artifact)
-        else MEASURED_BYTES
-    )
-    tokens = int(_bytes(given) / BYTES_PER_TOKEN)
+    size, heavier = costs.weight_bytes(model), costs.heaviness(model)
+    tokens = int(costs.row_bytes(given, 1 << 20) / BYTES_PER_TOKEN)
     full = config.method == "full"
     held = 4 if full else 0.4 if config.base.format == "int4" else 1  # times the weights in float32
-    heavier = size / MEASURED_BYTES
     return Estimate(
         seconds=tokens * heavier * (config.epochs / TOKENS_PER_SECOND[config.method] + 0.1 / READ_PER_SECOND),
-        memory_bytes=int(size * held) + config.tokens_per_step * (2 << 20),
+        memory_bytes=int(size * held) + int(heavier * config.tokens_per_step * (2 << 20)),
         disk_bytes=size * 4 if full else size // 8,
         note=f"about {tokens:,} tokens, {config.epochs:g} times, {config.method}",
+        model_bytes=size,
     )
-
-
-def _bytes(given: Artifact | RawInput | None) -> int:
-    if isinstance(given, Artifact):
-        return sum(f["bytes"] for name, f in given.record["files"].items() if name.endswith(".jsonl"))
-    return 1 << 20 if given is None else given.bytes
 
 
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from matura.core import config
+from matura.core import config, costs
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import MaturaError
@@ -72,10 +72,13 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
     )
     tokens = asked * config.k * config.draw.max_new_tokens
     model = inputs.get("model")
-    size = (
-        sum(f["bytes"] for f in model.record["files"].values()) if isinstance(model, Artifact) else 540 << 20
+    size = costs.weight_bytes(model)
+    return Estimate(
+        costs.heaviness(model) * tokens / TOKENS_PER_SECOND,
+        2 * size,
+        8 * tokens,
+        f"at most {tokens:,} tokens to write",
     )
-    return Estimate(tokens / TOKENS_PER_SECOND, 2 * size, 8 * tokens, f"at most {tokens:,} tokens to write")
 
 
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:

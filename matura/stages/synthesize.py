@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from matura.core import config
+from matura.core import config, costs
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
@@ -120,10 +120,8 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
     if config.tasks.documents is not None:
         tokens = _asks(config.tasks) * config.tasks.draw.max_new_tokens
     model = inputs.get("model")
-    size = (
-        sum(f["bytes"] for f in model.record["files"].values()) if isinstance(model, Artifact) else 540 << 20
-    )
-    return Estimate(tokens / TOKENS_PER_SECOND, 2 * size, 4 << 20, f"about {tokens:,.0f} tokens to write")
+    seconds, size = costs.heaviness(model) * tokens / TOKENS_PER_SECOND, costs.weight_bytes(model)
+    return Estimate(seconds, 2 * size, 4 << 20, f"about {tokens:,.0f} tokens to write")
 
 
 def _asks(tasks: Tasks) -> int:

@@ -29,7 +29,10 @@ def plan(config: Any, tokens: Mapping[str, Any] | None) -> Estimate:
     if not wanted:
         weights = 4 * size(model).all
         return Estimate(
-            memory_bytes=(300 << 20) + 2 * weights, disk_bytes=weights, note="first weights alone"
+            memory_bytes=(300 << 20) + 2 * weights,
+            disk_bytes=weights,
+            note="first weights alone",
+            model_bytes=weights,
         )
     flops = training_flops(model, sizes.sequence) * wanted
     memory = training_memory(model, sizes.rows, sizes.sequence)
@@ -48,6 +51,7 @@ def plan(config: Any, tokens: Mapping[str, Any] | None) -> Estimate:
         disk_bytes=4 * memory["weights"],
         note=f"{shown(size(model).all)} parameters, {shown(wanted)} tokens",
         details=tuple(lines),
+        model_bytes=4 * size(model).all,
     )
 
 

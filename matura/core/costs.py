@@ -1,0 +1,40 @@
+"""What estimates of cost share. Rates were measured with one model of 135M parameters in float32; a larger model is as
+much slower, and a smaller one faster, until what is not arithmetic takes the time.
+
+What a stage will be given but nobody made yet is told by the estimate of the stage that will make it.
+"""
+
+from matura.core.artifact import Artifact
+from matura.core.plan import Estimate
+from matura.core.raw import RawInput
+
+MEASURED_BYTES = 540 << 20
+"""Of that model's weights."""
+LIGHTEST = 0.02
+"""No model costs less than this share of it."""
+WEIGHTS = "model.safetensors"
+
+Given = Artifact | RawInput | Estimate | None
+
+
+def weight_bytes(model: Given) -> int:
+    """Bytes of a model's weights in float32; those of the measured one where they are not known."""
+    if isinstance(model, Estimate):
+        return model.model_bytes or MEASURED_BYTES
+    if isinstance(model, Artifact) and (file := model.record["files"].get(WEIGHTS)):
+        return int(file["bytes"])
+    return MEASURED_BYTES
+
+
+def heaviness(model: Given) -> float:
+    """How many times as long as the measured model this one takes for a token."""
+    return max(LIGHTEST, weight_bytes(model) / MEASURED_BYTES)
+
+
+def row_bytes(given: Given, unknown: int) -> int:
+    """Bytes of the rows in JSONL files, or of raw files; `unknown` where nothing is known."""
+    if isinstance(given, Artifact):
+        return sum(f["bytes"] for name, f in given.record["files"].items() if name.endswith(".jsonl"))
+    if isinstance(given, Estimate):
+        return given.disk_bytes or unknown
+    return unknown if given is None else given.bytes

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+from matura import cli
+from matura.core import costs, planning, recipe
+from matura.core.plan import Estimate
+from matura.core.raw import RawInput
+from matura.core.workspace import Workspace
+
+
+def test_a_model_costs_by_its_weights_down_to_a_floor():
+    double = Estimate(model_bytes=2 * costs.MEASURED_BYTES)
+    assert costs.heaviness(double) == 2
+    assert costs.heaviness(None) == costs.heaviness(Estimate()) == 1
+    assert costs.heaviness(Estimate(model_bytes=4096)) == costs.LIGHTEST
+
+
+def test_rows_that_are_not_there_yet_are_as_large_as_their_stage_expects():
+    assert costs.row_bytes(Estimate(disk_bytes=700), 5) == 700
+    assert costs.row_bytes(Estimate(), 5) == costs.row_bytes(None, 5) == 5
+
+
+def test_a_plan_passes_the_size_of_a_model_on(tmp_path: Path):
+    """A fine-tuning of a model that is not made yet is planned with the size that its stage will give it."""
+    text = """
+stages:
+  lessons: {stage: synthesize, program: arithmetic, count: 10, heldout: 4}
+  texts: {stage: curate, sources: {lessons: {made: $lessons}}}
+  tokenizer: {stage: tokenizer, corpus: $texts, vocabulary: 300}
+  tokens: {stage: encode, corpus: $texts, tokenizer: $tokenizer}
+  small: {stage: pretrain, tokens: $tokens, sizes: {tokens: "0"}, shape: {layers: 1, width: WIDTH}}
+  tuned: {stage: finetune, model: $small, conversations: $lessons, forgetting: {text: null}}
+"""
+    seconds = {}
+    for width in (64, 4096):
+        path = tmp_path / f"{width}.yaml"
+        path.write_text(text.replace("WIDTH", str(width)), encoding="utf-8")
+        found = planning.plan(recipe.load(path, cli._Modules()), Workspace(tmp_path / "w"))
+        seconds[width] = {row.name: row.estimate for row in found}["tuned"].seconds
+    assert seconds[4096] > 5 * seconds[64]
+
+
+def test_raw_rows_are_as_large_as_their_files(tmp_path: Path):
+    assert costs.row_bytes(RawInput(tmp_path, "id", {"a": {"bytes": 7}}), 5) == 7
