@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from matura.core import costs
 from matura.core.artifact import Artifact
 from matura.core.errors import MaturaError
 from matura.core.records import Conversation, read_conversations
@@ -142,4 +143,4 @@ def test_the_estimate_counts_what_will_be_written(model: Artifact) -> None:
     config = synthesize.Config(model="m", **QUICK)
     estimate = synthesize.estimate(config, {"model": model})
     assert "186 tokens" in estimate.note
-    assert estimate.seconds == pytest.approx(186 / synthesize.TOKENS_PER_SECOND)
+    assert estimate.seconds == pytest.approx(costs.LIGHTEST * 186 / synthesize.TOKENS_PER_SECOND)
