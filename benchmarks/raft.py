@@ -93,6 +93,10 @@ def _checks(figures: Mapping[str, Any]) -> dict[str, bool]:
             ),
         }
     if evolving:
+        found["no gate ends the rounds of the changing rule"] = all(
+            one["rounds"] == ROUNDS for one in evolving
+        )
+        evolving = [one for one in evolving if one["rounds"] == ROUNDS]
         found |= {
             "the share by the new rule rises in both rounds after the change": all(
                 one["new"][CHANGE - 1] < one["new"][CHANGE] < one["new"][CHANGE + 1] for one in evolving
@@ -238,13 +242,20 @@ def _evolving(place: Path, seed: int, options: Options) -> dict[str, Any]:
     inner["asked"] = {**asked, "model": "$tuned"}
     inner["heart"] = {"stage": "rank", "samples": "$asked", "rewards": exact}
     made = _made(place, "evolving", stages)
-    judged = [made["judged_start"], *(made[f"rounds-{n}-judged"] for n in range(1, ROUNDS + 1))]
-    before, last = f"rounds-{CHANGE - 1}", f"rounds-{ROUNDS}"
-    follow = {name: _rejudged(made[f"{one}-judged"]) for name, one in (("before", before), ("last", last))}
-    return {
+    done = sum(name.startswith("rounds-") and name.endswith("-judged") for name in made)
+    judged = [made["judged_start"], *(made[f"rounds-{n}-judged"] for n in range(1, done + 1))]
+    shares = {
         "seed": seed,
+        "rounds": done,
         "old": [_share(one, raft_rewards.iso) for one in judged],
         "new": [_share(one, raft_rewards.dots) for one in judged],
+    }
+    if done < ROUNDS:  # a gate ended them: something fell
+        verdicts = {name: made[f"rounds-{done}-{name}"].summary["score"] for name in ("judged", "right")}
+        return shares | {"ended_by": verdicts}
+    before, last = f"rounds-{CHANGE - 1}", f"rounds-{ROUNDS}"
+    follow = {name: _rejudged(made[f"{one}-judged"]) for name, one in (("before", before), ("last", last))}
+    return shares | {
         "followed": _gain(follow["before"], follow["last"]),
         "right": _gain(_rows(made["right_start"]), _rows(made[f"{last}-right"])),
         "facts": _gain(_rows(made["heart_start"], TRAIN), _rows(made[f"{last}-heart"], TRAIN)),
