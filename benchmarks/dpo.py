@@ -42,6 +42,7 @@ LEAST, MOST = 0.65, 0.55
 """Win rates: of what was learned, and of the control."""
 CASES: dict[str, dict[str, Any]] = {
     "sigmoid": {"loss": {"beta": 0.1}},
+    "sigmoid-nll": {"loss": {"beta": 0.1, "nll": 0.5}},
     "ipo": {"loss": {"kind": "ipo", "beta": 0.1}},
     "kto": {"loss": {"kind": "kto", "beta": 0.1}},
     "orpo": {"loss": {"kind": "orpo", "beta": 1.0}},
