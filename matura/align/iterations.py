@@ -160,7 +160,8 @@ class Iterations:
     def _begin(self) -> None:
         """Write and judge the answers of the next iteration."""
         plan = self.plan
-        self.iteration, self.given, self.left_out = self.iteration + 1, 0, False
+        self.iteration, self.given = self.iteration + 1, 0
+        self.left_out, self.tally = False, Tally()  # how far the last iteration went says nothing of this one
         chosen = drawn(len(self.prompts), plan.prompts, self.iteration - 1, plan.seed)
         written = rollouts.roll(
             self.model.policy,

@@ -210,6 +210,14 @@ def test_far_from_the_rollouts_the_rest_of_an_iteration_is_left_out() -> None:
     assert seen == [True, True, False, False] * 2  # the first update of an iteration moves nothing yet
 
 
+def test_how_far_the_last_update_went_does_not_end_the_next_iteration() -> None:
+    made = practice(kl=KlPenalty(stop=1e-7), updates={"epochs": 1})
+    for step in updates(made, 4):
+        assert step.weight > 0, step.step
+        if step.step % 2 == 0:
+            assert made.is_far  # so nothing but a new iteration could follow
+
+
 @pytest.mark.parametrize("value", ["head", "critic"])
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_the_reference_stays_as_it_was(value: str, method: str) -> None:
