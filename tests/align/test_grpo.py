@@ -253,7 +253,7 @@ def test_the_logged_divergence_is_that_of_the_policy_that_wrote(written):
     model, groups = written
     settings = Surrogate(temperature=0.8)
     batch = pack_groups(groups, settings)
-    shift_N = torch.linspace(-1.0, 1.0, len(batch.old_N))
+    shift_N = torch.linspace(0.0, 1.5, len(batch.old_N))
     other = replace(batch, old_N=batch.old_N + shift_N)
     _, _, noted = gradient(model, [other], settings)
     wanted = (torch.exp(-shift_N) - 1 + shift_N).mean()
