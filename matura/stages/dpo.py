@@ -30,6 +30,7 @@ KIND = "model"
 VERSION = 1
 # A 135M model on 2 cores: trained, and only read.
 TRAINED_PER_SECOND, READ_PER_SECOND = 150.0, 450.0
+MEASURED_BYTES = 540 << 20  # of that model
 BYTES_PER_TOKEN = 4.0
 
 
@@ -108,7 +109,9 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
     moments and the activations of one batch."""
     model, given = inputs.get("model"), inputs.get("preferences")
     size = (
-        sum(f["bytes"] for f in model.record["files"].values()) if isinstance(model, Artifact) else 540 << 20
+        sum(f["bytes"] for f in model.record["files"].values())
+        if isinstance(model, Artifact)
+        else MEASURED_BYTES
     )
     text = 4 << 20
     if isinstance(given, Artifact):
@@ -121,8 +124,9 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
     looked = looks * (config.heldout_tokens + config.meter_tokens)
     read = looked + (tokens * min(1.0, config.epochs) if config.loss.reference else 0)
     held = 4 if full else 0.4 if config.base.format == "int4" else 1  # times the weights in float32
+    seconds = config.epochs * tokens / TRAINED_PER_SECOND + read / READ_PER_SECOND
     return Estimate(
-        seconds=config.epochs * tokens / TRAINED_PER_SECOND + read / READ_PER_SECOND,
+        seconds=seconds * size / MEASURED_BYTES,
         memory_bytes=int(size * held) + config.tokens_per_batch * (2 << 20),
         disk_bytes=size * 4 if full else size // 8,
         note=f"about {config.epochs * tokens:,.0f} tokens, {config.loss.kind}, {config.method}",
