@@ -261,6 +261,17 @@ def test_a_reward_that_judges_nothing_is_refused() -> None:
         next(practice(reward=lambda completions: [None] * len(completions)))
 
 
+def test_a_later_iteration_of_which_nothing_is_judged_is_left_out() -> None:
+    rounds: list[int] = []
+
+    def now_and_then(completions: Any) -> list[float | None]:
+        rounds.append(len(rounds) + 1)
+        return [None if rounds[-1] == 2 else float(len(one.text)) for one in completions]
+
+    made = practice(reward=now_and_then, updates={"epochs": 1})
+    assert [step.weight > 0 for step in updates(made, 6)] == [True, True, False, False, True, True]
+
+
 def test_answers_that_were_not_judged_are_left_out() -> None:
     def some(completions: Any) -> list[float | None]:
         return [None if one.prompt.id < "p4" else 1.0 * len(one.text) for one in completions]
