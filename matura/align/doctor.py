@@ -253,8 +253,8 @@ def _blind_values(series: Series) -> list[Alarm]:
         Alarm(
             "values explain nothing",
             series.began("explained_variance"),
-            f"the value head does worse than a constant {WINDOW} times in a row ({last[-1]:.2f} of the variance).",
-            "Raise the learning rate of the values, start them from the reward model, or give them more updates.",
+            f"the values do worse than a constant {WINDOW} times in a row ({last[-1]:.2f} of the variance).",
+            "Take value.kind=critic and updates.lam=1, raise value.rate, or give more updates (updates.epochs).",
         )
     ]
 
