@@ -5,7 +5,14 @@ from matura.align.outcome import gained, said
 ROWS = [
     {"step": 0, "heldout_reward": 0.1, "heldout_answer_kl": 0.0},
     {"step": 2, "reward": 0.3, "ended": 0.5, "heldout_reward": 0.6, "heldout_answer_kl": 1.0},
-    {"step": 4, "reward": 0.9, "ended": 0.8, "heldout_reward": 0.2, "heldout_answer_kl": 7.0, "reward_std": 1.0},
+    {
+        "step": 4,
+        "reward": 0.9,
+        "ended": 0.8,
+        "heldout_reward": 0.2,
+        "heldout_answer_kl": 7.0,
+        "reward_std": 1.0,
+    },
 ]
 
 
