@@ -195,8 +195,8 @@ class Iterations:
         self.numbers = numbers | more
 
     def _judge(self, written: Sequence[Rollout]) -> tuple[list[Rollout], list[float], dict[str, float]]:
-        """The answers that were judged, with their scores. Raises MaturaError when none is in the first iteration, or when
-        a reward stays silent."""
+        """The answers that were judged, with their scores. Raises MaturaError when the first iteration has none, or for
+        a reward that stays silent."""
         found = self.rewards([rollouts.completion(one) for one in written])
         self.judged |= found.heard
         check_heard(self.rewards, self.judged, self.iteration)
