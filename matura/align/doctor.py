@@ -198,6 +198,8 @@ def _overoptimised(series: Series) -> list[Alarm]:
         return []
     found = []
     for name in series.names("heldout_reward"):
+        if name.endswith("_std"):
+            continue  # answers that become alike are no loss
         down, certain = series.change(name)
         if down < 0 and certain <= -SURE:
             found.append(
@@ -251,8 +253,8 @@ def _blind_values(series: Series) -> list[Alarm]:
         Alarm(
             "values explain nothing",
             series.began("explained_variance"),
-            f"the value head does worse than a constant {WINDOW} times in a row ({last[-1]:.2f} of the variance).",
-            "Raise the learning rate of the values, start them from the reward model, or give them more updates.",
+            f"the values do worse than a constant {WINDOW} times in a row ({last[-1]:.2f} of the variance).",
+            "Take value.kind=critic and updates.lam=1, raise value.rate, or give more updates (updates.epochs).",
         )
     ]
 

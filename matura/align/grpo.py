@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from matura.align.divergences import k3
-from matura.align.ppo import Clips, policy_loss, ratios
+from matura.align.ppo import Clips, moved, policy_loss, ratios
 from matura.align.rollouts import Rollout
 from matura.align.sequences import AnswerBatch, Prompted, pack_answers, token_logprobs
 from matura.model.transformer import Transformer
@@ -183,15 +183,8 @@ def _note(
     settings: Surrogate,
 ) -> None:
     ratio_N = ratios(logprobs_N, batch.old_N)
-    low_N = (ratio_N < 1 - settings.low) & (advantages_N < 0)
-    high_N = (ratio_N > 1 + settings.high) & (advantages_N > 0)
-    values = {
-        "ratio": ratio_N,
-        "clip_share": low_N | high_N,
-        "clip_share_low": low_N,
-        "clip_share_high": high_N,
-        "approx_kl": k3(logprobs_N - batch.old_N),
-    }
+    values = moved(ratio_N.double(), advantages_N, Clips(settings.low, settings.high))
+    values["clip_share"] = values["clip_share_low"] | values["clip_share_high"]
     if entropy_N is not None:
         values["policy_entropy"] = entropy_N
     if batch.reference_N is not None:

@@ -19,7 +19,7 @@ from matura.align.divergences import k3
 from matura.align.episodes import Episode, EpisodeBatch, pack_episodes
 from matura.align.experience import Reference, Scale, episodes, read
 from matura.align.ppo import Clips, Tally, policy_loss, ratios, value_loss
-from matura.align.practice import drawn, portion, told
+from matura.align.practice import check_heard, drawn, portion, told
 from matura.align.rewards import Weighted
 from matura.align.rollouts import Rollout
 from matura.align.value_head import PolicyWithValue
@@ -32,8 +32,6 @@ from matura.train.order import Permutation
 
 UNMOVED = 1e-4
 """How far a ratio may be from 1 before the first update: rounding, and no more."""
-PATIENCE = 3
-"""Iterations in which every reward with a weight must have judged something."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,8 @@ class Iterations:
     def _begin(self) -> None:
         """Write and judge the answers of the next iteration."""
         plan = self.plan
-        self.iteration, self.given, self.left_out = self.iteration + 1, 0, False
+        self.iteration, self.given = self.iteration + 1, 0
+        self.left_out, self.tally = False, Tally()  # how far the last iteration went says nothing of this one
         chosen = drawn(len(self.prompts), plan.prompts, self.iteration - 1, plan.seed)
         written = rollouts.roll(
             self.model.policy,
@@ -174,6 +173,9 @@ class Iterations:
         )
         self.written += sum(len(one.ids) for one in written)
         answers, scores, numbers = self._judge(written)
+        if not answers:  # a later iteration: what was learned before is not given up for it
+            self.episodes, self.numbers, self.left_out = [], numbers, True
+            return
         if self.scale is None:
             self.scale = Scale.of(scores) if plan.scoring.normalise == "start" else Scale()
         self.coefficient = self.controller.coefficient
@@ -193,22 +195,17 @@ class Iterations:
         self.numbers = numbers | more
 
     def _judge(self, written: Sequence[Rollout]) -> tuple[list[Rollout], list[float], dict[str, float]]:
-        """The answers that were judged, with their scores. Raises MaturaError for rewards that judge nothing."""
+        """The answers that were judged, with their scores. Raises MaturaError when the first iteration has none, or for
+        a reward that stays silent."""
         found = self.rewards([rollouts.completion(one) for one in written])
-        self.judged |= {name for name, values in found.each.items() if any(v is not None for v in values)}
-        weighted = {part.name for part in self.rewards.parts if part.weight}
-        if self.iteration >= PATIENCE and (silent := sorted(weighted - self.judged)):
-            raise MaturaError(
-                f"reward {silent[0]} has judged none of the answers of {self.iteration} iterations: prompts lack the "
-                "facts that it reads (data.facts), or it is given something else than it expects; leave it out or "
-                "repair it"
-            )
+        self.judged |= found.heard
+        check_heard(self.rewards, self.judged, self.iteration)
         kept = [(one, score) for one, score in zip(written, found.total, strict=True) if score is not None]
-        if not kept:
+        if not kept and self.iteration == 1:
+            weighted = sorted(part.name for part in self.rewards.parts if part.weight)
             raise MaturaError(
-                f"iteration {self.iteration}: none of {len(written)} answers could be judged by "
-                f"{', '.join(sorted(weighted))}, so there is nothing to learn; look at the facts of the prompts "
-                "(data.facts)"
+                f"none of {len(written)} answers could be judged by {', '.join(weighted)}, so there is nothing to "
+                "learn; look at the facts of the prompts (data.facts), and whether they fit into a reward model"
             )
         return [one for one, _ in kept], [score for _, score in kept], told(written, found)
 

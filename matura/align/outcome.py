@@ -24,17 +24,18 @@ LAST = (
 """Figures whose last value tells how the run ended."""
 
 
-def gained(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def gained(rows: Sequence[Mapping[str, Any]], kept: Mapping[str, Any]) -> dict[str, Any]:
     """From the rows of metrics.jsonl: every reward before and after, in training and on held-out prompts, and the last
-    value of what else is worth knowing."""
+    value of what else is worth knowing. What `kept`, the totals, say of the weights that come out goes before the last
+    row's, which may be of later weights."""
     found: dict[str, Any] = {}
     names = dict.fromkeys(name for row in rows for name in row)
     for name in names:
         values = [row[name] for row in rows if name in row]
         if name.startswith(("reward", "heldout_reward")) and not name.endswith("_std"):
-            found |= {f"{name}_before": values[0], f"{name}_after": values[-1]}
+            found |= {f"{name}_before": values[0], f"{name}_after": kept.get(name, values[-1])}
         elif name in LAST:
-            found[name] = values[-1]
+            found[name] = kept.get(name, values[-1])
     return found
 
 
@@ -64,7 +65,7 @@ def commit(
     """Look through the log for alarms, write the report, and finish the artifact of a practice whose model is saved."""
     rows = MetricsLog(draft.path / "metrics.jsonl").rows()
     alarms = [str(one) for one in doctor.examine(rows)]
-    found = {**totals, **gained(rows), "alarms": alarms}
+    found = {**totals, **gained(rows, totals), "alarms": alarms}
     training_report.write(draft.path, title, found, config.model_dump(mode="json"))
     line = f"{config.method}, {config.iterations} iterations of {config.answers} answers{said(found, alarms)}"
     summary = {"line": line, **found, **counts, "source_quantization": quantization}

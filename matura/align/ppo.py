@@ -64,6 +64,18 @@ def value_loss(values_N: Tensor, rollout_N: Tensor, returns_N: Tensor, clips: Cl
     return loss_N / 2
 
 
+def moved(ratio_N: Tensor, advantages_N: Tensor, clips: Clips) -> dict[str, Tensor]:
+    """What the log says of how far tokens are from the policy that wrote them, for each token: the ratio, `approx_kl`
+    (k3 of KL(rollouts' policy || present one), for the tokens are the former's), and whether the clip kept it from
+    going further."""
+    return {
+        "ratio": ratio_N,
+        "approx_kl": divergences.k3(-ratio_N.log()),
+        "clip_share_low": (ratio_N < 1 - clips.low) & (advantages_N < 0),
+        "clip_share_high": (ratio_N > 1 + clips.high) & (advantages_N > 0),
+    }
+
+
 class Tally:
     """Sums over the tokens of one update, so that pieces of any size give the same means."""
 
@@ -77,13 +89,7 @@ class Tally:
     ) -> None:
         """One more piece. `moved_N` is how far the values are from the rollouts'; the means of `more_N` are logged."""
         ratio_N = ratio_N.double()
-        values = more_N | {
-            "ratio": ratio_N,
-            "ratio_square": ratio_N.square(),
-            "approx_kl": divergences.k3(-ratio_N.log()),
-            "clip_share_low": (ratio_N < 1 - clips.low) & (advantages_N < 0),
-            "clip_share_high": (ratio_N > 1 + clips.high) & (advantages_N > 0),
-        }
+        values = more_N | moved(ratio_N, advantages_N, clips) | {"ratio_square": ratio_N.square()}
         if clips.value is not None:
             values["value_clip_share"] = moved_N.abs() > clips.value
         self.tokens += len(ratio_N)

@@ -7,7 +7,7 @@ iteration is part of the state, so a run that was killed goes on with the same a
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from matura.train.order import Permutation
 
 Answer = Callable[[Sequence[Ranking], int], list[Rollout]]
 """(prompts, iteration) -> the same number of answers to each, side by side."""
+
+PATIENCE = 3
+"""Iterations in which every reward with a weight must have judged something."""
 
 Check = Callable[[Sequence[Rollout]], float]
 """Refuses answers that were not drawn from what is trained; the largest difference found."""
@@ -81,6 +84,7 @@ class Practice:
         self._answered: list[Answered] = []
         self._told: dict[str, float] = {}
         self._read, self._made = 0, 0
+        self._judged: set[str] = set()  # rewards that have judged anything
 
     def __iter__(self) -> Iterator[GroupBatch]:
         return self
@@ -114,7 +118,12 @@ class Practice:
 
     def state(self) -> dict[str, Any]:
         """The position, as JSON values; inside an iteration with its answers."""
-        found: dict[str, Any] = {"iteration": self._iteration, "next": self._next, "answered": []}
+        found: dict[str, Any] = {
+            "iteration": self._iteration,
+            "next": self._next,
+            "judged": sorted(self._judged),
+            "answered": [],
+        }
         if self._next:
             found["answered"] = [
                 {
@@ -130,6 +139,7 @@ class Practice:
     def restore(self, state: dict[str, Any]) -> None:
         """Go to a position that `state` gave."""
         self._iteration, self._next = state["iteration"], state["next"]
+        self._judged = set(state["judged"])
         self._answered = [
             Answered(
                 one["prompt"],
@@ -151,6 +161,8 @@ class Practice:
         scores = self.rewards([rollouts.completion(one) for one in written])
         if self._iteration == 0:
             check_judged(scores)
+        self._judged |= scores.heard
+        check_heard(self.rewards, self._judged, self._iteration + 1)
         k = len(written) // len(chosen)
         answered = [
             Answered(i, tuple(written[at * k : (at + 1) * k]), tuple(scores.total[at * k : (at + 1) * k]))
@@ -174,13 +186,24 @@ class Practice:
         return pack_groups([] if useless else found, self.settings, self.reference, self.device)
 
 
+def check_heard(rewards: Weighted, judged: Collection[str], iterations: int) -> None:
+    """Raises MaturaError when after `PATIENCE` iterations a reward with a weight is not among those that have judged
+    anything: it would be missing from the sum without a word."""
+    weighted = {part.name for part in rewards.parts if part.weight}
+    if iterations >= PATIENCE and (silent := sorted(weighted - set(judged))):
+        raise MaturaError(
+            f"reward {silent[0]} has judged none of the answers of {iterations} iterations: prompts lack the facts "
+            "that it reads (data.facts), or it is given something else than it expects; leave it out or repair it"
+        )
+
+
 def check_judged(scores: Scores) -> None:
     """Raises MaturaError when no answer at all was judged: the prompts lack what the rewards read."""
     if any(one is not None for one in scores.total):
         return
     raise MaturaError(
         f"none of the first {len(scores.total)} answers was judged by {', '.join(scores.each)}: the prompts lack what "
-        "these rewards read, such as facts.gold (the right answer) or facts.tests"
+        "these rewards read, such as facts.gold (the right answer) or facts.tests, or are too long for a reward model"
     )
 
 

@@ -70,9 +70,7 @@ class Judge:
         A text counts as finished; an `Answer` whose end is "length" is read without a stop token. `row` is about how
         many tokens are read at a time, and changes no reward. Raises MaturaError for what is longer than the context.
         """
-        write = write_for(self.model)
-        texts = [read(write, self.format, one, its) for one, its in zip(prompts, answers, strict=True)]
-        most = longest(self.model)
+        texts, most = self.texts(prompts, answers), longest(self.model)
         for prompt, text in zip(prompts, texts, strict=True):
             longest_one = len(text.prompt) + max(map(len, text.answers), default=0)
             if longest_one > most:
@@ -82,9 +80,14 @@ class Judge:
                 )
         return self.rewards(texts, row=row)
 
+    def texts(self, prompts: Sequence[Ranking], answers: Sequence[Sequence[str | Answer]]) -> list[Prompted]:
+        """What is read for them, as token ids."""
+        write = write_for(self.model)
+        return [read(write, self.format, one, its) for one, its in zip(prompts, answers, strict=True)]
+
     @torch.no_grad()
     def rewards(self, texts: Sequence[Prompted], *, row: int = ROW) -> list[list[float]]:
-        """The same for answers that are token ids already."""
+        """The rewards of answers that are token ids already."""
         found: list[list[float]] = [[] for _ in texts]
         device, head = str(self.model.embed.weight.device), self.model.config.head
         assert isinstance(head, c.Classifier)

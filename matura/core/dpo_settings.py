@@ -64,6 +64,11 @@ class PreferenceLoss(Config):
             )
         if kind in PER_TOKEN and self.scale == "sequence":
             raise ValueError(f"kind={kind} is made of means over tokens; leave scale out")
+        if kind == "kto" and self.scale == "token":
+            raise ValueError(
+                "kind=kto compares sums with a divergence in nats an answer, which means over tokens are not; leave "
+                "scale out"
+            )
         if kind == "kto" and self.nll:
             raise ValueError("nll is for pairs, and kind=kto has none")
         fields = type(self).model_fields

@@ -47,9 +47,9 @@ class ValueModel(Config):
     """What foresees the reward of an answer at each of its tokens."""
 
     kind: Literal["head", "critic"] = Field(
-        "head",
-        description="head: one layer on the policy's last hidden states, which learn both; critic: a second model with "
-        "LoRA updates of its own on the parent's weights",
+        "critic",
+        description="critic: a second model with LoRA updates of its own on the parent's weights; head: one layer on "
+        "the policy's last hidden states, which learn both",
     )
     rank: int = Field(8, ge=1, description="Rank of a critic's updates")
     coefficient: float = Field(0.1, ge=0, description="Factor of the value loss")
@@ -74,7 +74,7 @@ class Updates(Cuts):
     entropy: float = Field(0.0, ge=0, description="Reward for a nat of entropy at every token")
     gamma: float = Field(1.0, gt=0, le=1, description="What a reward is worth one token earlier")
     lam: float = Field(
-        0.95, ge=0, le=1, description="0 trusts the values, 1 the rewards that came (GAE's lambda)"
+        1.0, ge=0, le=1, description="0 trusts the values, 1 the rewards that came (GAE's lambda)"
     )
 
 

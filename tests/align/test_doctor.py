@@ -56,6 +56,11 @@ def test_a_sound_run_rings_nothing():
     assert doctor.examine([]) == []
 
 
+def test_held_out_answers_that_become_alike_are_not_taken_for_worse_ones():
+    alike = {"reward": noisy(0, 1), "heldout_reward": noisy(0, 1), "heldout_reward_std": noisy(0.5, 0.1)}
+    assert doctor.examine(rows(**(SOUND | alike))) == []
+
+
 @pytest.mark.parametrize("name", RINGING)
 def test_each_alarm_rings_alone_and_says_what_to_do(name):
     (alarm,) = doctor.examine(rows(**(SOUND | RINGING[name])))

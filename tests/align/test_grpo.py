@@ -1,6 +1,7 @@
 """The loss of GRPO: against TRL, against formulas written out, and the traps of averages."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -245,6 +246,18 @@ def test_t13_at_the_first_update_every_ratio_is_one(written):
     assert noted["clip_share"] == 0
     assert noted["approx_kl"] == pytest.approx(0, abs=1e-6)
     assert noted["policy_entropy"] > 0
+
+
+def test_the_logged_divergence_is_that_of_the_policy_that_wrote(written):
+    """Its tokens are the samples: k3 of log p_old - log p_new, not the other way round."""
+    model, groups = written
+    settings = Surrogate(temperature=0.8)
+    batch = pack_groups(groups, settings)
+    shift_N = torch.linspace(0.0, 1.5, len(batch.old_N))
+    other = replace(batch, old_N=batch.old_N + shift_N)
+    _, _, noted = gradient(model, [other], settings)
+    wanted = (torch.exp(-shift_N) - 1 + shift_N).mean()
+    assert noted["approx_kl"] == pytest.approx(float(wanted), abs=1e-3)
 
 
 def test_t27_even_groups_are_not_read_without_a_reference_and_still_count(written):

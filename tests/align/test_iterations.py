@@ -210,6 +210,14 @@ def test_far_from_the_rollouts_the_rest_of_an_iteration_is_left_out() -> None:
     assert seen == [True, True, False, False] * 2  # the first update of an iteration moves nothing yet
 
 
+def test_how_far_the_last_update_went_does_not_end_the_next_iteration() -> None:
+    made = practice(kl=KlPenalty(stop=1e-7), updates={"epochs": 1})
+    for step in updates(made, 4):
+        assert step.weight > 0, step.step
+        if step.step % 2 == 0:
+            assert made.is_far  # so nothing but a new iteration could follow
+
+
 @pytest.mark.parametrize("value", ["head", "critic"])
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_the_reference_stays_as_it_was(value: str, method: str) -> None:
@@ -251,6 +259,17 @@ def test_equal_rewards_teach_nothing() -> None:
 def test_a_reward_that_judges_nothing_is_refused() -> None:
     with pytest.raises(MaturaError, match="none of 16 answers could be judged by own"):
         next(practice(reward=lambda completions: [None] * len(completions)))
+
+
+def test_a_later_iteration_of_which_nothing_is_judged_is_left_out() -> None:
+    rounds: list[int] = []
+
+    def now_and_then(completions: Any) -> list[float | None]:
+        rounds.append(len(rounds) + 1)
+        return [None if rounds[-1] == 2 else float(len(one.text)) for one in completions]
+
+    made = practice(reward=now_and_then, updates={"epochs": 1})
+    assert [step.weight > 0 for step in updates(made, 6)] == [True, True, False, False, True, True]
 
 
 def test_answers_that_were_not_judged_are_left_out() -> None:

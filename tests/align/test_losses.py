@@ -154,6 +154,7 @@ def test_settings_that_would_do_nothing_are_refused() -> None:
         ({"kind": "robust"}, "needs smoothing"),
         ({"kind": "simpo", "scale": "sequence"}, "means over tokens"),
         ({"kind": "kto", "nll": 1.0}, "nll is for pairs"),
+        ({"kind": "kto", "scale": "token"}, "compares sums with a divergence"),
         ({"kind": "sigmoid", "gamma": 2.0}, "gamma is for"),
         ({"kind": "sigmoid", "desirable": 2.0}, "desirable is for"),
     ]:

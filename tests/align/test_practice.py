@@ -114,6 +114,18 @@ def test_t27_answers_that_were_not_judged_are_in_no_batch():
         next(made(Schedule(5), reward=lambda completions: [None] * len(completions)))
 
 
+def test_a_reward_that_never_judges_is_named_and_not_left_out_in_silence():
+    weighted = Weighted((Part("text", 1.0, rewarded), Part("mute", 1.0, lambda them: [None] * len(them))))
+    source = made(Schedule(2))
+    source.rewards = weighted
+    next(source), next(source)
+    again = made(Schedule(2))
+    again.rewards = weighted
+    again.restore(json.loads(json.dumps(source.state())))
+    with pytest.raises(MaturaError, match="reward mute has judged none of the answers of 3 iterations"):
+        next(again)
+
+
 def test_answers_that_do_not_fit_what_is_trained_stop_the_run():
     def refuse(written):
         raise MaturaError("log-probabilities of the rollouts differ")

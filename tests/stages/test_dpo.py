@@ -228,6 +228,10 @@ def test_the_plan_and_the_audit(world: dict[str, Artifact]) -> None:
     assert told.memory_bytes > 0
     free = parse(dpo.Config, {"model": "m", "preferences": "p", **QUICK, "loss": {"kind": "orpo"}}, "test")
     assert dpo.estimate(free, dict(world)).seconds < told.seconds
+    large = dpo.estimate(
+        config, {"preferences": world["preferences"], "model": None}
+    )  # taken for one of 135M
+    assert large.seconds > 10 * told.seconds
     seen = dpo.audit(config, dict(world), 4)
     assert len(seen.shown) == 4
     assert {one.name.split()[-1] for one in seen.shown} <= {"chosen", "rejected"}

@@ -88,7 +88,10 @@ def rows(made: Artifact) -> list[dict[str, Any]]:
 
 
 KINDS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
-    "head": ({"lora": {"rank": 2}}, (1, 4, 7)),  # inside an iteration, between two, inside the next
+    "head": (
+        {"lora": {"rank": 2}, "value": {"kind": "head"}},
+        (1, 4, 7),
+    ),  # inside an iteration, between two, inside the next
     "critic": ({"method": "full", "value": {"kind": "critic", "rank": 2}}, (6,)),
     "left out": (
         {
@@ -167,7 +170,7 @@ def test_silent_rewards_stop_the_run(world: dict[str, Any], tmp_path: Path) -> N
         ({"lora": {"dropout": 0.1}}, "lora.dropout"),
         ({"kl": {"horizon": 7}}, "without a target"),
         ({"kl": {"coefficient": 0, "target": 2.0}}, "cannot be steered"),
-        ({"value": {"rank": 2}}, "rank is for kind=critic"),
+        ({"value": {"kind": "head", "rank": 2}}, "rank is for kind=critic"),
         ({"forgetting": {"kl": 0.1, "kl_on": "new"}}, "anchors of fine-tuning"),
         ({"meter_every": 0}, "meter_prompts would do nothing"),
     ],

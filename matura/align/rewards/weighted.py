@@ -29,6 +29,11 @@ class Scores:
     total: Values
     each: dict[str, Values]
 
+    @property
+    def heard(self) -> set[str]:
+        """The rewards that judged any of them."""
+        return {name for name, values in self.each.items() if _judged(values)}
+
     def means(self) -> dict[str, float]:
         """`reward.NAME` for each: the mean over what it judged. None is left out, and so is a reward without any."""
         found = {f"reward.{name}": _judged(values) for name, values in self.each.items()}
