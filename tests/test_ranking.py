@@ -9,6 +9,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ from matura.align.ranking.journal import journal_of
 from matura.commands import ranking, ranking_terminal, ranking_verb
 from matura.core import artifact
 from matura.core.preference_settings import PreferenceData
-from matura.core.preferences import SAMPLES, read_rankings, write_rankings
+from matura.core.preferences import SAMPLES, Answer, read_rankings, write_rankings
 from matura.core.workspace import Workspace
 from matura.data.preferences import loading, pairs
 from tests import tiny_models
@@ -167,6 +168,32 @@ def test_what_cannot_be_is_said(rank, samples, tmp_path, words, message):
     assert code == 1
     assert message in said
     assert not (tmp_path / "rankings.jsonl").exists() or not kept(tmp_path)
+
+
+def test_one_id_with_different_answers_is_not_lost(rank, tmp_path):
+    path = tmp_path / "joined.jsonl"
+    other = replace(row(0), answers=(Answer("another"), Answer("model")))
+    write_rankings(path, [row(0), other])
+    code, said = rank(str(path))
+    assert code == 1
+    assert "two rows have the id 'p0', and not the same prompt and answers" in said
+    assert not (tmp_path / "rankings.jsonl").exists()
+    again = replace(row(0), annotator="eve", answers=row(0).answers[::-1])
+    write_rankings(path, [row(0), again])
+    code, said = rank(str(path), keys="q")
+    assert (code, "ranks 1 prompts" in said) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("gone.jsonl", "there is no such file"), ("people.jsonl.gz", "a person ranks rows of messages")],
+)
+def test_a_file_of_rows_is_not_taken_for_a_model(rank, tmp_path, name, said):
+    (tmp_path / "people.jsonl.gz").write_bytes(b"")
+    code, told = rank(name, "--prompts", "people.jsonl.gz")
+    assert code == 1
+    assert said in told
+    assert "is a model" not in told
 
 
 def test_a_source_may_have_an_equals_sign(tmp_path, monkeypatch):

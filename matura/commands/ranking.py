@@ -1,7 +1,7 @@
 """`matura rank`: a person ranks answers, in the terminal or in a page of this machine alone."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matura.align.ranking.sitting import Sitting
 
 DEFAULT_OUT = "rankings.jsonl"
+ROWS = (".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz", ".bz2", ".xz", ".zst")
+"""Endings of files of rows; no model is a file of such a name."""
 ENOUGH = 10
 """Rankings below which nothing is said of positions."""
 
@@ -48,10 +50,10 @@ def by_a_person(asked: Asked, workspace: Workspace, sample: Sample) -> None:
     if asked.port is not None and not asked.web:
         raise MaturaError("--port is for the page: add --web")
     rows, own = _given(asked, workspace, sample)
-    unjudged = {row.id: items.unjudged(row, asked.answers) for row in rows}
+    unjudged = [items.unjudged(row, asked.answers) for row in _once(asked.source, rows)]
     journal = open_journal(asked.out or own or Path(DEFAULT_OUT))
-    journal.add(unjudged.values())
-    sitting = Sitting(journal, unjudged.values(), _annotator(asked.annotator), asked.seed)
+    journal.add(unjudged)
+    sitting = Sitting(journal, unjudged, _annotator(asked.annotator), asked.seed)
     print(_opening(sitting), flush=True)
     try:
         _serve(sitting, asked.port or 0) if asked.web else _ask(sitting)
@@ -75,6 +77,7 @@ def _given(asked: Asked, workspace: Workspace, sample: Sample) -> tuple[list[Ran
     try:
         found = workspace.find(asked.source)
     except ModelNotFound:
+        _check_no_rows(path)
         found = None  # not here yet: the stage brings it, or says what there is
     if found is None or found.kind == "model":
         found = sample(_sample_settings(asked))
@@ -88,6 +91,36 @@ def _given(asked: Asked, workspace: Workspace, sample: Sample) -> tuple[list[Ran
     names = (SAMPLES if found.kind == "samples" else TRAIN, HELDOUT)
     files = [found.path / name for name in names if name in found.record["files"]]
     return _with_answers(found.path, (row for file in files for row in read_rankings(file))), None
+
+
+def _once(source: str, rows: Iterable[Ranking]) -> list[Ranking]:
+    """Each prompt once, whoever judged it. Raises MaturaError for one id with different answers: one would be lost."""
+    found: dict[str, Ranking] = {}
+    for row in rows:
+        if _shown(found.setdefault(row.id, row)) != _shown(row):
+            raise MaturaError(
+                f"{source}: two rows have the id {row.id!r}, and not the same prompt and answers. Give each its "
+                "own id, or leave ids out."
+            )
+    return list(found.values())
+
+
+def _shown(row: Ranking) -> object:
+    return row.messages, sorted(answer.text for answer in row.answers)
+
+
+def _check_no_rows(path: Path) -> None:
+    """Raises MaturaError for what can only be meant as a file of rows, before it is taken for a model's name."""
+    if not any(path.name.endswith(ending) for ending in ROWS):
+        return
+    if not path.exists():
+        raise MaturaError(
+            f"{path}: there is no such file. A model answers first: matura rank MODEL --prompts FILE"
+        )
+    raise MaturaError(
+        f"{path}: a person ranks rows of messages with answers, one a line in a file that ends with .jsonl (see "
+        "docs/preferences.md). To have a model answer what is asked there: matura rank MODEL --prompts FILE"
+    )
 
 
 def _sample_settings(asked: Asked) -> list[str]:
