@@ -60,7 +60,11 @@ class Judge:
     def load(cls, path: str | Path, *, device: str = "cpu") -> Judge:
         """The judge of a model artifact, updates merged. Raises ArtifactError, FormatError, or MaturaError when it is
         no reward model."""
-        return cls(store.load_for_inference(path, device=device), conversation.load(path))
+        model, format = store.load_for_inference(path, device=device), conversation.load(path)
+        try:
+            return cls(model, format)
+        except MaturaError as error:
+            raise MaturaError(f"{path}: {error}") from error
 
     def scores(
         self, prompts: Sequence[Ranking], answers: Sequence[Sequence[str | Answer]], *, row: int = ROW

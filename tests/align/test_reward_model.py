@@ -139,6 +139,13 @@ def test_a_judge_is_loaded_from_its_artifact(tmp_path: Path) -> None:
         assert got == pytest.approx(want, abs=1e-5)
 
 
+def test_a_model_that_is_no_reward_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "load_for_inference", lambda path, device: network())
+    chatml().save(tmp_path)
+    with pytest.raises(MaturaError, match=rf"^{tmp_path}: this is no reward model"):
+        Judge.load(tmp_path)
+
+
 def test_what_is_no_reward_model_is_refused() -> None:
     with pytest.raises(MaturaError, match=r"no reward model.*Train one with `matura reward`"):
         Judge(network(), chatml())
