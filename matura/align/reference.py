@@ -21,6 +21,7 @@ from matura.core.errors import MaturaError
 from matura.core.files import atomic_write
 from matura.core.metrics import progress
 from matura.model.transformer import Transformer
+from matura.train.packing import neighbours
 from matura.train.watch import looking
 
 Sized = TypeVar("Sized", bound="HasSize")
@@ -92,16 +93,7 @@ def logprobs(
 
 def rows(examples: Sequence[Sized]) -> Iterator[list[Sized]]:
     """Neighbours that fit into a row together."""
-    row: list[Sized] = []
-    used = 0
-    for one in examples:
-        if row and used + one.size > ROW:
-            yield row
-            row, used = [], 0
-        row.append(one)
-        used += one.size
-    if row:
-        yield row
+    return neighbours(examples, ROW, lambda one: one.size)
 
 
 def _read(path: Path, most: int) -> torch.Tensor:

@@ -25,6 +25,7 @@ from matura.model.classifying import head_for, set_head
 from matura.model.transformer import Transformer
 from matura.tokenizer import conversation
 from matura.tokenizer.conversation import Format
+from matura.train.packing import neighbours
 
 LABEL = "reward"
 ROW = 2048
@@ -106,14 +107,5 @@ class Judge:
 def _rows(texts: Sequence[Prompted], room: int) -> Iterator[list[int]]:
     """Which texts are read together, about `room` tokens at a time: long ones first, like lengths in one row."""
     sizes = [tokens(text) if text.answers else 0 for text in texts]
-    taken: list[int] = []
-    left = room
-    for i in sorted(range(len(texts)), key=lambda i: (-sizes[i], i)):
-        if taken and sizes[i] > left:
-            yield taken
-            taken, left = [], room
-        if sizes[i]:
-            taken.append(i)
-            left -= sizes[i]
-    if taken:
-        yield taken
+    order = sorted((i for i, size in enumerate(sizes) if size), key=lambda i: (-sizes[i], i))
+    return neighbours(order, room, sizes.__getitem__)

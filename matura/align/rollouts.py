@@ -23,6 +23,7 @@ from matura.infer.batch import limit
 from matura.infer.engine import Request, stream
 from matura.model.transformer import Transformer
 from matura.tokenizer.conversation import Format
+from matura.train.packing import neighbours
 from matura.train.watch import looking
 
 ROW = 4096
@@ -183,16 +184,7 @@ def rows(rollouts: Sequence[Rollout], tokens: int) -> list[list[list[Rollout]]]:
             groups[-1].append(one)
         else:
             groups.append([one])
-    found: list[list[list[Rollout]]] = []
-    room = 0
-    for group in groups:
-        size = grouped(group).size
-        if size > room:
-            found.append([])
-            room = max(tokens, size)
-        found[-1].append(group)
-        room -= size
-    return found
+    return list(neighbours(groups, tokens, lambda group: grouped(group).size))
 
 
 def grouped(group: Sequence[Rollout]) -> Prompted:

@@ -21,6 +21,7 @@ from matura.train.anchors import features
 from matura.train.batches import Example, PackedBatch, pack
 from matura.train.labels import LabelBatch, accuracy
 from matura.train.objectives import loss
+from matura.train.packing import neighbours
 from matura.train.watch import looking
 
 ROW = 2048
@@ -37,16 +38,7 @@ class Text:
     @classmethod
     def of(cls, examples: Sequence[Example], tokenizer: Any) -> Text:
         """Examples as text to measure on. Bits of stop tokens count, and have no bytes."""
-        rows: list[list[Example]] = []
-        room = 0
-        for example in examples:
-            size = example.size
-            if size > room or not rows:
-                rows.append([])
-                room = max(ROW, size)
-            rows[-1].append(example)
-            room -= size
-        batches = tuple(pack(row) for row in rows)
+        batches = tuple(map(pack, neighbours(examples, ROW, lambda one: one.size)))
         scored = (id for batch in batches for id in batch.targets_N.tolist())
         return cls(
             batches, sum(len(tokenizer.token_bytes(id)) for id in scored if id not in tokenizer.special_ids)
