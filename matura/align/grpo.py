@@ -13,14 +13,14 @@ Shape suffixes: N answer tokens, S answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from matura.align.divergences import k3
-from matura.align.ppo import Clips, moved, policy_loss, ratios
+from matura.align.ppo import Clips, Tally, moved, policy_loss, ratios
 from matura.align.rollouts import Rollout
 from matura.align.sequences import AnswerBatch, Prompted, pack_answers, token_logprobs
 from matura.model.transformer import Transformer
@@ -119,26 +119,6 @@ def weight(rollouts: Sequence[Rollout], settings: Surrogate) -> float:
             return float(len(rollouts) * settings.longest)
 
 
-@dataclass
-class Figures:
-    """What the log says of an update, summed over its batches."""
-
-    sums: dict[str, float] = field(default_factory=dict)
-    tokens: int = 0
-
-    def add(self, tokens: int, **values_N: Tensor) -> None:
-        """Values of tokens."""
-        self.tokens += tokens
-        for name, values in values_N.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(values.detach().double().sum())
-
-    def taken(self) -> dict[str, float]:
-        """Means over all tokens since the last time; nothing where none was read."""
-        found = {name: value / self.tokens for name, value in self.sums.items()} if self.tokens else {}
-        self.sums, self.tokens = {}, 0
-        return found
-
-
 def token_losses(
     logprobs_N: Tensor,
     old_N: Tensor,
@@ -154,8 +134,8 @@ def token_losses(
     return loss_N
 
 
-def objective(settings: Surrogate, figures: Figures) -> Objective:
-    """(model, GroupBatch) -> summed loss; `figures` hears of every batch.
+def objective(settings: Surrogate, tally: Tally) -> Objective:
+    """(model, GroupBatch) -> summed loss; `tally` hears of every batch.
 
     Dropout is off: with it, the probabilities would be others than those of the draw (step 0 would not have ratio 1).
     """
@@ -166,7 +146,7 @@ def objective(settings: Surrogate, figures: Figures) -> Objective:
         model.eval()
         found = token_logprobs(model, batch.answers, settings.temperature, entropy=True)
         advantages_N = batch.advantages_S[batch.answers.answer_N]
-        _note(figures, found.logprobs_N, found.entropy_N, advantages_N, batch, settings)
+        _note(tally, found.logprobs_N, found.entropy_N, advantages_N, batch, settings)
         loss_N = token_losses(found.logprobs_N, batch.old_N, advantages_N, settings, batch.reference_N)
         return (loss_N * batch.weights_N).sum()
 
@@ -175,7 +155,7 @@ def objective(settings: Surrogate, figures: Figures) -> Objective:
 
 @torch.no_grad()
 def _note(
-    figures: Figures,
+    tally: Tally,
     logprobs_N: Tensor,
     entropy_N: Tensor | None,
     advantages_N: Tensor,
@@ -184,12 +164,11 @@ def _note(
 ) -> None:
     ratio_N = ratios(logprobs_N, batch.old_N)
     values = moved(ratio_N.double(), advantages_N, Clips(settings.low, settings.high))
-    values["clip_share"] = values["clip_share_low"] | values["clip_share_high"]
     if entropy_N is not None:
         values["policy_entropy"] = entropy_N
     if batch.reference_N is not None:
         values["kl"] = logprobs_N - batch.reference_N
-    figures.add(len(ratio_N), **values)
+    tally.note(len(ratio_N), **values)
 
 
 def frozen(reference: Transformer, temperature: float) -> Reference:

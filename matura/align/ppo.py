@@ -68,11 +68,14 @@ def moved(ratio_N: Tensor, advantages_N: Tensor, clips: Clips) -> dict[str, Tens
     """What the log says of how far tokens are from the policy that wrote them, for each token: the ratio, `approx_kl`
     (k3 of KL(rollouts' policy || present one), for the tokens are the former's), and whether the clip kept it from
     going further."""
+    low_N = (ratio_N < 1 - clips.low) & (advantages_N < 0)
+    high_N = (ratio_N > 1 + clips.high) & (advantages_N > 0)
     return {
         "ratio": ratio_N,
         "approx_kl": divergences.k3(-ratio_N.log()),
-        "clip_share_low": (ratio_N < 1 - clips.low) & (advantages_N < 0),
-        "clip_share_high": (ratio_N > 1 + clips.high) & (advantages_N > 0),
+        "clip_share_low": low_N,
+        "clip_share_high": high_N,
+        "clip_share": low_N | high_N,
     }
 
 
@@ -84,25 +87,37 @@ class Tally:
         self.sums: dict[str, float] = {}
 
     @torch.no_grad()
+    def note(self, tokens: int, **values_N: Tensor) -> None:
+        """One more piece: values of its tokens."""
+        self.tokens += tokens
+        for name, one_N in values_N.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(one_N.double().sum())
+
+    @torch.no_grad()
     def add(
         self, clips: Clips, ratio_N: Tensor, advantages_N: Tensor, moved_N: Tensor, **more_N: Tensor
     ) -> None:
-        """One more piece. `moved_N` is how far the values are from the rollouts'; the means of `more_N` are logged."""
+        """One more piece of PPO. `moved_N` is how far the values are from the rollouts'; the means of `more_N` are
+        logged too."""
         ratio_N = ratio_N.double()
         values = more_N | moved(ratio_N, advantages_N, clips) | {"ratio_square": ratio_N.square()}
         if clips.value is not None:
             values["value_clip_share"] = moved_N.abs() > clips.value
-        self.tokens += len(ratio_N)
-        for name, one_N in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(one_N.double().sum())
+        self.note(len(ratio_N), **values)
 
     def means(self) -> dict[str, float]:
         """The numbers of the update for the log, none without tokens. `approx_kl` is k3 of the rollouts' policy from
-        the present one, in nats a token; `clip_share_low` and `clip_share_high` are the shares of tokens that the clip
-        kept from going further."""
+        the present one, in nats a token; `clip_share`, and its parts `_low` and `_high`, are shares of tokens that the
+        clip kept from going further."""
         if not self.tokens:
             return {}
         found = {name: value / self.tokens for name, value in self.sums.items()}
-        square = found.pop("ratio_square")
-        found["clip_share"] = found["clip_share_low"] + found["clip_share_high"]
-        return found | {"ratio_variance": max(0.0, square - found["ratio"] ** 2)}
+        if (square := found.pop("ratio_square", None)) is not None:
+            found["ratio_variance"] = max(0.0, square - found["ratio"] ** 2)
+        return found
+
+    def taken(self) -> dict[str, float]:
+        """The means since the last time, and begin anew."""
+        found = self.means()
+        self.tokens, self.sums = 0, {}
+        return found

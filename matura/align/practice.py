@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from matura.align import groups, rollouts
-from matura.align.grpo import Figures, GroupBatch, Judged, Reference, Surrogate, pack_groups
+from matura.align.grpo import GroupBatch, Judged, Reference, Surrogate, pack_groups
+from matura.align.ppo import Tally
 from matura.align.rewards import Scores, Weighted
 from matura.align.rollouts import Rollout
 from matura.core.errors import MaturaError
@@ -79,7 +80,7 @@ class Practice:
         self.prompts, self.schedule, self.settings, self.kind = tuple(prompts), schedule, settings, kind
         self.answer, self.check, self.rewards = answer, check, rewards
         self.reference, self.seed, self.device = reference, seed, device
-        self.figures = Figures()
+        self.tally = Tally()
         self._iteration, self._next = 0, 0
         self._answered: list[Answered] = []
         self._told: dict[str, float] = {}
@@ -102,7 +103,7 @@ class Practice:
     def notes(self) -> dict[str, float]:
         """The figures of the update that was just made, and with the first of an iteration those of its answers."""
         told, self._told = self._told, {}
-        return told | self.figures.taken()
+        return told | self.tally.taken()
 
     @property
     def mean_tokens(self) -> float:

@@ -93,7 +93,7 @@ def _lesson(
     practice = _practice(config, model, format, found.prompts, judges, reference)
     return Lesson(
         practice,
-        grpo.objective(practice.settings, practice.figures),
+        grpo.objective(practice.settings, practice.tally),
         found.looks,
         found.counts,
         steps=config.iterations * practice.schedule.updates,

@@ -8,7 +8,8 @@ import torch
 
 from benchmarks.grpo_reference import ADVANTAGES, LENGTHS, LONGEST, NOW, OLD, REFERENCE
 from matura.align import grpo, rollouts
-from matura.align.grpo import Figures, Judged, Surrogate, objective, pack_groups, token_losses
+from matura.align.grpo import Judged, Surrogate, objective, pack_groups, token_losses
+from matura.align.ppo import Tally
 from matura.align.rollouts import Rollout
 from matura.core.settings import Draw
 from matura.train.loop import train
@@ -206,12 +207,12 @@ def gradient(model, batches, settings):
             found.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
 
     optimizer = Keep(model.parameters(), lr=0.0)
-    figures = Figures()
+    tally = Tally()
     step = next(
         train(
             model,
             iter(batches),
-            objective(settings, figures),
+            objective(settings, tally),
             optimizer,
             lambda _: 0.0,
             steps=1,
@@ -219,7 +220,7 @@ def gradient(model, batches, settings):
             clip=1e9,
         )
     )
-    return step, found, figures.taken()
+    return step, found, tally.taken()
 
 
 @pytest.mark.parametrize("reduction", ["token", "sequence", "constant"])

@@ -1,5 +1,6 @@
 """Packing: every example once, rows that are full, and the same plan for the same seed."""
 
+import itertools
 import random
 
 from matura.train.packing import best_fit, neighbours, plan_epoch
@@ -65,4 +66,4 @@ def test_neighbours_share_a_row_while_they_fit() -> None:
         rows = list(neighbours(sizes, 12, int))
         assert [size for row in rows for size in row] == sizes
         assert all(sum(row) <= 12 or len(row) == 1 for row in rows)
-        assert all(sum(row) + after[0] > 12 for row, after in zip(rows, rows[1:], strict=False))
+        assert all(sum(row) + after[0] > 12 for row, after in itertools.pairwise(rows))
