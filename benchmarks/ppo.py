@@ -25,9 +25,9 @@ from benchmarks import record, tones
 from benchmarks.options import Options
 from benchmarks.small_writer import taught
 from matura.align import rollouts
-from matura.align.grpo import frozen
 from matura.align.heldout import Heldout
 from matura.align.rewards import Part, Weighted
+from matura.align.sequences import frozen
 from matura.core import artifact
 from matura.core.artifact import Artifact, RawInput
 from matura.core.config import parse

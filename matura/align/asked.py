@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from matura.align import rollouts
-from matura.align.grpo import frozen
 from matura.align.heldout import Heldout
 from matura.align.rewards import Weighted
-from matura.align.sequences import AnswerBatch
+from matura.align.sequences import Reference, frozen
 from matura.core.artifact import Artifact, RawInput
 from matura.core.errors import ConfigError
 from matura.core.practice_settings import Practice
@@ -30,7 +27,7 @@ class Asked:
     """Prompts to answer, log-probabilities of the parent at the temperature, looks, and counts for the summary."""
 
     prompts: list[Ranking]
-    reference: Callable[[AnswerBatch], Tensor]
+    reference: Reference
     looks: Looks
     counts: dict[str, Any]
 

@@ -7,7 +7,7 @@ Shape suffixes: N answer tokens end to end, S answers.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,12 +19,10 @@ from matura.align.advantages import explained_variance, gae, whiten
 from matura.align.episodes import Episode
 from matura.align.ppo import token_rewards
 from matura.align.rollouts import Rollout
-from matura.align.sequences import AnswerBatch, Prompted, pack_answers
+from matura.align.sequences import Prompted, Reference, pack_answers
 from matura.align.value_head import PolicyWithValue
 from matura.core.ppo_settings import KlPenalty, Scoring, Updates
 
-Reference = Callable[[AnswerBatch], Tensor]
-"""Log-probabilities [N] of the model that training began with, without gradient."""
 EVEN = 1e-6
 
 

@@ -12,7 +12,7 @@ Shape suffixes: N answer tokens, S answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from matura.align.divergences import k3
 from matura.align.ppo import Clips, Tally, moved, policy_loss, ratios
 from matura.align.rollouts import Rollout
-from matura.align.sequences import AnswerBatch, Prompted, pack_answers, token_logprobs
+from matura.align.sequences import AnswerBatch, Prompted, Reference, pack_answers, token_logprobs
 from matura.model.transformer import Transformer
 from matura.train.loop import Objective
 
@@ -71,10 +71,6 @@ class GroupBatch:
     def tokens(self) -> int:
         """Tokens that run through the model."""
         return self.answers.tokens
-
-
-Reference = Callable[[AnswerBatch], Tensor]
-"""Log-probabilities [N] of the reference at the temperature, without gradient."""
 
 
 def pack_groups(
@@ -169,14 +165,3 @@ def _note(
     if batch.reference_N is not None:
         values["kl"] = logprobs_N - batch.reference_N
     tally.note(len(ratio_N), **values)
-
-
-def frozen(reference: Transformer, temperature: float) -> Reference:
-    """A model that does not learn as the reference."""
-    reference.eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def read(batch: AnswerBatch) -> Tensor:
-        return token_logprobs(reference, batch, temperature).logprobs_N
-
-    return read

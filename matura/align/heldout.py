@@ -6,16 +6,15 @@ A reward of weight 0 is measured here too and never learned from: it says whethe
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from matura.align import rollouts
 from matura.align.practice import told
 from matura.align.rewards import Weighted
-from matura.align.sequences import AnswerBatch, pack_answers, token_logprobs
+from matura.align.sequences import Reference, pack_answers, token_logprobs
 from matura.core.preferences import Ranking
 from matura.core.rollout_settings import Rollouts
 from matura.model.transformer import Transformer
@@ -37,7 +36,7 @@ class Heldout:
     rewards: Weighted
     settings: Rollouts
     seed: int
-    reference: Callable[[AnswerBatch], Tensor]
+    reference: Reference
 
     @torch.no_grad()
     def __call__(self, model: Transformer) -> dict[str, float]:

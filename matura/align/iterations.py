@@ -17,11 +17,12 @@ from matura.align import rollouts
 from matura.align.controllers import Adaptive, Controller, Fixed
 from matura.align.divergences import k3
 from matura.align.episodes import Episode, EpisodeBatch, pack_episodes
-from matura.align.experience import Reference, Scale, episodes, read
+from matura.align.experience import Scale, episodes, read
 from matura.align.ppo import Clips, Tally, policy_loss, ratios, value_loss
 from matura.align.practice import check_heard, drawn, portion, told
 from matura.align.rewards import Weighted
 from matura.align.rollouts import Rollout
+from matura.align.sequences import Reference
 from matura.align.value_head import PolicyWithValue
 from matura.core.errors import MaturaError
 from matura.core.ppo_settings import KlPenalty, Scoring, Updates

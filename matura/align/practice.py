@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from matura.align import groups, rollouts
-from matura.align.grpo import GroupBatch, Judged, Reference, Surrogate, pack_groups
+from matura.align.grpo import GroupBatch, Judged, Surrogate, pack_groups
 from matura.align.ppo import Tally
 from matura.align.rewards import Scores, Weighted
 from matura.align.rollouts import Rollout
+from matura.align.sequences import Reference
 from matura.core.errors import MaturaError
 from matura.core.preferences import Ranking
 from matura.train.order import Permutation

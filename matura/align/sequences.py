@@ -8,7 +8,7 @@ Shape suffixes: T tokens of a row, N answer tokens, S answers, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -118,6 +118,21 @@ def token_logprobs(
     return likelihoods(
         features(model, batch), model.unembedding, batch.targets_N, temperature=temperature, entropy=entropy
     )
+
+
+Reference = Callable[[AnswerBatch], Tensor]
+"""Log-probabilities [N] of a model that does not learn, at one temperature, without gradient."""
+
+
+def frozen(model: Transformer, temperature: float) -> Reference:
+    """A model that does not learn as the reference."""
+    model.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def read(batch: AnswerBatch) -> Tensor:
+        return token_logprobs(model, batch, temperature).logprobs_N
+
+    return read
 
 
 class Sums(NamedTuple):

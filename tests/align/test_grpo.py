@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from benchmarks.grpo_reference import ADVANTAGES, LENGTHS, LONGEST, NOW, OLD, REFERENCE
-from matura.align import grpo, rollouts
+from matura.align import rollouts
 from matura.align.grpo import Judged, Surrogate, objective, pack_groups, token_losses
 from matura.align.ppo import Tally
 from matura.align.rollouts import Rollout
+from matura.align.sequences import frozen, token_logprobs
 from matura.core.settings import Draw
 from matura.train.loop import train
 from tests import tiny_models
@@ -228,7 +229,7 @@ def gradient(model, batches, settings):
 def test_t1_pieces_of_an_update_give_the_gradient_of_the_whole(written, reduction, kl):
     model, groups = written
     settings = Surrogate(kl=kl, temperature=0.8, reduction=reduction, longest=9)
-    reference = grpo.frozen(tiny_models.network(seed=1, scale=2.0), 0.8) if kl else None
+    reference = frozen(tiny_models.network(seed=1, scale=2.0), 0.8) if kl else None
     whole = [pack_groups(groups, settings, reference)]
     pieces = [pack_groups([one], settings, reference) for one in groups]
     one, wanted, noted = gradient(model, whole, settings)
@@ -272,7 +273,7 @@ def test_t27_even_groups_are_not_read_without_a_reference_and_still_count(writte
     assert step.loss == 0
     assert not noted
     assert all(not value.any() for value in found.values())
-    assert len(pack_groups(groups, settings, grpo.frozen(model, 0.8)).answers.counts) == 12
+    assert len(pack_groups(groups, settings, frozen(model, 0.8)).answers.counts) == 12
 
 
 def test_better_answers_become_likelier(written):
@@ -281,10 +282,10 @@ def test_better_answers_become_likelier(written):
     batch = pack_groups(groups[2:3], settings)
     _, found, _ = gradient(model, [batch], settings)
     with torch.no_grad():
-        before = grpo.token_logprobs(model, batch.answers, 0.8).logprobs_N
+        before = token_logprobs(model, batch.answers, 0.8).logprobs_N
         for name, parameter in model.named_parameters():
             parameter -= 1e-4 * found[name]
-        after = grpo.token_logprobs(model, batch.answers, 0.8).logprobs_N
+        after = token_logprobs(model, batch.answers, 0.8).logprobs_N
         for name, parameter in model.named_parameters():
             parameter += 1e-4 * found[name]
     change = [float(part.mean()) for part in batch.answers.per_answer(after - before)]

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from matura.align import grpo, rollouts
+from matura.align import rollouts
 from matura.align.episodes import TRACKS, Episode, pack_episodes
 from matura.align.experience import Scale, episodes, read, shaped
 from matura.align.iterations import Iterations, Plan
 from matura.align.rewards import Part, Weighted
 from matura.align.rollouts import Rollout
+from matura.align.sequences import frozen
 from matura.align.value_head import with_value
 from matura.core.errors import MaturaError
 from matura.core.peft_settings import Tuning
@@ -50,7 +51,7 @@ def practice(
     tuning.apply(policy, Tuning(method=method), 0)
     model = with_value(policy, parent, ValueModel(kind=value))
     rewards = Weighted((Part("own", 1.0, reward),))
-    return Iterations(model, grpo.frozen(parent, 1.0), FORMAT, PROMPTS, rewards, plan)
+    return Iterations(model, frozen(parent, 1.0), FORMAT, PROMPTS, rewards, plan)
 
 
 def weights(model: torch.nn.Module) -> dict[str, Tensor]:
