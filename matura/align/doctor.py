@@ -103,6 +103,18 @@ def examine(rows: Sequence[Mapping[str, Any]]) -> list[Alarm]:
     return [alarm for check in CHECKS for alarm in check(series)]
 
 
+def alarms(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The alarms as texts, for a summary and its report."""
+    return [str(one) for one in examine(rows)]
+
+
+def in_short(alarms: Sequence[str]) -> str:
+    """How many alarms there are and which is the first, for the end of a line; "" for none."""
+    if not alarms:
+        return ""
+    return f"; {len(alarms)} alarm{'s' * (len(alarms) > 1)}: {alarms[0].partition(' (')[0]}"
+
+
 def _negative_kl(series: Series) -> list[Alarm]:
     last = series.last("kl")
     if not last or max(last) >= 0:

@@ -7,7 +7,6 @@ from typing import Any
 
 from matura.align import doctor
 from matura.core.artifact import Artifact, Draft
-from matura.core.metrics import MetricsLog
 from matura.core.practice_settings import Practice
 from matura.evaluate import training_report
 
@@ -49,9 +48,7 @@ def said(found: Mapping[str, Any], alarms: Sequence[str]) -> str:
         line += f" at {found['heldout_answer_kl']:.2f} nats an answer"
     if told := found.get("forgetting"):
         line += f"; general text {told['change']:+.1%} bits per byte"
-    if alarms:
-        line += f"; {len(alarms)} alarm{'s' * (len(alarms) > 1)}: {alarms[0].partition(' (')[0]}"
-    return line
+    return line + doctor.in_short(alarms)
 
 
 def commit(
@@ -63,8 +60,8 @@ def commit(
     quantization: str | None,
 ) -> Artifact:
     """Look through the log for alarms, write the report, and finish the artifact of a practice whose model is saved."""
-    rows = MetricsLog(draft.path / "metrics.jsonl").rows()
-    alarms = [str(one) for one in doctor.examine(rows)]
+    rows = draft.metrics.rows()
+    alarms = doctor.alarms(rows)
     found = {**totals, **gained(rows, totals), "alarms": alarms}
     training_report.write(draft.path, title, found, config.model_dump(mode="json"))
     line = f"{config.method}, {config.iterations} iterations of {config.answers} answers{said(found, alarms)}"

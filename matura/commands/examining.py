@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matura.core.artifact import METRICS
 from matura.core.errors import ArtifactError
 from matura.core.metrics import MetricsLog
 from matura.core.workspace import Workspace
-
-METRICS = "metrics.jsonl"
 
 
 def show(run: str, workspace: Workspace) -> int:

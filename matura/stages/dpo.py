@@ -129,7 +129,6 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     Raises MaturaError when no pair or thumb is left to learn from, Diverged when the loss is no longer finite.
     """
     from matura.align import doctor
-    from matura.core.metrics import MetricsLog
     from matura.evaluate import training_report
     from matura.tokenizer import conversation
     from matura.train import finetuning, preparing, resume
@@ -143,8 +142,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         lesson = _lesson(config, inputs, model, parent, format, draft)
         totals = finetuning.Run(config, model, lesson).go(draft)
     preparing.save(draft.path, model, config, format)
-    rows = MetricsLog(draft.path / "metrics.jsonl").rows()
-    alarms = [str(one) for one in doctor.examine(rows)]
+    alarms = doctor.alarms(draft.metrics.rows())
     training_report.write(draft.path, "Preferences", totals, config.model_dump(mode="json"))
     summary = {
         "line": f"{config.loss.kind}, {config.method} on {lesson.counts['learned']:,} pairs and thumbs, "
@@ -159,6 +157,8 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
 
 def _found(totals: dict[str, Any], alarms: list[str]) -> str:
     """What was found on held-out preferences, and what became of the rest, in a few words."""
+    from matura.align import doctor
+
     line = ""
     if "heldout_accuracy" in totals:
         line += f"; {totals['heldout_accuracy']:.1%} of held-out preferences are right"
@@ -167,9 +167,7 @@ def _found(totals: dict[str, Any], alarms: list[str]) -> str:
         line += f"; general text {told['change']:+.1%} bits per byte"
         if told["stopped"]:
             line += ": stopped"
-    if alarms:
-        line += f"; {len(alarms)} alarm{'s' * (len(alarms) > 1)}: {alarms[0].partition(' (')[0]}"
-    return line
+    return line + doctor.in_short(alarms)
 
 
 def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> "Audit":

@@ -57,22 +57,11 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     Raises MaturaError for rewards that judge nothing, for prompts that do not fit, and when what was drawn is not what
     is trained; Diverged when the loss is no longer finite.
     """
-    from matura.align import outcome, rewards
-    from matura.tokenizer import conversation
-    from matura.train import finetuning, preparing, resume
+    from functools import partial
 
-    given = inputs["model"]
-    assert isinstance(given, Artifact)
-    preparing.check_whole(given)
-    format = conversation.load(given.path)
-    judges = rewards.build(config.rewards, inputs)
-    with resume.deterministic(config.seed):
-        model, parent = preparing.prepare(config, given.path, format)
-        lesson = _lesson(config, inputs, model, parent, format, judges)
-        totals = finetuning.Run(config, model, lesson).go(draft)
-    preparing.save(draft.path, model, config, format)
-    label = preparing.quantization(config, given)
-    return outcome.commit(draft, "Practice (GRPO)", config, totals, lesson.counts, label)
+    from matura.align.practising import practise
+
+    return practise(config, inputs, draft, "Practice (GRPO)", partial(_lesson, config, inputs))
 
 
 def _lesson(
@@ -82,8 +71,8 @@ def _lesson(
     parent: "Transformer",
     format: "Format",
     judges: "Weighted",
-) -> "Lesson":
-    """Practice over the prompts that fit, and looks at those that are held out."""
+) -> "tuple[Transformer, Lesson]":
+    """The model; practice over the prompts that fit, and looks at those that are held out."""
     from matura.align import grpo
     from matura.align.asked import asked
     from matura.train.finetuning import Lesson
@@ -91,7 +80,7 @@ def _lesson(
     found = asked(config, inputs, model, parent, format, judges)
     reference = found.reference if config.updates.kl else None
     practice = _practice(config, model, format, found.prompts, judges, reference)
-    return Lesson(
+    return model, Lesson(
         practice,
         grpo.objective(practice.settings, practice.tally),
         found.looks,

@@ -16,8 +16,8 @@ from matura.core.ppo_settings import KlPenalty, Scoring, Updates, ValueModel
 from matura.core.rollout_settings import Rollouts
 
 if TYPE_CHECKING:
-    from matura.align.iterations import Iterations
     from matura.align.rewards import Weighted
+    from matura.align.value_head import PolicyWithValue
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format
     from matura.train.finetuning import Lesson
@@ -54,22 +54,11 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     Raises MaturaError for rewards that judge nothing, for prompts that do not fit, and when what was drawn is not what
     is trained; Diverged when the loss is no longer finite.
     """
-    from matura.align import outcome, rewards
-    from matura.tokenizer import conversation
-    from matura.train import finetuning, preparing, resume
+    from functools import partial
 
-    given = inputs["model"]
-    assert isinstance(given, Artifact)
-    preparing.check_whole(given)
-    format = conversation.load(given.path)
-    judges = rewards.build(config.rewards, inputs)
-    with resume.deterministic(config.seed):
-        model, parent = preparing.prepare(config, given.path, format)
-        practice, lesson = _lesson(config, inputs, model, parent, format, judges)
-        totals = finetuning.Run(config, practice.model, lesson).go(draft)
-    preparing.save(draft.path, model, config, format)
-    label = preparing.quantization(config, given)
-    return outcome.commit(draft, "Practice (PPO)", config, totals, lesson.counts, label)
+    from matura.align.practising import practise
+
+    return practise(config, inputs, draft, "Practice (PPO)", partial(_lesson, config, inputs))
 
 
 def _lesson(
@@ -79,8 +68,8 @@ def _lesson(
     parent: "Transformer",
     format: "Format",
     judges: "Weighted",
-) -> "tuple[Iterations, Lesson]":
-    """Iterations over the prompts that fit, and looks at those that are held out."""
+) -> "tuple[PolicyWithValue, Lesson]":
+    """The policy with its value model; iterations over the prompts that fit, and looks at those that are held out."""
     from matura.align.asked import asked
     from matura.align.iterations import Iterations, Plan
     from matura.align.value_head import with_value
@@ -98,7 +87,7 @@ def _lesson(
     )
     both = with_value(model, parent, config.value, config.seed)
     practice = Iterations(both, found.reference, format, found.prompts, judges, plan)
-    return practice, Lesson(
+    return both, Lesson(
         practice,
         practice.objective,
         found.looks,

@@ -124,7 +124,6 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     from matura.align import doctor
     from matura.align.reward_model import Judge, set_reward_head
     from matura.align.reward_worth import held, worth
-    from matura.core.metrics import MetricsLog
     from matura.data.preferences import loading
     from matura.evaluate import training_report
     from matura.tokenizer import conversation
@@ -144,7 +143,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         found = held(loaded.heldout, model, format, _length(config, model))
         totals |= worth(Judge(model, format), found, loaded.train)
     preparing.save(draft.path, model, config, format)
-    alarms = [str(one) for one in doctor.examine(MetricsLog(draft.path / "metrics.jsonl").rows())]
+    alarms = doctor.alarms(draft.metrics.rows())
     training_report.write(
         draft.path, "Reward model", totals | {"alarms": alarms}, config.model_dump(mode="json")
     )
