@@ -101,7 +101,9 @@ def _arguments() -> tuple[Options, list[str]]:
     parser.add_argument("--seed", type=int, default=0, help="of data, prompts and kill times")
     parser.add_argument("--kills", type=int, help="kill: how many (default 6)")
     parser.add_argument("--recipe", type=Path, default=Options.recipe, help="kill: what to run")
-    parser.add_argument("--overrides", nargs="+", default=[], help="kill: stage.key=value ... of the recipe")
+    parser.add_argument(
+        "--overrides", nargs="+", default=[], help="kill: size=NAME, stage.key=value ... of the recipe"
+    )
     parser.add_argument("--full", action="store_true", help="kill: the recipe as it is, not a short version")
     parser.add_argument("--peer", type=Path, help="curation_speed: a Python that has datatrove and spaCy")
     parser.add_argument(

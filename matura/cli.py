@@ -119,7 +119,12 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def run_recipe(
     recipe: Annotated[Path, typer.Argument(help="The YAML file.", show_default=False)],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[STAGE.KEY=VALUE]...", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[STAGE.KEY=VALUE]...",
+            help="Other settings than the recipe's; size=NAME takes another of its sizes.",
+            show_default=False,
+        ),
     ] = None,
     plan: PlanOption = False,
     audit: Annotated[

@@ -6,30 +6,27 @@
       exam:      {stage: evaluate, model: $tuned, after: documents}
 
 `$name` is the output of another stage; `after` (a name or a list) only orders; `sweep` makes several stages of one,
-`repeat` rounds of several.
+`repeat` rounds of several, `sizes` other scales of all.
 """
 
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matura.core import config as configs
-from matura.core import inputs, repeat, sweep, yamlfile
-from matura.core.config import Config, did_you_mean
+from matura.core import inputs, repeat, sizes, sweep, yamlfile
+from matura.core.config import Config, Place, did_you_mean
 from matura.core.errors import ConfigError
+from matura.core.problems import ABOUT_NAMES, NAME, Problems
 from matura.core.rounds import Rounds
 
 Modules = Mapping[
     str, Any
 ]  # kind of stage -> its module: KIND, VERSION, Config, run; estimate and raw_input if it likes
-Place = tuple[str | int, ...]
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_ABOUT_NAMES = "must be letters, digits, '-' and '_' (at most 64), starting with a letter or a digit"
+KEYS = ("name", "description", sizes.KEY, sizes.SIZES, "stages")
 
 
 @dataclass(frozen=True)
@@ -61,86 +58,52 @@ class Recipe:
     rounds: tuple[Rounds, ...] = ()
 
 
-@dataclass
-class _Problems:
-    """What is wrong, with the line of the file each problem stands on."""
-
-    where: str
-    lines: Mapping[Place, int] = field(default_factory=dict)
-    given: set[Place] = field(default_factory=set)  # set on the command line
-    origin: dict[str, Place] = field(
-        default_factory=dict
-    )  # stage that sweep or rounds made -> where it stands
-    found: list[tuple[int, str]] = field(default_factory=list)
-
-    def add(self, place: Place, message: str) -> None:
-        named = place[1:] if place[:1] == ("stages",) and len(place) > 1 else place
-        if named is not place:
-            written = self.origin.get(str(place[1]), place[:2])
-            place = (*written, *place[2:])
-            if len(written) > 2:  # a stage of rounds: said once, as it is written, and not for every round
-                named = place[1:]
-        found = self._placed(place, f"{configs.dotted(named)}: {message}" if named else message)
-        if found not in self.found:
-            self.found.append(found)
-
-    def _placed(self, place: Place, text: str) -> tuple[int, str]:
-        """The line of a problem, and the message that names it."""
-        for length in range(len(place), -1, -1):
-            if place[:length] in self.given:
-                return 0, f"on the command line: {text}"
-            if place[:length] in self.lines:
-                line = self.lines[place[:length]]
-                return line, f"{self.where}:{line}: {text}"
-        return 0, f"{self.where}: {text}" if self.where else text
-
-    def stop_if_any(self) -> None:
-        if self.found:
-            messages = [message for _, message in sorted(self.found, key=lambda item: item[0])]
-            heading = self.where or "the settings"
-            raise ConfigError(messages[0] if len(messages) == 1 else configs.listing(heading, messages))
-
-
 def load(path: Path, modules: Modules, overrides: Iterable[str] = (), name: str | None = None) -> Recipe:
-    """Read and check a recipe file; `overrides` are `stage.key=value`. ConfigError tells all problems."""
+    """Read and check a recipe file; `overrides` are `stage.key=value`, `size=NAME`. ConfigError tells all problems."""
     document = yamlfile.read(path)
-    problems = _Problems(str(path), document.lines)
-    problems.found += [(line, f"{path}:{line}: {message}") for line, message in document.problems]
+    problems = Problems(str(path), document.lines)
+    for line, message in document.problems:
+        problems.say(message, line)
     values = document.values
     if not isinstance(values, dict):
         problems.add((), "expected a mapping with the key 'stages'")
         problems.stop_if_any()
-    for key in values.keys() - {"name", "description", "stages"}:
-        problems.add((key,), f"unknown key{did_you_mean(key, ['name', 'description', 'stages'])}")
+    for key in values.keys() - set(KEYS):
+        problems.add((key,), f"unknown key{did_you_mean(key, KEYS)}")
     stages = values.get("stages")
     if not isinstance(stages, dict) or not stages:
         problems.add(("stages",), "expected a mapping of at least one stage: name: {stage: KIND, ...}")
         problems.stop_if_any()
-    for assignment in overrides:
-        stages = _override(stages, assignment, problems)
-    stages, groups = _written_out(stages, problems)
-    title = name or values.get("name", path.stem)
+    found, overrides = sizes.read(values, stages, overrides, problems)
+    title = _title(name, values.get("name", path.stem), found, problems)
     description = values.get("description") or ""
-    if not isinstance(title, str) or not NAME.fullmatch(title):
-        problems.add(("name",), f"{title!r} {_ABOUT_NAMES}")
     if not isinstance(description, str):
         problems.add(("description",), "expected text")
-    steps = _check_stages(stages, modules, problems)
+
+    def checked(
+        stages: dict[str, Any], overrides: Iterable[str], problems: Problems
+    ) -> tuple[dict[str, Step], tuple[Rounds, ...]]:
+        for assignment in overrides:
+            stages = _override(stages, assignment, problems)
+        written, groups = _written_out(stages, problems)
+        return _check_stages(written, modules, problems), groups
+
+    steps, groups = sizes.check(found, stages, overrides, problems, checked)
     problems.stop_if_any()
     return Recipe(title, _ordered(steps), description, groups)
 
 
 def single(kind: str, assignments: Iterable[str], modules: Modules, name: str = "adhoc") -> Recipe:
     """A recipe of one stage, named after its kind, from `key=value` settings."""
-    problems = _Problems("")
+    problems = Problems("")
     if not NAME.fullmatch(name):
-        problems.add(("name",), f"{name!r} {_ABOUT_NAMES}")
+        problems.add(("name",), f"{name!r} {ABOUT_NAMES}")
     stages: dict[str, Any] = {kind: {}}
     for assignment in assignments:
         try:
             stages[kind] = configs.set_dotted(stages[kind], assignment)
         except ConfigError as error:
-            problems.found.append((0, str(error)))
+            problems.say(str(error))
     stages[kind]["stage"] = kind
     steps = _check_stages(stages, modules, problems)
     problems.stop_if_any()
@@ -179,9 +142,11 @@ def schema(modules: Modules) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "required": ["stages"],
+        "dependentRequired": {sizes.KEY: [sizes.SIZES], sizes.SIZES: [sizes.KEY]},
         "properties": {
             "name": {"type": "string", "pattern": f"^{NAME.pattern}$"},
             "description": {"type": "string"},
+            **sizes.schema(NAME.pattern),
             "stages": {
                 "type": "object",
                 "minProperties": 1,
@@ -193,24 +158,34 @@ def schema(modules: Modules) -> dict[str, Any]:
     }
 
 
-def _override(stages: dict[str, Any], assignment: str, problems: _Problems) -> dict[str, Any]:
+def _title(given: str | None, written: Any, found: sizes.Sizes, problems: Problems) -> str:
+    """The name of the run: as it is given on the command line, or as it is written for this size."""
+    title = written if given is None else given
+    if isinstance(title, str) and NAME.fullmatch(title) and given is None:
+        title = found.title(title)
+    if not isinstance(title, str) or not NAME.fullmatch(title):
+        problems.add(("name",), f"{title!r} {ABOUT_NAMES}")
+    return str(title)
+
+
+def _override(stages: dict[str, Any], assignment: str, problems: Problems) -> dict[str, Any]:
     """`stages` with one `stage.key=value` set; what is wrong with the assignment itself becomes a problem."""
     name, dot, rest = assignment.partition(".")
     if not dot or "=" in name or "=" not in rest:
         wrong = f"'{assignment}': expected stage.key=value, for example {next(iter(stages))}.key=value"
-        problems.found.append((0, wrong))
+        problems.say(wrong)
     elif name not in stages:
-        problems.found.append((0, f"'{assignment}': unknown stage '{name}'{did_you_mean(name, stages)}"))
+        problems.say(f"'{assignment}': unknown stage '{name}'{did_you_mean(name, stages)}")
     elif isinstance(stages[name], dict):
         try:
             stages = {**stages, name: configs.set_dotted(stages[name], rest)}
             problems.given.add(("stages", name, *rest.partition("=")[0].strip().split(".")))
         except ConfigError as error:
-            problems.found.append((0, str(error)))
+            problems.say(str(error))
     return stages
 
 
-def _written_out(stages: dict[str, Any], problems: _Problems) -> tuple[dict[str, Any], tuple[Rounds, ...]]:
+def _written_out(stages: dict[str, Any], problems: Problems) -> tuple[dict[str, Any], tuple[Rounds, ...]]:
     """The stages with rounds and sweeps written out, and the groups of rounds."""
     written = repeat.expand(stages, problems.add)
     problems.origin = written.origin
@@ -223,14 +198,14 @@ def _written_out(stages: dict[str, Any], problems: _Problems) -> tuple[dict[str,
     return made, written.groups
 
 
-def _check_stages(stages: dict[str, Any], modules: Modules, problems: _Problems) -> dict[str, Step]:
+def _check_stages(stages: dict[str, Any], modules: Modules, problems: Problems) -> dict[str, Step]:
     """Check every stage alone, then how they refer to each other."""
     steps: dict[str, Step] = {}
     edges: dict[str, list[str]] = {}
     for name, raw in stages.items():
         place = ("stages", name)
         if not NAME.fullmatch(name):
-            problems.add(place, f"the name {_ABOUT_NAMES}")
+            problems.add(place, f"the name {ABOUT_NAMES}")
         if not isinstance(raw, dict):
             problems.add(place, f"expected settings, {{stage: KIND, ...}}, got {raw!r}")
             continue
@@ -256,7 +231,7 @@ def _uses(
     place: Place,
     stages: dict[str, Any],
     modules: Modules,
-    problems: _Problems,
+    problems: Problems,
 ) -> list[str]:
     """The stages that `$name`s in the settings refer to, each checked. (Unknown settings are reported elsewhere.)"""
     if module is None:
@@ -282,7 +257,7 @@ def _step(name: str, kind: str, module: Any, config: Config, after: tuple[str, .
     return Step(name, kind, module, inputs.with_inputs(config, outside), uses, outside, after)
 
 
-def _after(raw: dict[str, Any], stages: dict[str, Any], place: Place, problems: _Problems) -> tuple[str, ...]:
+def _after(raw: dict[str, Any], stages: dict[str, Any], place: Place, problems: Problems) -> tuple[str, ...]:
     value = raw.get("after")
     names = [] if value is None else value if isinstance(value, list) else [value]
     good = []
@@ -296,7 +271,7 @@ def _after(raw: dict[str, Any], stages: dict[str, Any], place: Place, problems: 
     return tuple(good)
 
 
-def _module(kind: Any, modules: Modules, place: Place, problems: _Problems) -> Any:
+def _module(kind: Any, modules: Modules, place: Place, problems: Problems) -> Any:
     if kind is None:
         problems.add(place, f"has no 'stage'; add one of: {', '.join(sorted(modules))}")
     elif not isinstance(kind, str) or kind not in modules:
@@ -312,7 +287,7 @@ def _check_use(
     kinds: tuple[str, ...] | None,
     stages: dict[str, Any],
     modules: Modules,
-    problems: _Problems,
+    problems: Problems,
 ) -> None:
     """Is `$name` a stage, and does it make what is wanted here? `kinds` is None when that is not known."""
     if name not in stages:

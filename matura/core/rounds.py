@@ -71,8 +71,17 @@ class Group:
         made = self.stages[short]
         for start in sorted(self.changes):
             if start <= number:
-                made = _merged(made, self.changes[start].get(short, {}))
+                made = merged(made, self.changes[start].get(short, {}))
         return made
+
+
+def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with changes: groups of settings key by key, everything else (lists too) replaced."""
+    made = dict(settings)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(made.get(key), dict)
+        made[key] = merged(made[key], value) if both else value
+    return made
 
 
 def is_group(raw: Any) -> bool:
@@ -180,15 +189,6 @@ def _changes(
                 elif not isinstance(settings, dict) or "stage" in settings:
                     bad("expected other settings of this stage; its kind stays", "from", number, short)
     return found
-
-
-def _merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with changes, group by group."""
-    made = dict(settings)
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(made.get(key), dict)
-        made[key] = _merged(made[key], value) if both else value
-    return made
 
 
 def previous_in(value: Any) -> Iterator[str]:
