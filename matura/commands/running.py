@@ -107,9 +107,9 @@ def _close(
     for event in finished:
         made = event.made
         if made and (made.path / "report.html").is_file():
-            print(f"Report: {_short(made.path / 'report.html')}")
+            print(f"Report: {short(made.path / 'report.html')}")
         if made and made.kind == "export":
-            print(f"Exported: {_short(made.path / made.summary['files'])}")
+            print(f"Exported: {short(made.path / made.summary['files'])}")
         if made and _speaks(made) and event.stage in standing:
             models.append((event.stage, made))
     if models:
@@ -132,7 +132,7 @@ def _use(model: Artifact) -> list[str]:
     return ["fill", "some [MASK] text"] if encoder else ["generate", "some text"]
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
     """A path as seen from here when that is shorter."""
     relative = os.path.relpath(path)
     return relative if len(relative) < len(str(path)) else str(path)

@@ -88,7 +88,7 @@ class Workspace:
         return {stage: place for stage, (place, _) in self.latest(recipe).stages.items()}
 
     def latest(self, recipe: str) -> "RunRecord":
-        """The latest run of a recipe; without any stage when it never ran. Raises ArtifactError when run.json is broken."""
+        """The latest run of a recipe; without any stage when it never ran. Raises ArtifactError when it is broken."""
         directory = self.runs / _checked(recipe, "a recipe")
         path = directory / RUN
         try:

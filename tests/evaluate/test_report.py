@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from matura.evaluate import history, plots, report
+from matura.evaluate.costs import Cost
 from matura.evaluate.gates import Gate, accuracy, bits_per_byte, judge
 from matura.evaluate.report import Context, label, render, table
 
@@ -45,7 +46,7 @@ FULL = Context(
             "corpus": {"kind": "raw", "name": "n", "id": "", "line": "3 files", "state": "here", "inputs": {}}
         },
     },
-    costs=[{"stage": "finetune", "name": NASTY, "seconds": 100.0}, {"stage": "evaluate", "name": "", "seconds": 25.0}],
+    costs=[Cost("finetune", NASTY, 100.0), Cost("evaluate", "this exam", 25.0)],
     settings={"panel": {"piqa": 3}, "questions": [NASTY]},
     environment={"python": "3.11"},
 )  # fmt: skip
