@@ -148,8 +148,15 @@ def run_recipe(
         return
     options = _options(workspace=workspace)
     again = ["matura", "run", str(recipe), *(overrides or ()), *_options(name=name), *options]
-    with reporting.told(checked.name, place):
-        running.execute(checked, place, wait=wait, keep_others=False, again=again, options=options)
+    running.execute(
+        checked,
+        place,
+        wait=wait,
+        keep_others=False,
+        again=again,
+        options=options,
+        ended=lambda: reporting.refresh(checked.name, place),
+    )
 
 
 HelpOption = Annotated[bool, typer.Option("--help", "-h", help="Show the settings.")]

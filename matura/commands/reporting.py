@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from matura.commands.running import short
-from matura.core.errors import GateFailed, MaturaError
+from matura.core.errors import MaturaError
 from matura.core.follow import rank
 from matura.core.workspace import Workspace
 
@@ -23,21 +21,11 @@ def report(run: str, to: Path | None, workspace: Workspace) -> None:
     print(f"Report: {short(page.write(workspace, run, to))}")
 
 
-@contextlib.contextmanager
-def told(run: str, workspace: Workspace) -> Iterator[None]:
-    """Write the page when the block has run a recipe to its end, or to a gate that did not pass, and say where it is.
+def refresh(run: str, workspace: Workspace) -> None:
+    """Write the page of a run that has ended, unless nothing has changed, and say where it is.
 
     A page that cannot be written costs nothing that was made: it is said, and no error.
     """
-    try:
-        yield
-    except GateFailed:
-        _refresh(run, workspace)
-        raise
-    _refresh(run, workspace)
-
-
-def _refresh(run: str, workspace: Workspace) -> None:
     if rank():  # one of several processes that torchrun started: the first one tells
         return
     from matura.evaluate.story import page

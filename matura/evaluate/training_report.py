@@ -106,11 +106,7 @@ def chosen_samples(rows: Sequence[Mapping[str, Any]], looks: int = SAMPLE_STEPS)
     """The samples of the first look, the last, and some between: cut, and with control characters named."""
     steps = sorted({int(row["step"]) for row in rows})
     last = max(1, len(steps) - 1)
-    shown = (
-        {steps[round(i * last / (looks - 1))] for i in range(looks)}
-        if len(steps) > 1
-        else steps
-    )
+    shown = {steps[round(i * last / (looks - 1))] for i in range(looks)} if len(steps) > 1 else steps
     for row in rows:
         if row["step"] in shown:
             prompt, text = page.visible(row["prompt"], MAX_TEXT), page.visible(row["text"], MAX_TEXT)

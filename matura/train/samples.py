@@ -15,10 +15,11 @@ SAMPLES = "samples.jsonl"
 def read_samples(folder: Path) -> list[dict[str, Any]]:
     """The samples of a run, in order: each with `step`, `prompt` and `text`."""
     try:
-        lines = (folder / SAMPLES).read_text(encoding="utf-8").splitlines()
+        text = (folder / SAMPLES).read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines]
+    # A sample may hold U+2028, at which splitlines would cut.
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def write_samples(folder: Path, rows: Iterable[dict[str, Any]]) -> None:

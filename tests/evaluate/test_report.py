@@ -108,7 +108,7 @@ def test_the_verdict_comes_first_with_its_reasons():
 
 
 def test_differences_are_child_minus_parent_and_so_is_their_interval():
-    row = report._row(results()["metrics"][0])
+    row = report.row(results()["metrics"][0])
     assert row["difference"].startswith("-0.1")
     low, high = (float(x) for x in row["interval"].split(" … "))
     assert low < float(row["difference"]) < high < 0
@@ -117,7 +117,7 @@ def test_differences_are_child_minus_parent_and_so_is_their_interval():
 
 
 def test_accuracies_are_percent_with_their_chance():
-    row = report._row(results()["metrics"][1])
+    row = report.row(results()["metrics"][1])
     assert (row["parent"], row["difference"], row["margin"]) == ("66.7%", "+0.0%", "4.0%")
     assert row["chance"] == "chance 25%"
     assert row["relative"] == ""

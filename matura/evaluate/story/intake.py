@@ -34,8 +34,9 @@ def _from_outside(entry: Mapping[str, Any]) -> tuple[str, str]:
     """Name and size of an input."""
     if entry["kind"] == "raw":
         count, size = entry.get("count"), entry.get("bytes")
-        known = isinstance(count, int) and isinstance(size, int)
-        return entry["path"], f"{count:,} files, {size_text(size)}" if known else "–"
+        if isinstance(count, int) and isinstance(size, int):
+            return entry["path"], f"{count:,} file{'s' * (count != 1)}, {size_text(size)}"
+        return entry["path"], "–"
     return f"{entry['kind']} {lineage.name_of(Path(entry['path']))}", "–"
 
 
@@ -44,7 +45,7 @@ def curations(chapters: Sequence[Chapter]) -> Iterator[dict[str, Any]]:
     for one in chapters:
         if one.made is None or one.made.kind != "corpus":
             continue
-        told = {"name": one.name, "line": one.line, "figures": [], "problem": ""}
+        told: dict[str, Any] = {"name": one.name, "line": one.line, "figures": [], "problem": ""}
         try:
             funnel = one.read("report.json", "the report of a corpus")
             if funnel is not None:

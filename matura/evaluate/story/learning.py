@@ -38,7 +38,14 @@ def trainings(chapters: Sequence[Chapter]) -> Iterator[dict[str, Any]]:
     """Name, kind, words, picture and samples of each training that has logged something."""
     learning = [one for one in chapters if one.stage in LEARNING]
     for one in learning[:MAX_TRAININGS]:
-        told = {"name": one.name, "stage": one.stage, "line": one.line, "svg": "", "problem": "", "samples": []}
+        told = {
+            "name": one.name,
+            "stage": one.stage,
+            "line": one.line,
+            "svg": "",
+            "problem": "",
+            "samples": [],
+        }
         try:
             rows = one.rows()
         except FormatError as error:

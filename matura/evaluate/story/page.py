@@ -49,7 +49,11 @@ STATES = {
     "gate failed": ("failed", "A gate did not pass.", "The run stopped there."),
     "failed": ("failed", "Not finished.", "A stage failed. Run the recipe again: it goes on from there."),
     "interrupted": ("note", "Interrupted.", "Run the recipe again: it goes on from there."),
-    "running": ("note", "Not finished.", "The run is at work, or was killed; run again, it goes on from there."),
+    "running": (
+        "note",
+        "Not finished.",
+        "The run is at work, or was killed; run again, it goes on from there.",
+    ),
 }
 
 
@@ -67,7 +71,9 @@ def write(workspace: Workspace, name: str, to: Path | None = None) -> Path:
         with atomic_write(place) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise MaturaError(f"Cannot write {place}: {error.strerror}. Choose another place with --to.") from error
+        raise MaturaError(
+            f"Cannot write {place}: {error.strerror}. Choose another place with --to."
+        ) from error
     return place
 
 
@@ -100,7 +106,9 @@ def render(run: Run, folder: Path) -> str:
     """The page, for a file in `folder`: links to the pages of the stages are relative to it."""
     spent = {one.name: costs.of(one.made) for one in run.chapters if one.made}
     links = {one.name: _link(one, folder) for one in run.chapters}
-    state, head, words = STATES.get(run.state, ("note", "Not finished.", "It is not known how the run ended."))
+    state, head, words = STATES.get(
+        run.state, ("note", "Not finished.", "It is not known how the run ended.")
+    )
     last = run.last
     return page.render(
         TEMPLATE,
