@@ -138,7 +138,7 @@ def run_recipe(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Run a recipe: finished stages are reused, changed ones and what depends on them run again."""
-    from matura.commands import auditing, running
+    from matura.commands import auditing, reporting, running
     from matura.core import recipe as recipes
 
     if audit is not None:
@@ -153,7 +153,15 @@ def run_recipe(
         return
     options = _options(workspace=workspace)
     again = ["matura", "run", str(recipe), *(overrides or ()), *_options(name=name), *options]
-    running.execute(checked, place, wait=wait, keep_others=False, again=again, options=options)
+    running.execute(
+        checked,
+        place,
+        wait=wait,
+        keep_others=False,
+        again=again,
+        options=options,
+        ended=lambda: reporting.refresh(checked.name, place),
+    )
 
 
 HelpOption = Annotated[bool, typer.Option("--help", "-h", help="Show the settings.")]
@@ -295,6 +303,21 @@ def show(
 
     found = use_workspace(workspace).find(artifact)
     print(json.dumps(found.record, indent=2) if as_json else lineage.show(found))
+
+
+@app.command("report")
+def report_run(
+    run: Annotated[str, typer.Argument(help="Name of a run of the workspace.")],
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="Write the page there (default: into the run's folder)."),
+    ] = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Tell the story of a run as a page: data, training, exams, cost, lineage; also of one that is not finished."""
+    from matura.commands import reporting
+
+    reporting.report(run, to, use_workspace(workspace))
 
 
 @app.command()

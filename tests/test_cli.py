@@ -94,7 +94,7 @@ def test_run_then_run_again(matura_):
     code, out, _ = matura_("run", "adapt.yaml")
     lines = out.splitlines()
     assert [line.split()[1] for line in lines[:3]] == ["reused"] * 3
-    assert lines[3].startswith("Nothing had changed: all 3 stages were reused")
+    assert lines[4].startswith("Nothing had changed: all 3 stages were reused")
     assert lines[-1] == "Talk to it: matura chat adapt/tuned"
 
 
@@ -198,6 +198,19 @@ def test_gc_lists_and_removes_only_what_no_run_needs(matura_):
     assert not old.exists()
     assert matura_("gc")[1] == "Nothing can go: the latest runs need it all.\n"
     assert "all 3 stages were reused" in matura_("run", "adapt.yaml", "tuned.steps=9")[1]
+
+
+def test_a_run_ends_in_a_page_about_it_also_at_a_gate(matura_):
+    place = Workspace().runs / "adapt" / "report.html"
+    assert "The whole story: " in matura_("run", "adapt.yaml")[1]
+    assert "Finished." in place.read_text()
+    code, out, err = matura_("run", "adapt.yaml", "exam.passes=false")
+    assert code == 1
+    assert "The whole story: " in out
+    assert "the gate did not pass" in err
+    assert "accuracy regressed: -9.0 points" in place.read_text()
+    assert "report.html" in matura_("report", "adapt")[1]
+    assert "no run 'adap'; did you mean adapt?" in matura_("report", "adap")[2]
 
 
 def test_another_workspace(matura_, tmp_path):

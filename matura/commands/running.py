@@ -4,11 +4,12 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from matura.core import planning
 from matura.core.artifact import Artifact
+from matura.core.errors import GateFailed
 from matura.core.follow import follow, rank
 from matura.core.plan import duration, table
 from matura.core.recipe import Recipe
@@ -34,10 +35,12 @@ def execute(
     keep_others: bool,
     again: Sequence[str],
     options: Sequence[str],
+    ended: Callable[[], None] = lambda: None,
 ) -> dict[str, Artifact]:
     """Run `recipe`, say what happened, and return what each stage made.
 
-    `again` is the command that goes on after Ctrl-C, `options` are for every command that is suggested.
+    `again` is the command that goes on after Ctrl-C, `options` are for every command that is suggested. `ended` is
+    called when the recipe has ended, also at a gate that did not pass.
     """
     if rank():  # one of several processes that torchrun started: the first one tells
         return follow(recipe, workspace)
@@ -49,8 +52,13 @@ def execute(
         if event.made:
             finished.append(event)
 
-    with _interruptible(again):
-        made = run(recipe, workspace, pull, show=show, wait=wait, keep_others=keep_others)
+    try:
+        with _interruptible(again):
+            made = run(recipe, workspace, pull, show=show, wait=wait, keep_others=keep_others)
+    except GateFailed:
+        ended()
+        raise
+    ended()
     _close(recipe, finished, made, options)
     return made
 
@@ -107,9 +115,9 @@ def _close(
     for event in finished:
         made = event.made
         if made and (made.path / "report.html").is_file():
-            print(f"Report: {_short(made.path / 'report.html')}")
+            print(f"Report: {short(made.path / 'report.html')}")
         if made and made.kind == "export":
-            print(f"Exported: {_short(made.path / made.summary['files'])}")
+            print(f"Exported: {short(made.path / made.summary['files'])}")
         if made and _speaks(made) and event.stage in standing:
             models.append((event.stage, made))
     if models:
@@ -132,7 +140,7 @@ def _use(model: Artifact) -> list[str]:
     return ["fill", "some [MASK] text"] if encoder else ["generate", "some text"]
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
     """A path as seen from here when that is shorter."""
     relative = os.path.relpath(path)
     return relative if len(relative) < len(str(path)) else str(path)

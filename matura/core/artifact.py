@@ -7,6 +7,7 @@ taken up again by :func:`begin` with the same settings and inputs.
 
 import datetime
 import difflib
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ from matura.core.files import (
     hash_file,
     is_disk_full,
     is_temporary,
+    last_change,
     plain,
     remove,
     saving,
@@ -40,6 +42,7 @@ from matura.core.manifest import (
 )
 from matura.core.metrics import MetricsLog
 from matura.core.raw import LISTED_FILES, RawInput, raw_input
+from matura.core.usage import Meter
 
 __all__ = [
     "Artifact",
@@ -199,7 +202,7 @@ class Draft:
     resume: Path
     metrics: MetricsLog
     request: dict[str, Any] = field(repr=False)
-    began: float = field(default_factory=time.monotonic, repr=False)
+    meter: Meter = field(default_factory=Meter.start, repr=False)
 
     def commit(self, summary: Mapping[str, Any], logs: Iterable[str] = ()) -> Artifact:
         """Hash and sync every file, write `artifact.json`, remove the checkpoints.
@@ -222,7 +225,9 @@ class Draft:
                 "environment": provenance.environment(),
                 "files": files,
                 "summary": plain(summary),
-                "seconds": round(time.monotonic() - self.began, 3),
+                "seconds": round(self.request["spent"] + self.meter.seconds, 3),
+                "cpu_seconds": round(self.meter.cpu_seconds, 3),
+                "peak_memory": self.meter.peak_memory,
                 "resumed": self.request["resumed"],
             }
             record["id"] = identity(record)
@@ -291,6 +296,7 @@ def begin(
         previous = read_draft(directory)
         if previous is not None and previous.get("key") == request["key"]:
             request["resumed"] = int(previous.get("resumed", 0)) + 1
+            request["spent"] = _spent(directory, previous)
         elif previous is not None:
             # draft.json goes last, so that a kill in between leaves something that is known to be ours.
             for entry in sorted(directory.iterdir(), key=lambda entry: entry.name == DRAFT):
@@ -318,10 +324,18 @@ def _request(
         "stage": stage,
         "version": version,
         "created": _now(),
+        "began": time.time(),
+        "spent": 0.0,
         "resumed": 0,
         "inputs": {name: _input_entry(directory, made) for name, made in inputs.items()},
         "config": resolved(config),
     }
+
+
+def _spent(directory: Path, previous: Mapping[str, Any]) -> float:
+    """Seconds that earlier sessions worked on a draft. A session that was killed ends with the last file it wrote."""
+    latest = last_change(directory) - float(previous.get("began", math.inf))
+    return float(previous.get("spent", 0.0)) + max(0.0, latest)
 
 
 def _input_entry(directory: Path, made: Artifact | RawInput) -> dict[str, Any]:

@@ -183,6 +183,15 @@ def tree_bytes(path: Path) -> int:
     return total
 
 
+def last_change(directory: Path) -> float:
+    """When a directory, or anything in it, was changed last, in seconds since the epoch."""
+    newest = directory.stat().st_mtime
+    for folder, _, names in os.walk(directory):
+        for path in (folder, *(os.path.join(folder, name) for name in names)):
+            newest = max(newest, os.lstat(path).st_mtime)
+    return newest
+
+
 def free_bytes(path: str | os.PathLike[str]) -> int:
     """Bytes free for this user where `path` is, or would be."""
     place = Path(path).absolute()

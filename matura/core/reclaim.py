@@ -12,7 +12,7 @@ from typing import Any
 
 from matura.core.artifact import load
 from matura.core.errors import ArtifactError
-from matura.core.files import is_temporary, remove, tree_bytes
+from matura.core.files import is_temporary, last_change, remove, tree_bytes
 from matura.core.manifest import DRAFT, RECORD, RESUME, read_draft
 from matura.core.workspace import Workspace
 
@@ -117,11 +117,7 @@ def _draft_inputs(place: Path) -> list[Path]:
 
 
 def _idle_seconds(directory: Path) -> float:
-    newest = directory.stat().st_mtime
-    for folder, _, names in os.walk(directory):
-        for path in (folder, *(os.path.join(folder, name) for name in names)):
-            newest = max(newest, os.lstat(path).st_mtime)
-    return time.time() - newest
+    return time.time() - last_change(directory)
 
 
 def _leftovers(artifact: Path) -> list[Path]:

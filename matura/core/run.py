@@ -22,6 +22,8 @@ from matura.core.resolve import Pull, Resolved
 from matura.core.workspace import EARLIER, RUN, Workspace
 
 DISK_MARGIN = 1.2  # an estimate is no measurement
+STOPPED = ("interrupted", "failed")
+"""Of a stage: the run does not go on after it."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,16 @@ def run(
         course = Course(recipe.rounds)
         for step in recipe.steps:
             if course.left_out(step.name):
+                journal.pass_over(step)
                 continue
             given = course.inputs(step, {setting: outside[step.name, setting] for setting in step.outside})
             made = _stage(recipe, step, known(given), workspace, journal, show)
             if verdict(made) is False and not course.decides(step.name):
+                journal.end("gate failed")
                 raise GateFailed(_gate_message(step, made))
             if ended := course.finished(step.name, made):
                 show(Event(step.name, "rounds end", ended))
+        journal.end("finished")
         return course.standing()
 
 
@@ -174,7 +179,10 @@ class _Journal:
         self.folder = workspace.runs / recipe.name
         self.name = recipe.name
         self.latest = workspace.read_run(recipe.name)
-        named = {step.name for step in recipe.steps}
+        self.order = [step.name for step in recipe.steps]
+        self.to_come = list(self.order)
+        self.state = "running"
+        named = set(self.order)
         self.stages: dict[str, dict[str, Any]] = {
             stage: {
                 "dir": Path(os.path.relpath(place, self.folder)).as_posix(),
@@ -198,7 +206,29 @@ class _Journal:
             "seconds": round(seconds, 3),
             "id": id,
         }
+        self.state = status if status in STOPPED else "running"
+        self.pass_over(step)
+
+    def pass_over(self, step: Step) -> None:
+        """Write down that a stage does not come any more."""
+        self.to_come = [name for name in self.to_come if name != step.name]
+        self._write()
+
+    def end(self, state: str) -> None:
+        """Write down how the run ended."""
+        self.state = state
+        self._write()
+
+    def _write(self) -> None:
+        places = {name: place for place, name in enumerate(self.order)}
+        ordered = sorted(self.stages.items(), key=lambda one: places.get(one[0], -1))
+        record = {
+            "schema": 1,
+            "recipe": self.name,
+            "updated": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "state": self.state,
+            "to_come": self.to_come,
+            "stages": dict(ordered),
+        }
         self.folder.mkdir(parents=True, exist_ok=True)
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        record = {"schema": 1, "recipe": self.name, "updated": now, "stages": self.stages}
         write_json(self.folder / RUN, record)

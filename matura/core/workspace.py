@@ -16,6 +16,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,17 @@ _POLL_SECONDS = 0.2
 
 EARLIER = "earlier run"
 """Status in run.json of a stage that the latest run has not reached: its directory is from a run before."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What run.json says: directory and status of each stage, in running order; how the run stands ("running" also
+    when it was killed; "interrupted", "failed", "gate failed" or "finished"; "" is not known); which stages it had not
+    reached."""
+
+    stages: dict[str, tuple[Path, str]]
+    state: str = ""
+    to_come: tuple[str, ...] = ()
 
 
 class Workspace:
@@ -73,27 +85,30 @@ class Workspace:
 
         Raises ArtifactError when run.json is broken.
         """
-        return {stage: place for stage, (place, _) in self._stages(recipe).items()}
+        return {stage: place for stage, (place, _) in self.latest(recipe).stages.items()}
 
-    def _stages(self, recipe: str) -> dict[str, tuple[Path, str]]:
-        """Directory and status of each stage in run.json."""
+    def latest(self, recipe: str) -> "RunRecord":
+        """The latest run of a recipe; without any stage when it never ran. Raises ArtifactError when it is broken."""
         directory = self.runs / _checked(recipe, "a recipe")
         path = directory / RUN
         try:
-            stages = read_json(path, limit=MAX_RUN_BYTES, what="the record of a run").get("stages")
+            record = read_json(path, limit=MAX_RUN_BYTES, what="the record of a run")
         except (FileNotFoundError, NotADirectoryError):
-            return {}
+            return RunRecord({})
         except (FormatError, OSError) as error:
             raise ArtifactError(
                 f"{error} Delete it and run the recipe again: what is finished is reused."
             ) from error
+        stages = record.get("stages")
         found = {}
         for name, entry in stages.items() if isinstance(stages, dict) else [("", None)]:
             if not isinstance(entry, dict) or not isinstance(entry.get("dir"), str):
                 raise ArtifactError(f"{path} has no table of stages. Delete it and run the recipe again.")
             place = Path(os.path.normpath(directory / entry["dir"]))
             found[name] = place, str(entry.get("status", ""))
-        return found
+        to_come = record.get("to_come")
+        names = tuple(map(str, to_come)) if isinstance(to_come, list) else ()
+        return RunRecord(found, str(record.get("state", "")), names)
 
     def recipes(self) -> list[str]:
         """The recipes that have a recorded run."""
@@ -123,7 +138,7 @@ class Workspace:
             return load(path)
         recipe, slash, stage = reference.rstrip("/").partition("/")
         if slash and _NAME.fullmatch(recipe):
-            stages = self._stages(recipe)
+            stages = self.latest(recipe).stages
             if stage in stages:
                 return self._stage_artifact(reference, *stages[stage])
         name = model_name(parse(reference))

@@ -46,11 +46,7 @@ def render(funnel: Mapping[str, Any]) -> str:
 
 def _figures(funnel: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Title, words, picture and table of each thing that was counted."""
-    steps = funnel["steps"]
-    if steps:
-        yield figure("Every step", plots.funnel(steps), _step_table(steps))
-    reasons = most({f"{step['name']}: {key}": n for step in steps for key, n in step["dropped"].items()})
-    yield from _counted("Reasons for leaving documents out", reasons, "documents", plots.LOST)
+    yield from dropping(funnel)
     sizes = sorted((int(size), count) for size, count in funnel.get("clusters", {}).items())
     clusters = [(f"{size} copies", count) for size, count in sizes]
     yield from _counted("Clusters of duplicates by size", clusters, "clusters")
@@ -66,6 +62,15 @@ def _figures(funnel: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield from groups.figures(funnel)
     if funnel.get("canary"):
         yield _canaries(funnel["canary"])
+
+
+def dropping(funnel: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The figures of what went through every step, and why documents were left out."""
+    steps = funnel["steps"]
+    if steps:
+        yield figure("Every step", plots.funnel(steps), _step_table(steps))
+    reasons = most({f"{step['name']}: {key}": n for step in steps for key, n in step["dropped"].items()})
+    yield from _counted("Reasons for leaving documents out", reasons, "documents", plots.LOST)
 
 
 def _counted(

@@ -32,18 +32,6 @@ def ancestors(artifacts: Iterable[Artifact]) -> Iterator[Artifact]:
         yield from visit(artifact)
 
 
-def costs(artifacts: Iterable[Artifact]) -> list[dict[str, Any]]:
-    """`stage`, `name` and `seconds` of everything that had to run."""
-    return [
-        {
-            "stage": one.record["stage"],
-            "name": lineage.name_of(one.path),
-            "seconds": float(one.record.get("seconds", 0)),
-        }
-        for one in ancestors(artifacts)
-    ]
-
-
 def training(model: Artifact, parent: Artifact) -> list[dict[str, Any]]:
     """The metrics of the training between parent and model: of the last one, if there were several."""
     before = {one.id for one in ancestors([parent])}

@@ -18,7 +18,7 @@ from matura.core import lineage
 from matura.core.artifact import Artifact
 from matura.core.errors import ArtifactError
 from matura.core.files import atomic_write, read_json
-from matura.evaluate import history
+from matura.evaluate import costs, history
 from matura.evaluate.panels import page
 from matura.model import config as c
 from matura.model import store
@@ -30,6 +30,8 @@ PLACES = re.compile(r"(?<![\w.:/])~?/(?:[^\s/|`]+/)+")
 TRAINED = ("pretrain", "finetune")
 FIGURES = 2
 """The first version of the stage `evaluate` whose results have figures of each task."""
+SHORTEST = 1.0
+"""Seconds of a stage whose cost is told."""
 SHOWN = 40
 """Settings that are listed of one stage."""
 
@@ -257,15 +259,11 @@ def _quoted(text: str) -> str:
 
 
 def _cost(made: Sequence[Artifact]) -> str:
-    rows = [
-        f"| {one['stage']} | {one['seconds']:.0f} s |"
-        for one in history.costs(made[-1:])
-        if one["seconds"] >= 1
-    ]
-    machine = made[-1].record["environment"].get("cpu", "")
-    return "\n".join(
-        [f"On {machine or 'the machine it was made on'}:", "", "| stage | time |", "|---|---|", *rows]
-    )
+    known = [costs.of(one) for one in made]
+    table = costs.table([one for one in known if one.seconds >= SHORTEST])
+    rows = [table["heads"], ["---"] * len(table["heads"]), *table["rows"]]
+    machine = made[-1].record["environment"].get("cpu", "") or "the machine it was made on"
+    return "\n".join([f"On {machine}:", "", *(f"| {' | '.join(row)} |" for row in rows), "", costs.NOTE])
 
 
 def _nameless(node: lineage.Node) -> lineage.Node:

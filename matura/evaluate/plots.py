@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from matura.core.picture import INK, svg
+from matura.core.picture import INK, panels, svg
 
 BETTER, WORSE, NEUTRAL, SECOND = "#2a9d6f", "#d1495b", "#8a93a3", "#3b82c4"
+SIDE_BY_SIDE = {"left": 0.08, "right": 0.985, "bottom": 0.21, "top": 0.95, "wspace": 0.28}
 
 
 def gains(bars: Sequence[Mapping[str, Any]]) -> str:
@@ -72,28 +73,50 @@ def per_document(documents: Sequence[Mapping[str, Any]], most: int = 40) -> str:
     return svg(0.6 + 0.17 * len(ordered), draw, "Gain of each held-out document")
 
 
-def curve(
-    series: Mapping[str, Sequence[tuple[float, float]]], ylabel: str, smooth: Sequence[str] = ()
-) -> str:
+Series = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def curve(series: Series, ylabel: str, smooth: Sequence[str] = ()) -> str:
     """Lines over steps. A series named in `smooth` is drawn pale, with its running mean over it."""
-    colours = [SECOND, BETTER, WORSE, NEUTRAL]
 
     def draw(axes: Any) -> None:
-        for index, (name, points) in enumerate(series.items()):
-            colour = colours[index % len(colours)]
-            xs, ys = [x for x, _ in points], [y for _, y in points]
-            dots = len(xs) <= 30
-            if name in smooth and len(ys) > 10:
-                axes.plot(xs, ys, color=colour, alpha=0.3, linewidth=0.8)
-                ys = _running_mean(ys)
-            axes.plot(xs, ys, "o-" if dots else "-", color=colour, linewidth=1.6, markersize=3, label=name)
-        axes.set_xlabel("optimizer step")
-        axes.set_ylabel(ylabel)
-        axes.grid(axis="y", alpha=0.2, linewidth=0.5)
-        if len(series) > 1:
-            axes.legend()
+        lines(axes, series, "optimizer step", ylabel, smooth)
 
     return svg(2.4, draw, f"{ylabel} over training steps")
+
+
+def over_tokens(pictures: Sequence[tuple[Series, str]], smooth: Sequence[str], title: str) -> str:
+    """The same over tokens, several pictures side by side, each with its label of the y axis."""
+
+    def drawn(series: Series, ylabel: str) -> Callable[[Any], None]:
+        def draw(axes: Any) -> None:
+            lines(axes, series, "tokens", ylabel, smooth)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+        return draw
+
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    return panels(2.2, [drawn(series, ylabel) for series, ylabel in pictures], title, SIDE_BY_SIDE)
+
+
+def lines(axes: Any, series: Series, xlabel: str, ylabel: str, smooth: Sequence[str]) -> None:
+    """Draw lines with dots where they are few, and a legend where there are several."""
+    colours = [SECOND, BETTER, WORSE, NEUTRAL]
+    for index, (name, points) in enumerate(series.items()):
+        colour = colours[index % len(colours)]
+        xs, ys = [x for x, _ in points], [y for _, y in points]
+        dots = len(xs) <= 30
+        if name in smooth and len(ys) > 10:
+            axes.plot(xs, ys, color=colour, alpha=0.3, linewidth=0.8)
+            ys = _running_mean(ys)
+        axes.plot(xs, ys, "o-" if dots else "-", color=colour, linewidth=1.6, markersize=3, label=name)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.grid(axis="y", alpha=0.2, linewidth=0.5)
+    if len(series) > 1:
+        axes.legend()
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from matura.core import page
-from matura.evaluate import plots
+from matura.evaluate import costs, plots
+from matura.evaluate.costs import Cost
 
 TEMPLATE = Path(__file__).with_name("report.html")
 MAX_TEXT = 4000  # characters shown of one sample answer
@@ -26,7 +27,7 @@ class Context:
 
     `model`, `parent`: their names for people; without a parent the page is about one model. `training`: rows of the
     fine-tuning's metrics.jsonl. `curation`: the corpus's report.json. `lineage`: nested nodes as `core.lineage.tree`
-    makes them. `costs`: a mapping for each stage, with `stage`, `name` and `seconds`.
+    makes them. `costs`: of each stage.
     """
 
     model: str = "the model"
@@ -34,18 +35,17 @@ class Context:
     training: Sequence[Mapping[str, Any]] = ()
     curation: Mapping[str, Any] | None = None
     lineage: Mapping[str, Any] | None = None
-    costs: Sequence[Mapping[str, Any]] = ()
+    costs: Sequence[Cost] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
 
 
 def render(results: Mapping[str, Any], context: Context) -> str:
     """The page. `results` is what an evaluation writes to results.json."""
-    metrics = [_row(one) for one in results["metrics"]]
+    metrics = [row(one) for one in results["metrics"]]
     figures = results.get("tasks", {}).get("child", [])
     return page.render(
         TEMPLATE,
-        filters={"seconds": page.seconds},
         results=results,
         model=context.model,
         parent=context.parent,
@@ -53,20 +53,20 @@ def render(results: Mapping[str, Any], context: Context) -> str:
         others=[row for row in metrics if not row["gated"]],
         plots=[*_standing_plots(results), *_plots(results, context.training)],
         alone=not context.parent,
-        standings=[_standing(one) for one in figures],
+        standings=[standing(one) for one in figures],
         published=[{"task": one["task"], **row} for one in figures for row in one["published"]],
         samples=[{key: _cut(text) for key, text in sample.items()} for sample in results["samples"]],
         speed=table(results.get("speed", {})),
         curation=table(context.curation or {}),
         lineage=context.lineage,
-        costs=context.costs,
-        total_seconds=sum(float(cost["seconds"]) for cost in context.costs),
+        costs=costs.table(context.costs) if context.costs else None,
+        about_costs=costs.NOTE,
         settings=table(context.settings),
         environment=table(context.environment),
     )
 
 
-def _row(one: Mapping[str, Any]) -> dict[str, Any]:
+def row(one: Mapping[str, Any]) -> dict[str, Any]:
     """One metric as text: figures in its own unit, the difference and its interval as child minus parent."""
     show = _unit(one["name"])
     low, high = one["low"], one["high"]
@@ -92,7 +92,7 @@ def _row(one: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _standing(one: Mapping[str, Any]) -> dict[str, Any]:
+def standing(one: Mapping[str, Any]) -> dict[str, Any]:
     """A figure of one model as text."""
     share = one["unit"] == "share"
 
@@ -129,10 +129,16 @@ def _unit(name: str) -> Any:
     def share(value: float, signed: bool = False) -> str:
         return f"{100 * value:+.1f}%" if signed else f"{100 * value:.1f}%"
 
-    return bits if _in_bits(name) else share
+    def reward(value: float, signed: bool = False) -> str:
+        return f"{value:+.4g}" if signed else f"{value:.4g}"
+
+    return bits if _in_bits(name) else reward if name == REWARD else share
 
 
+REWARD = "score"
+"""What a stage `rank` measures: the mean reward of answers."""
 _LABELS = {
+    REWARD: "reward of answers to held-out prompts",
     "domain.bpb": "your documents, held out",
     "control.bpb": "unrelated prose (control)",
     "general.gold_bpb": "general ability: bits of the right answers",

@@ -79,7 +79,7 @@ def write(
         figures=table({name: value for name, value in totals.items() if name not in ("heldout", "alarms")}),
         heldout=table(dict(totals.get("heldout", {}))),
         plots=list(_plots(rows)),
-        samples=list(_samples(samples)),
+        samples=list(chosen_samples(samples)),
         settings=table(settings),
     )
     with atomic_write(folder / FILE) as temporary:
@@ -102,14 +102,11 @@ def _points(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, f
     return [(row["step"], row[name]) for row in rows if name in row and math.isfinite(row[name])]
 
 
-def _samples(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def chosen_samples(rows: Sequence[Mapping[str, Any]], looks: int = SAMPLE_STEPS) -> Iterator[dict[str, Any]]:
+    """The samples of the first look, the last, and some between: cut, and with control characters named."""
     steps = sorted({int(row["step"]) for row in rows})
     last = max(1, len(steps) - 1)
-    shown = (
-        {steps[round(i * last / (SAMPLE_STEPS - 1))] for i in range(SAMPLE_STEPS)}
-        if len(steps) > 1
-        else steps
-    )
+    shown = {steps[round(i * last / (looks - 1))] for i in range(looks)} if len(steps) > 1 else steps
     for row in rows:
         if row["step"] in shown:
             prompt, text = page.visible(row["prompt"], MAX_TEXT), page.visible(row["text"], MAX_TEXT)

@@ -40,6 +40,17 @@ def training_flops(config: c.ModelConfig, sequence: int) -> float:
     return products + sum(_attention(one, sequence) for one in stacks) / len(stacks)
 
 
+def reading_flops(config: c.ModelConfig, sequence: int) -> float:
+    """The same for a token that is only read, or written: a third of training."""
+    return training_flops(config, sequence) / 3
+
+
+def adapting_flops(config: c.ModelConfig, sequence: int) -> float:
+    """The same where the weights are frozen and an adapter beside them learns: the backward pass goes through the
+    weights, but there are no gradients of them. The adapter's own arithmetic is not counted."""
+    return training_flops(config, sequence) * 2 / 3
+
+
 def _attention(stack: c.StackConfig, sequence: int) -> float:
     """Scores and weighted sums of all layers for one token: 2 products of `inner` x seen tokens, times 3."""
     inner = stack.attention.heads * stack.attention.head_width

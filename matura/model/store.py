@@ -10,26 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from matura.core import artifact as artifacts
-from matura.core.config import parse
 from matura.core.errors import FormatError
-from matura.core.files import atomic_write, read_json, write_json
+from matura.core.files import atomic_write, write_json
 from matura.core.peft_settings import BaseConfig, Tuning
 from matura.model.checkpoint import Checkpoint, plausible, same_names, same_shape
 from matura.model.config import Classifier, ModelConfig
+from matura.model.description import ADAPTER_CONFIG as ADAPTER_CONFIG
+from matura.model.description import CONFIG as CONFIG
+from matura.model.description import adapter_settings as adapter_settings
+from matura.model.description import read_config as read_config
+from matura.model.description import read_tuning as read_tuning
 from matura.model.peft import tuning
 from matura.model.peft.adapter import Adapter, attach, taken
 from matura.model.safetensors_file import open_tensors
 from matura.model.transformer import Transformer, fuse_projections
 
-CONFIG, WEIGHTS = "model.json", "model.safetensors"
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter.json", "adapter.safetensors"
+WEIGHTS, ADAPTER_WEIGHTS = "model.safetensors", "adapter.safetensors"
 
 
 def load(
@@ -64,19 +66,6 @@ def load_for_inference(
     """`load`, with updates merged into the weights and projections fused: the same results, made faster."""
     model = tuning.merge(load(path, device=device, dtype=dtype))
     return fuse_projections(tuning.float_base(model))
-
-
-def read_config(folder: str | Path) -> ModelConfig:
-    """`model.json` of a model artifact's folder."""
-    path = Path(folder) / CONFIG
-    return parse(ModelConfig, _read(path, "a model's settings"), str(path))
-
-
-def _read(path: Path, what: str) -> dict[str, Any]:
-    try:
-        return read_json(path, limit=1 << 20, what=what)
-    except OSError as error:
-        raise FormatError(f"{path}: cannot read {what}: {error.strerror or error}") from error
 
 
 def load_adapter(model: Transformer, folder: str | Path) -> Transformer:
@@ -146,17 +135,3 @@ def _assemble(
         state[name] = tensor.to(device=device, dtype=dtype)
     model.load_state_dict(state, assign=True)
     return model
-
-
-def adapter_settings(folder: str | Path) -> Tuning | None:
-    """The settings of an adapter's folder, or None when it holds a whole model."""
-    return read_tuning(folder) if (Path(folder) / ADAPTER_CONFIG).is_file() else None
-
-
-def read_tuning(folder: str | Path) -> Tuning:
-    """`adapter.json`. Raises FormatError."""
-    path = Path(folder) / ADAPTER_CONFIG
-    found = _read(path, "an adapter's settings")
-    if "rank" in found:  # written before there were other methods than LoRA
-        found = {"method": "lora", "lora": found}
-    return parse(Tuning, found, str(path))

@@ -356,22 +356,23 @@ def _speed(config: Config, model: Artifact, draft: Draft) -> dict[str, Any]:
 def _story(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft, began: float) -> "Context":
     """What the report tells besides the results."""
     from matura.core import lineage, provenance
-    from matura.evaluate import history, report
+    from matura.evaluate import costs, history, report
 
     model, parent = _artifact(inputs, "model"), inputs.get("parent")
     corpus = inputs.get("corpus")
     curation = None
     if isinstance(corpus, Artifact) and "report.json" in corpus.record["files"]:
         curation = read_json(corpus.file("report.json"), limit=64 << 20, what="the report of a corpus")
-    costs = history.costs(one for one in inputs.values() if isinstance(one, Artifact))
-    costs.append({"stage": "evaluate", "name": "this exam", "seconds": time.monotonic() - began})
+    given = history.ancestors(one for one in inputs.values() if isinstance(one, Artifact))
+    spent = [costs.of(one) for one in given]
+    spent.append(costs.Cost(stage="evaluate", name="this exam", seconds=time.monotonic() - began))
     return report.Context(
         model=lineage.name_of(model.path),
         parent=lineage.name_of(parent.path) if isinstance(parent, Artifact) else "",
         training=history.training(model, parent) if isinstance(parent, Artifact) else [],
         curation=curation,
         lineage=history.tree(KIND, draft.path, inputs),
-        costs=costs,
+        costs=spent,
         settings=config.model_dump(mode="json"),
         environment=provenance.environment(),
     )

@@ -100,7 +100,8 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     from matura.model import store
     from matura.model.allocator import keep_freed_memory
     from matura.train import parallel, plan, resume
-    from matura.train.training import SAMPLES, Run, read_samples
+    from matura.train.samples import SAMPLES, read_samples
+    from matura.train.training import Run
 
     keep_freed_memory()
     material, task = _material(config, inputs, fresh=not any(draft.resume.iterdir())), _task(config)

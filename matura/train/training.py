@@ -5,7 +5,6 @@ Everything it does follows from its settings and data; a run that was killed goe
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +16,6 @@ import torch
 from torch import Tensor
 
 from matura.core.artifact import Draft
-from matura.core.files import atomic_write
 from matura.core.metrics import progress
 from matura.model.flops import size, training_flops
 from matura.model.initialize import initialize
@@ -29,11 +27,11 @@ from matura.train.mixture import Mixture
 from matura.train.precision import Precision, choose_precision
 from matura.train.pretraining import Look, Material, Portions, Task
 from matura.train.ranks import Ranks
+from matura.train.samples import read_samples, write_samples
 from matura.train.spikes import SpikeGuard, Unstable
 
 Sample = Callable[[Transformer], list[dict[str, str]]]
 """model -> what it writes now: each with its `prompt` and `text`."""
-SAMPLES = "samples.jsonl"
 
 
 @dataclass
@@ -199,14 +197,14 @@ class Run:
             return
         with watch.looking(self.model), average.averaged(self.optimizer):
             rows = [{"step": self.at.step, **one} for one in sample(self.model)]
-        _write_rows(draft.path / SAMPLES, [*read_samples(draft.path), *rows])
+        write_samples(draft.path, [*read_samples(draft.path), *rows])
 
     def _forget_after(self, draft: Draft, step: int) -> None:
         """Numbers and samples of updates after `step` will be made again."""
         if self.ranks.rank == 0:
             draft.metrics.rewind(step)
             kept = [row for row in read_samples(draft.path) if row["step"] <= step]
-            _write_rows(draft.path / SAMPLES, kept)
+            write_samples(draft.path, kept)
 
     def _position(self) -> dict[str, Any]:
         return {
@@ -296,19 +294,3 @@ class _Meter:
             "memory": pretraining.peak_memory(self.run.config.device),
             "left_out": self.run.guard.left_out + step.skipped,
         }
-
-
-def read_samples(folder: Path) -> list[dict[str, Any]]:
-    """The samples of a run, in order: each with `step`, `prompt` and `text`."""
-    try:
-        lines = (folder / SAMPLES).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines]
-
-
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(
-            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-        )

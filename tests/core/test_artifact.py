@@ -121,6 +121,24 @@ def test_what_a_kill_left_of_a_library_is_no_part_of_the_artifact(tmp_path: Path
     assert not list(made.path.rglob(".tmp*"))
 
 
+def test_time_is_that_of_all_sessions_and_no_part_of_the_id(tmp_path: Path, notes: Path) -> None:
+    whole = start(tmp_path / "whole", notes)
+    (whole.path / "train.txt").write_text("data")
+    place = tmp_path / "killed"
+    draft = start(place, notes)
+    (draft.path / "train.txt").write_text("data")
+    for later in (100, 130):  # two sessions whose last sign of life came so much later
+        begun = json.loads((place / "draft.json").read_text())["began"]
+        os.utime(place / "train.txt", (begun + later, begun + later))
+        draft = start(place, notes)
+        os.utime(place / "train.txt", (begun, begun))
+    made, other = draft.commit({}), whole.commit({})
+    assert 225 < made.record["seconds"] < 240
+    assert other.record["seconds"] < 10
+    assert {"cpu_seconds", "peak_memory"} <= made.record.keys()
+    assert made.id == other.id
+
+
 @pytest.mark.parametrize(
     "change", [{"version": 2}, {"config": {"path": "x", "minimum": 5}}, {"stage": "gather"}, {"inputs": {}}]
 )

@@ -260,6 +260,20 @@ def test_run_json_names_the_output_of_each_stage(life):
     assert life.journal()["stages"]["tuned"]["reused"] is True
 
 
+def test_run_json_says_how_the_run_stands_and_what_it_did_not_reach(life):
+    life.run()
+    assert (life.journal()["state"], life.journal()["to_come"]) == ("finished", [])
+    with pytest.raises(GateFailed):
+        life.run("exam.passes=false")
+    assert (life.journal()["state"], life.journal()["to_come"]) == ("gate failed", ["merged"])
+    life.stages["finetune"].kill_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        life.run("tuned.steps=7")
+    assert (life.journal()["state"], life.journal()["to_come"]) == ("interrupted", ["exam", "merged"])
+    latest = life.workspace.latest("adapt")
+    assert (latest.state, latest.to_come) == ("interrupted", ("exam", "merged"))
+
+
 def test_a_change_reruns_the_stage_and_what_depends_on_it(life):
     life.run()
     life.run("tuned.steps=5")

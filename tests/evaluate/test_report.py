@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from matura.evaluate import history, plots, report
+from matura.evaluate.costs import Cost
 from matura.evaluate.gates import Gate, accuracy, bits_per_byte, judge
 from matura.evaluate.report import Context, label, render, table
 
@@ -45,7 +46,7 @@ FULL = Context(
             "corpus": {"kind": "raw", "name": "n", "id": "", "line": "3 files", "state": "here", "inputs": {}}
         },
     },
-    costs=[{"stage": "finetune", "name": NASTY, "seconds": 100.0}, {"stage": "evaluate", "name": "", "seconds": 25.0}],
+    costs=[Cost("finetune", NASTY, 100.0), Cost("evaluate", "this exam", 25.0)],
     settings={"panel": {"piqa": 3}, "questions": [NASTY]},
     environment={"python": "3.11"},
 )  # fmt: skip
@@ -107,7 +108,7 @@ def test_the_verdict_comes_first_with_its_reasons():
 
 
 def test_differences_are_child_minus_parent_and_so_is_their_interval():
-    row = report._row(results()["metrics"][0])
+    row = report.row(results()["metrics"][0])
     assert row["difference"].startswith("-0.1")
     low, high = (float(x) for x in row["interval"].split(" … "))
     assert low < float(row["difference"]) < high < 0
@@ -116,7 +117,7 @@ def test_differences_are_child_minus_parent_and_so_is_their_interval():
 
 
 def test_accuracies_are_percent_with_their_chance():
-    row = report._row(results()["metrics"][1])
+    row = report.row(results()["metrics"][1])
     assert (row["parent"], row["difference"], row["margin"]) == ("66.7%", "+0.0%", "4.0%")
     assert row["chance"] == "chance 25%"
     assert row["relative"] == ""
