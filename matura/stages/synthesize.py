@@ -338,7 +338,6 @@ def _local(
     from matura.data.synthesis.answers import Answer
     from matura.data.synthesis.asking import Writer
     from matura.data.synthesis.templates import Prompt
-    from matura.infer.batch import limit
     from matura.model import store
     from matura.model.allocator import keep_freed_memory
     from matura.tokenizer import conversation
@@ -360,7 +359,7 @@ def _local(
         return [*([] if format.begin_id is None else [format.begin_id]), *format.tokenizer.encode(prompt)]
 
     def room(prompt: str) -> bool:
-        return len(ids(prompt)) + draw.max_new_tokens <= limit(model, model.config.decoder)
+        return len(ids(prompt)) + draw.max_new_tokens <= model.config.longest(model.config.decoder)
 
     def teacher(asks: Sequence["Ask"]) -> Iterator[tuple["Ask", "Answer"]]:
         for start in range(0, len(asks), config.batch):

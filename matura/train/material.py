@@ -90,7 +90,7 @@ def longest(settings: Any, model: ModelConfig) -> int:
     Raises ConfigError when more was asked for than that; the default is cut to it.
     """
     prefix = settings.prefix.tokens if settings.method == "prefix" else 0
-    most = settings.sequence if model.longest is None else model.longest - prefix
+    most = model.longest(model.last_stack) - prefix
     if settings.sequence > most and "sequence" in settings.model_fields_set:
         beside = f" beside prefix.tokens={prefix}" if prefix else ""
         raise ConfigError(
