@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from matura.core import costs, peft_settings, wheels
+from matura.core import costs, peft_settings
 from matura.core.artifact import Artifact, RawInput
 from matura.core.config import Config, Input
 from matura.core.forgetting_settings import Forgetting, without_unread_text
@@ -16,9 +15,6 @@ from matura.core.preference_settings import PreferenceData
 from matura.core.reward_settings import Rewards, check_rewarded
 from matura.core.rollout_settings import Rollouts
 from matura.core.settings import Recompute
-
-if TYPE_CHECKING:
-    from matura.core.workspace import Workspace
 
 MOST_TOKENS = 1_000_000
 """Tokens of the answers of one iteration: they are kept in memory and in checkpoints."""
@@ -115,19 +111,6 @@ class Practice(peft_settings.Tuning):
     def answers(self) -> int:
         """Answers of one iteration."""
         return self.prompts_each * self.rollouts.samples
-
-
-def located(config: Practice, setting: str, workspace: Workspace | None = None) -> Path:
-    """Where general text or files are on this machine; what is far away is fetched first."""
-    from matura.core.workspace import Workspace
-
-    if setting == "forgetting.text":
-        assert config.forgetting.text is not None
-        return wheels.located(config.forgetting.text, (workspace or Workspace()).downloads)
-    value: Any = config
-    for name in setting.split("."):
-        value = value[name] if isinstance(value, dict) else getattr(value, name)
-    return Path(value).expanduser()
 
 
 def estimate(

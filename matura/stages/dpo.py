@@ -4,23 +4,22 @@
 The reference is the parent, whose log-probabilities are read once. `--audit` shows the answers token by token.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from matura.core import costs, peft_settings, wheels
+from matura.core import costs, peft_settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.dpo_settings import PreferenceLoss, PreferenceOptimizer
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.forgetting_settings import Forgetting, without_unread_text
+from matura.core.inputs import located
 from matura.core.plan import Estimate
 from matura.core.preference_settings import PreferenceData
 from matura.core.settings import Recompute
 
 if TYPE_CHECKING:
-    from matura.core.workspace import Workspace
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format
     from matura.train.audit import Audit
@@ -93,14 +92,7 @@ class Config(peft_settings.Tuning):
         return self
 
 
-def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
-    """Where general text or the files of preferences are on this machine."""
-    from matura.core.workspace import Workspace
-
-    if setting == "forgetting.text":
-        assert config.forgetting.text is not None
-        return wheels.located(config.forgetting.text, (workspace or Workspace()).downloads)
-    return Path(getattr(config, setting)).expanduser()
+raw_input = located
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:

