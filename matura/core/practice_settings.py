@@ -18,8 +18,8 @@ from matura.core.settings import Recompute
 
 MOST_TOKENS = 1_000_000
 """Tokens of the answers of one iteration: they are kept in memory and in checkpoints."""
-# The model of `costs` on 2 cores, in tokens a second: trained, only read, and written token by token.
-TRAINED, READ, WRITTEN = 120.0, 450.0, 60.0
+# The model of `costs`, in tokens a second: trained, and written token by token.
+TRAINED, WRITTEN = 120.0, 60.0
 
 
 class Cuts(Config):
@@ -118,20 +118,20 @@ def estimate(
 ) -> Estimate:
     """Time and memory of the longest answers that may be written. `reads` is how often one is read without learning
     from it, `models` how many learn."""
-    model, updates = inputs.get("model"), config.updates
-    size, heaviness = costs.weight_bytes(model), costs.heaviness(model)
+    updates = config.updates
     tokens = config.iterations * config.answers * config.rollouts.max_new_tokens
     looks = config.iterations * updates.epochs * updates.minibatches
     looks = looks // config.meter_every + 2 if config.meter_every else 0
     looked = looks * min(config.meter_prompts, config.data.heldout) * config.rollouts.max_new_tokens
-    seconds = (tokens + looked) / WRITTEN + reads * tokens / READ + models * updates.epochs * tokens / TRAINED
-    held = 5 if config.method == "full" else 0.4 if config.base.format == "int4" else 1  # times the weights
     piece = config.answers * config.rollouts.max_new_tokens // (updates.minibatches * updates.accumulate)
-    return Estimate(
-        seconds=seconds * heaviness,
-        memory_bytes=int(size * held) + int(heaviness * models * piece * (2 << 20)),
-        disk_bytes=size * 4 if config.method == "full" else size // 8,
+    return costs.tuning(
+        config,
+        inputs.get("model"),
+        seconds=(tokens + looked) / WRITTEN
+        + reads * tokens / costs.READ
+        + models * updates.epochs * tokens / TRAINED,
+        tokens=models * piece,
         note=f"{config.iterations} iterations of {config.answers} answers of up to {config.rollouts.max_new_tokens} "
         "tokens",
-        model_bytes=size,
+        full=5,
     )

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 KIND = "model"
 VERSION = 1
-# A 135M model on 2 cores: trained, and only read.
-TRAINED_PER_SECOND, READ_PER_SECOND = 150.0, 450.0
+TRAINED_PER_SECOND = 150.0  # tokens, by the model of `costs`
 BYTES_PER_TOKEN = 4.0
 
 
@@ -98,20 +97,17 @@ raw_input = located
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time from the size of the preferences: read by the reference, then trained; memory for weights, gradients,
     moments and the activations of one batch."""
-    model, given = inputs.get("model"), inputs.get("preferences")
-    size, heaviness = costs.weight_bytes(model), costs.heaviness(model)
-    full, tokens = config.method == "full", costs.row_bytes(given, 4 << 20) / BYTES_PER_TOKEN
+    tokens = costs.row_bytes(inputs.get("preferences"), 4 << 20) / BYTES_PER_TOKEN
     updates = config.epochs * tokens / (config.tokens_per_batch * config.accumulate)
     looks = updates // config.meter_every + 2 if config.meter_every else 0
     looked = looks * (config.heldout_tokens + config.meter_tokens)
     read = looked + (tokens * min(1.0, config.epochs) if config.loss.reference else 0)
-    held = 4 if full else 0.4 if config.base.format == "int4" else 1  # times the weights in float32
-    return Estimate(
-        seconds=heaviness * (config.epochs * tokens / TRAINED_PER_SECOND + read / READ_PER_SECOND),
-        memory_bytes=int(size * held) + int(heaviness * config.tokens_per_batch * (2 << 20)),
-        disk_bytes=size * 4 if full else size // 8,
+    return costs.tuning(
+        config,
+        inputs.get("model"),
+        seconds=config.epochs * tokens / TRAINED_PER_SECOND + read / costs.READ,
+        tokens=config.tokens_per_batch,
         note=f"about {config.epochs * tokens:,.0f} tokens, {config.loss.kind}, {config.method}",
-        model_bytes=size,
     )
 
 

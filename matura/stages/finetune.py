@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 KIND = "model"
 VERSION = 6
 MAX_REMOTE = 64 << 30  # bytes of a dataset
-# A 135M model on 2 cores: trained, and read without training on it.
-TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0, "prefix": 170.0, "bottleneck": 180.0}
-READ_PER_SECOND = 450.0
 LEARNED = {"corpus": "documents", "conversations": "conversations", "labelled": "labels"}
 """Setting -> what is learned from it."""
 WRITERS_ONLY = {"replay": None, "data": ConversationData(), "forgetting": Forgetting(text=None)}
@@ -160,22 +157,15 @@ def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time from the tokens that are trained and looked at; memory for weights, gradients, moments and activations."""
-    model = inputs.get("model")
-    size = costs.weight_bytes(model)
-    full = config.method == "full"
-    held = 4 if full else 0.4 if config.base.format == "int4" else 1  # times the weights in float32
     looks = config.tokens / (config.tokens_per_step * config.meter_every) + 3 if config.meter_every else 0
     anchored = config.tokens if config.forgetting.kl else 0
-    return Estimate(
-        seconds=costs.heaviness(model)
-        * (
-            config.tokens / TOKENS_PER_SECOND[config.method]
-            + (2 * config.meter_tokens * looks + anchored) / READ_PER_SECOND
-        ),
-        memory_bytes=int(size * held) + int(costs.heaviness(model) * config.tokens_per_step * (2 << 20)),
-        disk_bytes=size * 4 if full else size // 8,
+    read = 2 * config.meter_tokens * looks + anchored
+    return costs.tuning(
+        config,
+        inputs.get("model"),
+        seconds=config.tokens / costs.TRAINED[config.method] + read / costs.READ,
+        tokens=config.tokens_per_step,
         note=f"{config.tokens:,} tokens, {config.method}",
-        model_bytes=size,
     )
 
 

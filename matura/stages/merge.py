@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from matura.core import config
+from matura.core import config, costs
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 KIND = "model"
 VERSION = 3
 PROBE = "The quick brown fox jumps over the lazy dog. 1, 2, 3: a list of numbers, and a question?"
-TOKENS_PER_SECOND = 450.0  # read, by a model of 135M parameters on two cores
 UPDATES_ONLY = ("more", "base", "text", "new_tokens", "tolerance")
 """Settings that mean nothing to whole models."""
 
@@ -83,7 +82,7 @@ raw_input = located
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Two copies of the weights in memory, one on disk; time for what the models on the front read."""
     read = 2 * config.front.tokens * (len(config.front.alphas) + 1) if config.front.alphas else 0
-    return Estimate(seconds=10 + read / TOKENS_PER_SECOND, memory_bytes=1400 << 20, disk_bytes=560 << 20)
+    return Estimate(seconds=10 + read / costs.READ, memory_bytes=1400 << 20, disk_bytes=560 << 20)
 
 
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:

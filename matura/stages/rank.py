@@ -111,7 +111,7 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
     times = 1 if config.previous is None else 2
     model = config.rewards.judge.model is not None
     return Estimate(
-        seconds=1 + (times * tokens / 450 if model else 0), disk_bytes=2 * costs.row_bytes(samples, 0)
+        seconds=1 + (times * tokens / costs.READ if model else 0), disk_bytes=2 * costs.row_bytes(samples, 0)
     )
 
 

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 KIND = "model"
 VERSION = 1
 BYTES_PER_TOKEN = 4.0
-# Of a model of 135M weights on 2 cores: trained, and read without training on it.
-TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0, "prefix": 170.0, "bottleneck": 180.0}
-READ_PER_SECOND = 450.0
 
 
 class Config(peft_settings.Tuning):
@@ -98,17 +95,13 @@ raw_input = located
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time from the bytes of the preferences and of the model; memory for weights, gradients and activations."""
-    model, given = inputs.get("model"), inputs.get("preferences")
-    size, heavier = costs.weight_bytes(model), costs.heaviness(model)
-    tokens = int(costs.row_bytes(given, 1 << 20) / BYTES_PER_TOKEN)
-    full = config.method == "full"
-    held = 4 if full else 0.4 if config.base.format == "int4" else 1  # times the weights in float32
-    return Estimate(
-        seconds=tokens * heavier * (config.epochs / TOKENS_PER_SECOND[config.method] + 0.1 / READ_PER_SECOND),
-        memory_bytes=int(size * held) + int(heavier * config.tokens_per_step * (2 << 20)),
-        disk_bytes=size * 4 if full else size // 8,
+    tokens = int(costs.row_bytes(inputs.get("preferences"), 1 << 20) / BYTES_PER_TOKEN)
+    return costs.tuning(
+        config,
+        inputs.get("model"),
+        seconds=tokens * (config.epochs / costs.TRAINED[config.method] + 0.1 / costs.READ),
+        tokens=config.tokens_per_step,
         note=f"about {tokens:,} tokens, {config.epochs:g} times, {config.method}",
-        model_bytes=size,
     )
 
 
