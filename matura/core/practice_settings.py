@@ -9,7 +9,12 @@ from pydantic import Field, model_validator
 from matura.core import costs, peft_settings
 from matura.core.artifact import Artifact, RawInput
 from matura.core.config import Config, Input
-from matura.core.forgetting_settings import Forgetting, without_unread_text
+from matura.core.forgetting_settings import (
+    Forgetting,
+    check_looks,
+    check_without_anchors,
+    without_unread_text,
+)
 from matura.core.plan import Estimate
 from matura.core.preference_settings import PreferenceData
 from matura.core.reward_settings import Rewards, check_rewarded
@@ -92,19 +97,8 @@ class Practice(peft_settings.Tuning):
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
-        default = {name: one.default for name, one in type(self).model_fields.items()}
-        if not self.meter_every:
-            for name in ("meter_tokens", "meter_prompts"):
-                if getattr(self, name) != default[name]:
-                    raise ValueError(f"{name} would do nothing with meter_every=0")
-        anchors = self.forgetting
-        if anchors.kl or anchors.l2:
-            raise ValueError(
-                "forgetting.kl and forgetting.l2 are anchors of fine-tuning; here the answers are held near the "
-                "parent: see kl of this stage"
-            )
-        if anchors.limit is not None and not (self.meter_every and anchors.text):
-            raise ValueError("forgetting.limit needs the meter: meter_every and forgetting.text")
+        check_looks(self, "meter_tokens", "meter_prompts")
+        check_without_anchors(self, "the answers are held near the parent: see kl of this stage")
         return self
 
     @property

@@ -13,7 +13,12 @@ from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.dpo_settings import PreferenceLoss, PreferenceOptimizer
 from matura.core.errors import ConfigError, MaturaError
-from matura.core.forgetting_settings import Forgetting, without_unread_text
+from matura.core.forgetting_settings import (
+    Forgetting,
+    check_looks,
+    check_without_anchors,
+    without_unread_text,
+)
 from matura.core.inputs import located
 from matura.core.plan import Estimate
 from matura.core.preference_settings import PreferenceData
@@ -73,21 +78,14 @@ class Config(peft_settings.Tuning):
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> "Config":
-        default = {name: one.default for name, one in type(self).model_fields.items()}
-        for name in ("meter_tokens", "heldout_tokens"):
-            if not self.meter_every and getattr(self, name) != default[name]:
-                raise ValueError(f"{name} would do nothing with meter_every=0")
+        check_looks(self, "meter_tokens", "heldout_tokens")
         if self.lora.dropout:
             raise ValueError(
                 "lora.dropout would do nothing: preferences are learned without dropout, for the reference has none"
             )
-        if self.forgetting.kl or self.forgetting.l2:
-            raise ValueError(
-                "forgetting.kl and forgetting.l2 are anchors of fine-tuning; here loss.beta holds the model near its "
-                "reference, and loss.nll near the chosen answers"
-            )
-        if self.forgetting.limit is not None and not (self.meter_every and self.forgetting.text):
-            raise ValueError("forgetting.limit needs the meter: meter_every and forgetting.text")
+        check_without_anchors(
+            self, "loss.beta holds the model near its reference, and loss.nll near the chosen answers"
+        )
         return self
 
 

@@ -15,7 +15,7 @@ from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.conversation_settings import ConversationData
 from matura.core.errors import ConfigError, MaturaError
-from matura.core.forgetting_settings import Forgetting, without_unread_text
+from matura.core.forgetting_settings import Forgetting, check_looks, without_unread_text
 from matura.core.inputs import inputs_of, located
 from matura.core.plan import Estimate
 from matura.core.settings import Recompute
@@ -114,15 +114,12 @@ class Config(peft_settings.Tuning):
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> "Config":
-        default = {name: one.default for name, one in type(self).model_fields.items()}
-        if self.replay is None and self.replay_share not in (0, default["replay_share"]):
+        if self.replay is None and self.replay_share and self.changed("replay_share"):
             raise ValueError("replay_share would do nothing without replay")
-        data, asked = ConversationData(), ("turns", "truncation")
-        cut = [name for name in asked if getattr(self.data, name) != getattr(data, name)]
+        cut = self.data.changed("turns", "truncation")
         if self.corpus is not None and self.replay is None and cut:
             raise ValueError(f"data.{cut[0]} is for conversations; of a corpus every token is learned")
-        if not self.meter_every and self.meter_tokens != default["meter_tokens"]:
-            raise ValueError("meter_tokens would do nothing with meter_every=0")
+        check_looks(self, "meter_tokens")
         return self
 
     @model_validator(mode="after")

@@ -134,10 +134,8 @@ def _between(
     from matura.model import interpolate, store
     from matura.model.peft import tuning
 
-    fields = Config.model_fields
-    for name in UPDATES_ONLY:
-        if getattr(config, name) != fields[name].get_default(call_default_factory=True):
-            raise ConfigError(f"{name} is for LoRA updates, and {child.path} has none: it is a whole model")
+    if unread := config.changed(*UPDATES_ONLY):
+        raise ConfigError(f"{unread[0]} is for LoRA updates, and {child.path} has none: it is a whole model")
     if config.alpha == 1 and not config.front.alphas:
         raise MaturaError(
             f"{child.path} has no LoRA updates: there is nothing to merge. To go back towards its parent, give an "

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from matura.core import costs, peft_settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
-from matura.core.forgetting_settings import Forgetting
+from matura.core.forgetting_settings import Forgetting, check_looks
 from matura.core.inputs import located
 from matura.core.plan import Estimate
 from matura.core.preference_settings import PreferenceData
@@ -84,9 +84,7 @@ class Config(peft_settings.Tuning):
             raise ValueError("margin is for loss=bradley-terry; an order of several has no margins")
         if self.method == "lora" and self.lora.dropout:
             raise ValueError("lora.dropout would do nothing: a reward model learns without dropout")
-        default = type(self).model_fields["meter_tokens"].default
-        if not self.meter_every and self.meter_tokens != default:
-            raise ValueError("meter_tokens would do nothing with meter_every=0")
+        check_looks(self, "meter_tokens")
         return self
 
 

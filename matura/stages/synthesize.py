@@ -78,7 +78,7 @@ class Config(config.Config):
             raise ValueError("give one of `model`, `endpoint.url` and `program`: who writes?")
         if self.program is not None:
             return self._by_rule()
-        if self.count != type(self).model_fields["count"].default:
+        if self.changed("count"):
             raise ValueError(
                 "`count` is for a program; a model has `conversations`, `texts` and `tasks.count`"
             )
@@ -88,14 +88,11 @@ class Config(config.Config):
             if self.tasks != Tasks():
                 raise ValueError("`tasks` needs `tasks.documents`, a corpus to write from")
             return self
-        for name in ("conversations", "texts", "question", "answer", "text"):
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"`{name}` is for replay, without documents; with them see `tasks`")
-        draw, free = self.tasks.draw, Draw()
-        if self.endpoint.url is not None:
-            for name in ("top_k", "min_p", "repetition_penalty"):
-                if getattr(draw, name) != getattr(free, name):
-                    raise ValueError(f"an endpoint does not take `tasks.draw.{name}`: leave it out")
+        if given := self.changed("conversations", "texts", "question", "answer", "text"):
+            raise ValueError(f"`{given[0]}` is for replay, without documents; with them see `tasks`")
+        given = self.tasks.draw.changed("top_k", "min_p", "repetition_penalty")
+        if self.endpoint.url is not None and given:
+            raise ValueError(f"an endpoint does not take `tasks.draw.{given[0]}`: leave it out")
         return self
 
     def _by_rule(self) -> Self:
