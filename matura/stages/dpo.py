@@ -159,21 +159,18 @@ def _found(totals: dict[str, Any], alarms: list[str]) -> str:
 def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> "Audit":
     """What would be learned, with `rows` of the answers shown token by token; nothing is trained."""
     from matura.core.conversation_settings import ConversationData
-    from matura.core.records import CUT, Conversation
-    from matura.data.preferences import loading, pairs
+    from matura.data.preferences import loading, pairs, selection
     from matura.tokenizer import conversation
     from matura.train import audit
     from matura.train.material import Material
 
     loaded = loading.load(inputs["preferences"], config.data)
-    said = []
-    for ranking in loaded.train:
-        for pair in pairs.of(ranking):
-            for name, one in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-                answer = {"role": "assistant", "content": one.text, **(CUT if one.end == "length" else {})}
-                said.append(
-                    Conversation(f"{ranking.id} {name}", (*ranking.messages, answer), tools=ranking.tools)
-                )
+    said = [
+        selection.answered(ranking, one, f"{ranking.id} {name}")
+        for ranking in loaded.train
+        for pair in pairs.of(ranking)
+        for name, one in (("chosen", pair.chosen), ("rejected", pair.rejected))
+    ]
     if not said:
         raise MaturaError("--audit shows pairs, and these preferences have none")
     format = conversation.load(inputs["model"].path)
