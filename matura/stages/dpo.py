@@ -129,7 +129,9 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         totals = finetuning.Run(config, model, lesson).go(draft)
     preparing.save(draft.path, model, config, format)
     alarms = doctor.alarms(draft.metrics.rows())
-    training_report.write(draft.path, "Preferences", totals, config.model_dump(mode="json"))
+    training_report.write(
+        draft.path, "Preferences", totals | {"alarms": alarms}, config.model_dump(mode="json")
+    )
     summary = {
         "line": f"{config.loss.kind}, {config.method} on {lesson.counts['learned']:,} pairs and thumbs, "
         f"{totals['tokens']:,} tokens in {totals['steps']} steps{_found(totals, alarms)}",
