@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -140,11 +140,11 @@ class Heldout:
         readings: list[Readings] = []
         moved, tokens = 0.0, 0
         head = model.unembedding.detach()
-        for row, batch, parent_ND in zip(self.rows, self.batches, self.parent_ND, strict=True):
+        for batch, parent_ND in zip(self.batches, self.parent_ND, strict=True):
             its_ND = features(model, batch.answers)
             targets_N = batch.answers.targets_N
             found = sums(batch.answers, likelihoods(its_ND, head, targets_N).logprobs_N)
-            readings.append(compare(self.settings, pack(row, z=z), found)[1])
+            readings.append(compare(self.settings, replace(batch, z=z), found)[1])
             ones_N = torch.ones(len(its_ND), device=its_ND.device)
             moved += float(kl_divergence(parent_ND, self.head, its_ND, head, ones_N))
             tokens += len(targets_N)

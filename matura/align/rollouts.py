@@ -19,7 +19,6 @@ from matura.align.sequences import Prompted, pack_answers, token_logprobs
 from matura.core.errors import MaturaError
 from matura.core.preferences import Ranking
 from matura.core.settings import Draw, Sampling
-from matura.infer.batch import limit
 from matura.infer.engine import Request, stream
 from matura.model.transformer import Transformer
 from matura.tokenizer.conversation import Format
@@ -134,7 +133,7 @@ def fitting(
 ) -> tuple[list[Ranking], int]:
     """The prompts after which `new` tokens fit into the context, and how many do not. Raises MaturaError when none
     does."""
-    most = limit(model, model.config.decoder) - new
+    most = model.config.longest(model.config.decoder) - new
     given = list(prompts)
     kept = [one for one in given if len(format.prompt(one.messages, one.tools)) <= most]
     if not kept:

@@ -31,6 +31,15 @@ class Config(pydantic.BaseModel):
         validate_default=True,
     )
 
+    def changed(self, *names: str) -> list[str]:
+        """Those of the named settings that are not what they are by default."""
+        fields = type(self).model_fields
+        return [
+            name
+            for name in names
+            if getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        ]
+
 
 class Input:
     """Marks a setting as an input: a reference to an artifact of one of `kinds`, or for "raw" a path."""

@@ -71,9 +71,8 @@ class PreferenceLoss(Config):
             )
         if kind == "kto" and self.nll:
             raise ValueError("nll is for pairs, and kind=kto has none")
-        fields = type(self).model_fields
         for name, owner in (("gamma", "simpo"), ("desirable", "kto"), ("undesirable", "kto")):
-            if kind != owner and getattr(self, name) != fields[name].default:
+            if kind != owner and self.changed(name):
                 raise ValueError(f"{name} is for kind={owner}, and this is kind={kind}")
         return self
 

@@ -26,7 +26,6 @@ TOKENS_PER_OTHER_QUESTION = 150
 ALL_ITEMS = 1500  # assumed where all are asked: how many there are is only known once the rows are read
 TOKENS_PER_CONTROL = 240
 TOKENS_PER_ANSWER = 130
-TOKENS_PER_SECOND = 450.0  # read, by a model of 135M parameters on two cores
 NEW_TOKENS_PER_SECOND = 36.0  # written, in small batches
 
 
@@ -42,7 +41,7 @@ def estimate(*, read: int, written: int, models: Sequence[costs.Given]) -> Estim
     """For `models` that each read and write so many tokens; the largest decides how fast."""
     size = max(costs.weight_bytes(one) for one in models)
     heaviness = max(costs.heaviness(one) for one in models)
-    seconds = len(models) * (read / TOKENS_PER_SECOND + written / NEW_TOKENS_PER_SECOND)
+    seconds = len(models) * (read / costs.READ + written / NEW_TOKENS_PER_SECOND)
     return Estimate(
         seconds=seconds * heaviness + 5,
         memory_bytes=int(len(models) * size + 1e9),

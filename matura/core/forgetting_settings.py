@@ -21,6 +21,22 @@ def without_unread_text(values: Any, group: str, unread: bool) -> Any:
     return {**values, group: {**given, "text": None}}
 
 
+def check_looks(settings: Any, *names: str) -> None:
+    """Raises ValueError for settings of looks that were given where `meter_every` allows none."""
+    if not settings.meter_every and (given := settings.changed(*names)):
+        raise ValueError(f"{given[0]} would do nothing with meter_every=0")
+
+
+def check_without_anchors(settings: Any, instead: str) -> None:
+    """Raises ValueError for anchors of a stage that has none, where `instead` says what it has; and for a limit that
+    nothing is measured for."""
+    asked = settings.forgetting
+    if asked.kl or asked.l2:
+        raise ValueError(f"forgetting.kl and forgetting.l2 are anchors of fine-tuning; here {instead}")
+    if asked.limit is not None and not (settings.meter_every and asked.text):
+        raise ValueError("forgetting.limit needs the meter: meter_every and forgetting.text")
+
+
 class Forgetting(Config):
     """Anchors to the parent, the meter, and when to stop by it."""
 
@@ -57,11 +73,9 @@ class Forgetting(Config):
 
     @model_validator(mode="after")
     def _limited(self) -> Forgetting:
-        fields = type(self).model_fields
-        given = [name for name in ("patience", "keep") if getattr(self, name) != fields[name].default]
-        if self.limit is None and given:
+        if self.limit is None and (given := self.changed("patience", "keep")):
             raise ValueError(f"{', '.join(given)} would do nothing without a limit: give limit, in percent")
-        if not self.kl and self.kl_on != fields["kl_on"].default:
+        if not self.kl and self.changed("kl_on"):
             raise ValueError("kl_on would do nothing without an anchor: give kl")
         return self
 

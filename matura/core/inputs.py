@@ -3,12 +3,21 @@
 An input in a group is written with dots, as on the command line: `sources.wiki.path`.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from matura.core import wheels
 from matura.core.config import Config, Input, Place, group_in, input_kinds
 
+if TYPE_CHECKING:
+    from matura.core.workspace import Workspace
+
 Kinds = tuple[str, ...]
+GENERAL_TEXT = ("forgetting.text", "front.text")
+"""Inputs of which a wheel can be given."""
 
 
 def walk(config: Config, prefix: str = "") -> Iterator[tuple[str, Kinds, Any]]:
@@ -39,6 +48,16 @@ def kinds_of(config: Config) -> dict[str, Kinds]:
 def inputs_of(config: Config) -> dict[str, str]:
     """The references a config names, by setting; those left at None are skipped."""
     return {name: str(value) for name, _, value in walk(config) if value is not None}
+
+
+def located(config: Config, setting: str, workspace: Workspace | None = None) -> Path:
+    """Where an input is on this machine: a path, or for general text a wheel, which is fetched when it is not there."""
+    text = inputs_of(config)[setting]
+    if setting not in GENERAL_TEXT:
+        return Path(text).expanduser()
+    from matura.core.workspace import Workspace
+
+    return wheels.located(text, (workspace or Workspace()).downloads)
 
 
 def settings_of(config: Config) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class KlPenalty(Config):
     def _steered(self) -> KlPenalty:
         if self.target is not None and not self.coefficient:
             raise ValueError("a coefficient of 0 cannot be steered; give one above 0 to begin with")
-        if self.target is None and self.horizon != type(self).model_fields["horizon"].default:
+        if self.target is None and self.changed("horizon"):
             raise ValueError("horizon would do nothing without a target")
         return self
 
@@ -57,7 +57,7 @@ class ValueModel(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> ValueModel:
-        if self.kind != "critic" and self.rank != type(self).model_fields["rank"].default:
+        if self.kind != "critic" and self.changed("rank"):
             raise ValueError("rank is for kind=critic, and this is kind=head")
         return self
 

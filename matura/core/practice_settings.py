@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from matura.core import costs, peft_settings, wheels
+from matura.core import costs, peft_settings
 from matura.core.artifact import Artifact, RawInput
 from matura.core.config import Config, Input
-from matura.core.forgetting_settings import Forgetting, without_unread_text
+from matura.core.forgetting_settings import (
+    Forgetting,
+    check_looks,
+    check_without_anchors,
+    without_unread_text,
+)
 from matura.core.plan import Estimate
 from matura.core.preference_settings import PreferenceData
 from matura.core.reward_settings import Rewards, check_rewarded
 from matura.core.rollout_settings import Rollouts
 from matura.core.settings import Recompute
 
-if TYPE_CHECKING:
-    from matura.core.workspace import Workspace
-
 MOST_TOKENS = 1_000_000
 """Tokens of the answers of one iteration: they are kept in memory and in checkpoints."""
-# The model of `costs` on 2 cores, in tokens a second: trained, only read, and written token by token.
-TRAINED, READ, WRITTEN = 120.0, 450.0, 60.0
+# The model of `costs`, in tokens a second: trained, and written token by token.
+TRAINED, WRITTEN = 120.0, 60.0
 
 
 class Cuts(Config):
@@ -96,19 +97,8 @@ class Practice(peft_settings.Tuning):
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
-        default = {name: one.default for name, one in type(self).model_fields.items()}
-        if not self.meter_every:
-            for name in ("meter_tokens", "meter_prompts"):
-                if getattr(self, name) != default[name]:
-                    raise ValueError(f"{name} would do nothing with meter_every=0")
-        anchors = self.forgetting
-        if anchors.kl or anchors.l2:
-            raise ValueError(
-                "forgetting.kl and forgetting.l2 are anchors of fine-tuning; here the answers are held near the "
-                "parent: see kl of this stage"
-            )
-        if anchors.limit is not None and not (self.meter_every and anchors.text):
-            raise ValueError("forgetting.limit needs the meter: meter_every and forgetting.text")
+        check_looks(self, "meter_tokens", "meter_prompts")
+        check_without_anchors(self, "the answers are held near the parent: see kl of this stage")
         return self
 
     @property
@@ -117,38 +107,25 @@ class Practice(peft_settings.Tuning):
         return self.prompts_each * self.rollouts.samples
 
 
-def located(config: Practice, setting: str, workspace: Workspace | None = None) -> Path:
-    """Where general text or files are on this machine; what is far away is fetched first."""
-    from matura.core.workspace import Workspace
-
-    if setting == "forgetting.text":
-        assert config.forgetting.text is not None
-        return wheels.located(config.forgetting.text, (workspace or Workspace()).downloads)
-    value: Any = config
-    for name in setting.split("."):
-        value = value[name] if isinstance(value, dict) else getattr(value, name)
-    return Path(value).expanduser()
-
-
 def estimate(
     config: Practice, inputs: dict[str, Artifact | RawInput | None], *, reads: float, models: int = 1
 ) -> Estimate:
     """Time and memory of the longest answers that may be written. `reads` is how often one is read without learning
     from it, `models` how many learn."""
-    model, updates = inputs.get("model"), config.updates
-    size, heaviness = costs.weight_bytes(model), costs.heaviness(model)
+    updates = config.updates
     tokens = config.iterations * config.answers * config.rollouts.max_new_tokens
     looks = config.iterations * updates.epochs * updates.minibatches
     looks = looks // config.meter_every + 2 if config.meter_every else 0
     looked = looks * min(config.meter_prompts, config.data.heldout) * config.rollouts.max_new_tokens
-    seconds = (tokens + looked) / WRITTEN + reads * tokens / READ + models * updates.epochs * tokens / TRAINED
-    held = 5 if config.method == "full" else 0.4 if config.base.format == "int4" else 1  # times the weights
     piece = config.answers * config.rollouts.max_new_tokens // (updates.minibatches * updates.accumulate)
-    return Estimate(
-        seconds=seconds * heaviness,
-        memory_bytes=int(size * held) + int(heaviness * models * piece * (2 << 20)),
-        disk_bytes=size * 4 if config.method == "full" else size // 8,
+    return costs.tuning(
+        config,
+        inputs.get("model"),
+        seconds=(tokens + looked) / WRITTEN
+        + reads * tokens / costs.READ
+        + models * updates.epochs * tokens / TRAINED,
+        tokens=models * piece,
         note=f"{config.iterations} iterations of {config.answers} answers of up to {config.rollouts.max_new_tokens} "
         "tokens",
-        model_bytes=size,
+        full=5,
     )

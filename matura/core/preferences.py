@@ -15,8 +15,7 @@ from typing import Any, Literal
 
 from matura.core.config import did_you_mean
 from matura.core.errors import FormatError
-from matura.core.files import atomic_write
-from matura.core.records import check_messages, read_lines
+from matura.core.records import check_messages, objects, read_lines, texts, write_lines
 
 TRAIN, HELDOUT, SAMPLES = "train.jsonl", "heldout.jsonl", "samples.jsonl"
 MAX_ANSWERS = 1024
@@ -74,17 +73,7 @@ def write_rankings(path: str | os.PathLike[str], rows: Iterable[Ranking]) -> int
 
     Raises FormatError for text that is not valid Unicode, ArtifactError when the disk is full.
     """
-    count = 0
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        for row in rows:
-            try:
-                file.write(as_line(row))
-            except UnicodeEncodeError as error:
-                raise FormatError(
-                    f"{Path(path).name}: ranking {row.id!r} is not valid Unicode: {error}"
-                ) from error
-            count += 1
-    return count
+    return write_lines(path, rows, as_line, lambda row: f"ranking {row.id!r}")
 
 
 def as_line(row: Ranking) -> bytes:
@@ -145,18 +134,16 @@ def ranking(row: Any, where: str, default_id: str) -> Ranking:
     answers = row.get("answers", [])
     if not isinstance(answers, list) or len(answers) > MAX_ANSWERS:
         raise FormatError(f"{where}: answers must be a list of at most {MAX_ANSWERS:,}.")
-    tools = row.get("tools", [])
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise FormatError(f"{where}: tools must be a list of objects.")
+    tools = objects(row.get("tools", []), f"{where}: tools")
     return Ranking(
         identity,
         tuple(messages),
         tuple(_answer(one, f"{where}: answers[{i}]") for i, one in enumerate(answers)),
         group,
         annotator,
-        _texts(row.get("facts", {}), f"{where}: facts"),
-        tuple(tools),
-        _texts(row.get("provenance", {}), f"{where}: provenance"),
+        texts(row.get("facts", {}), f"{where}: facts"),
+        tools,
+        texts(row.get("provenance", {}), f"{where}: provenance"),
     )
 
 
@@ -184,9 +171,3 @@ def _known(row: Any, fields: tuple[str, ...], where: str) -> None:
     for key in row:
         if key not in fields:
             raise FormatError(f"{where}: unknown key {key!r}{did_you_mean(key, fields)}.")
-
-
-def _texts(value: Any, where: str) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
-        raise FormatError(f"{where} must be an object whose values are text.")
-    return value

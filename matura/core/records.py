@@ -4,7 +4,7 @@ import difflib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -57,6 +57,7 @@ class Conversation:
 
 
 Row = TypeVar("Row", Document, Conversation)
+T = TypeVar("T")
 
 
 def characters(row: Document | Conversation) -> int:
@@ -194,22 +195,34 @@ def write_conversations(path: str | os.PathLike[str], rows: Iterable[Conversatio
     """Write conversations as JSONL, atomically; returns how many there were. Raises as
     :func:`write_documents`.
     """
+
+    def line(row: Conversation) -> bytes:
+        if row.messages and row.text:
+            raise FormatError(f"{Path(path).name}: conversation {row.id!r} has both messages and text.")
+        content: dict[str, Any] = {"id": row.id}
+        content |= {"messages": list(row.messages)} if row.messages else {"text": row.text}
+        content |= {"tools": list(row.tools)} if row.tools else {}
+        content |= {"provenance": row.provenance} if row.provenance else {}
+        return json.dumps(content, ensure_ascii=False).encode() + b"\n"
+
+    return write_lines(path, rows, line, lambda row: f"conversation {row.id!r}")
+
+
+def write_lines(
+    path: str | os.PathLike[str], rows: Iterable[T], line: Callable[[T], bytes], name: Callable[[T], str]
+) -> int:
+    """Write a line for every row, atomically; returns how many there were. `line` gives it with its line break, `name`
+    says what it is called.
+
+    Raises FormatError for text that is not valid Unicode, ArtifactError when the disk is full.
+    """
     count = 0
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         for row in rows:
-            if row.messages and row.text:
-                raise FormatError(f"{Path(path).name}: conversation {row.id!r} has both messages and text.")
-            content: dict[str, Any] = {"id": row.id}
-            content |= {"messages": list(row.messages)} if row.messages else {"text": row.text}
-            content |= {"tools": list(row.tools)} if row.tools else {}
-            content |= {"provenance": row.provenance} if row.provenance else {}
             try:
-                line = json.dumps(content, ensure_ascii=False).encode()
+                file.write(line(row))
             except UnicodeEncodeError as error:
-                raise FormatError(
-                    f"{Path(path).name}: conversation {row.id!r} is not valid Unicode: {error}"
-                ) from error
-            file.write(line + b"\n")
+                raise FormatError(f"{Path(path).name}: {name(row)} is not valid Unicode: {error}") from error
             count += 1
     return count
 
@@ -265,16 +278,22 @@ def _conversation(line: bytes, where: str, default_id: str) -> Conversation:
             f"{where}: expected either 'messages' or 'text', found {'both' if text else 'neither'}."
         )
     check_messages(messages, where)
-    tools = row.get("tools", [])
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise FormatError(f"{where}: 'tools' must be a list of objects.")
-    provenance = _provenance(row.get("provenance", {}), where)
-    return Conversation(identity, tuple(messages), text, provenance, tuple(tools))
+    tools = objects(row.get("tools", []), f"{where}: 'tools'")
+    provenance = texts(row.get("provenance", {}), f"{where}: 'provenance'")
+    return Conversation(identity, tuple(messages), text, provenance, tools)
 
 
-def _provenance(value: Any, where: str) -> dict[str, str]:
+def objects(value: Any, where: str) -> tuple[dict[str, Any], ...]:
+    """A list of objects, such as tools. Raises FormatError that begins with `where` for anything else."""
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise FormatError(f"{where} must be a list of objects.")
+    return tuple(value)
+
+
+def texts(value: Any, where: str) -> dict[str, str]:
+    """An object of texts, such as provenance. Raises FormatError that begins with `where` for anything else."""
     if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
-        raise FormatError(f"{where}: 'provenance' must be an object whose values are text.")
+        raise FormatError(f"{where} must be an object whose values are text.")
     return value
 
 

@@ -193,11 +193,7 @@ def _changes(
 
 def previous_in(value: Any) -> Iterator[str]:
     """The stages of the round before that are named anywhere in a value."""
-    if isinstance(value, str) and value.startswith(PREVIOUS):
-        yield value.removeprefix(PREVIOUS)
-    elif isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from previous_in(one)
+    return (one.removeprefix(PREVIOUS) for one in texts(value) if one.startswith(PREVIOUS))
 
 
 def texts(value: Any) -> Iterator[str]:

@@ -82,7 +82,6 @@ class Index:
     values: Mapping[str, int]  # every word of every item: its own 64 bits, never zero
     runs: Mapping[int, tuple[NDArray[np.uint64], NDArray[np.int64]]]
     names: Sequence[tuple[str, str]]  # file and name of every item
-    passed_over: int  # items that are too short
 
     def find(self, texts: Sequence[Sequence[str]]) -> list[list[Leak]]:
         """The leaks of many texts, given as `words`: in order, runs that overlap joined."""
@@ -151,7 +150,7 @@ def index(items: Iterable[tuple[str, str, str]], length: int) -> Index:
     for run in sorted(hashes):
         distinct, first = np.unique(np.concatenate(hashes[run]), return_index=True)
         runs[run] = (distinct, np.concatenate(owners[run])[first])
-    return Index(values, runs, names, short)
+    return Index(values, runs, names)
 
 
 def _hash_runs(values: NDArray[np.uint64], places: NDArray[Any], length: int) -> NDArray[np.uint64]:

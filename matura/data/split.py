@@ -31,17 +31,6 @@ def fingerprint(text: str) -> str:
     return hashlib.sha256((letters or text).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def drop_duplicates(documents: Sequence[Document]) -> tuple[list[Document], list[tuple[Document, Document]]]:
-    """Keep the first of each set of equal texts. Also returns the pairs (dropped, the one it repeats)."""
-    first: dict[str, Document] = {}
-    dropped: list[tuple[Document, Document]] = []
-    for document in documents:
-        original = first.setdefault(fingerprint(document.text), document)
-        if original is not document:
-            dropped.append((document, original))
-    return list(first.values()), dropped
-
-
 def split(documents: Sequence[Document], heldout: int, seed: int = 0) -> Split:
     """Hold out `heldout` documents, as `held_out` chooses them. Copies (see `fingerprint`) stay together."""
     entries = [(fingerprint(document.text), document.id, len(document.text)) for document in documents]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from matura.core.errors import ConfigError
 from matura.core.settings import Sampling
-from matura.infer.batch import limit
 from matura.infer.engine import generate
 from matura.model.heads import LanguageHead
 from matura.model.transformer import Transformer
@@ -22,7 +21,7 @@ def read_and_written(model: Transformer, tokenizer: Tokenizer, text: str, new_to
 
     Raises ConfigError for a text without tokens.
     """
-    most = limit(model, model.config.last_stack)
+    most = model.config.longest(model.config.last_stack)
     ids = tokenizer.encode(text)[:most]
     if not ids:
         raise ConfigError(f"text: {text!r} holds no token; give some words")

@@ -5,7 +5,6 @@ Shape suffixes: B rows, T prompt tokens, S positions so far, M source tokens, D 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor
 
 from matura.core.errors import MaturaError
-from matura.model import config as c
 from matura.model.cache import Cache
 from matura.model.peft.adapter import Adapter
 from matura.model.peft.routing import Routing, route
@@ -84,7 +82,7 @@ def read(
         sources_BM, memory_real_BM = padded(sources, device, left=False)
         memory_BMD = model.encode(sources_BM, mask=memory_real_BM)
     assert model.decoder is not None
-    longest = limit(model, model.decoder.config)
+    longest = model.config.longest(model.decoder.config)
     room = min(
         ids_BT.shape[1] + new, longest if longest <= model.config.context else ids_BT.shape[1] + UNBOUNDED
     )
@@ -94,12 +92,6 @@ def read(
         ids_BT, mask=real_BT, memory_BSD=memory_BMD, memory_mask_BS=memory_real_BM, cache=cache
     )
     return batch, model.logits(hidden_BTD[:, -1])
-
-
-def limit(model: Transformer, stack: c.StackConfig | None) -> int:
-    """Longest sequence of a stack: the context where positions are learned or rotary; otherwise only memory ends it."""
-    bounded = stack is not None and isinstance(stack.position, c.Learned | c.Rope)
-    return model.config.context if bounded else sys.maxsize
 
 
 def opening(model: Transformer, ids: Sequence[int], source: Sequence[int], where: str = "") -> Sequence[int]:
@@ -134,7 +126,7 @@ def _opening(model: Transformer, ids: Sequence[int], source: Sequence[int]) -> S
     if model.encoder is not None:
         if not len(source):
             raise MaturaError("this model answers a source text; give at least one token of it")
-        if len(source) > (longest := limit(model, model.encoder.config)):
+        if len(source) > (longest := model.config.longest(model.encoder.config)):
             raise MaturaError(
                 f"the source has {len(source)} tokens and the model's context is {longest}; shorten it"
             )
@@ -145,7 +137,7 @@ def _opening(model: Transformer, ids: Sequence[int], source: Sequence[int]) -> S
     if not len(ids):
         raise MaturaError("the prompt is empty; give at least one token")
     known(model, [*(("the source", id) for id in source), *(("the prompt", id) for id in ids)])
-    if len(ids) >= (longest := limit(model, model.decoder.config)):
+    if len(ids) >= (longest := model.config.longest(model.decoder.config)):
         raise MaturaError(
             f"the prompt has {len(ids)} tokens and the model's context is {longest}; shorten it"
         )

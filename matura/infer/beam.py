@@ -23,7 +23,7 @@ from torch import Tensor
 
 from matura.core.settings import Beams
 from matura.infer import penalties
-from matura.infer.batch import known, limit, opening, read
+from matura.infer.batch import known, opening, read
 from matura.model.peft.adapter import Adapter
 from matura.model.transformer import Transformer
 
@@ -61,7 +61,7 @@ def search(
     ids = opening(model, ids, source, "beam search")
     known(model, (("stop_ids", id) for id in stop_ids))
     assert model.decoder is not None
-    room = limit(model, model.decoder.config) - (adapter.prefix_tokens if adapter else 0) - len(ids)
+    room = model.config.longest(model.decoder.config) - (adapter.prefix_tokens if adapter else 0) - len(ids)
     longest = min(beams.max_new_tokens, room)
     batch, logits_BV = read(model, [ids], [source], longest, [adapter])
     running, done = [_Beam(0, (), 0.0)], list[Hypothesis]()

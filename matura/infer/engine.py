@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from matura.core.errors import MaturaError
-from matura.infer.batch import known, limit, named, opening, read
+from matura.infer.batch import known, named, opening, read
 from matura.infer.sampling import Allowed, Chain, Sampling, chain, drawn, sample_seed
 from matura.model.peft.adapter import Adapter
 from matura.model.transformer import Transformer
@@ -136,10 +136,11 @@ def _rows(model: Transformer, index: int, request: Request, where: str) -> Itera
     """One row for each answer to a request, after all that could be wrong with it."""
     try:
         _check(model, request)
-        if (adapter := request.adapter) and len(request.ids) + adapter.prefix_tokens >= _end(model):
+        end = model.config.longest(model.config.decoder)
+        if (adapter := request.adapter) and len(request.ids) + adapter.prefix_tokens >= end:
             raise MaturaError(
                 f"the prompt has {len(request.ids)} tokens, and the adapter's prefix takes {adapter.prefix_tokens} of "
-                f"a context of {_end(model)}; shorten it"
+                f"a context of {end}; shorten it"
             )
     except MaturaError as error:
         raise MaturaError(named(where, str(error))) from None
@@ -170,7 +171,7 @@ def _check(model: Transformer, request: Request) -> None:
 
 def _run(model: Transformer, rows: list[_Row], ended: Ended | None) -> Iterator[Token]:
     """One batch from prefill to the last row's last token."""
-    end = _end(model)
+    end = model.config.longest(model.config.decoder)
     first = {row.index: row.request for row in rows}
     batch, logits_BV = read(
         model,
@@ -199,11 +200,6 @@ def _run(model: Transformer, rows: list[_Row], ended: Ended | None) -> Iterator[
             rows = [rows[b] for b in going]
             batch.keep(going)
         logits_BV = batch.step([row.new[-1] for row in rows], [row.position for row in rows])
-
-
-def _end(model: Transformer) -> int:
-    """Longest sequence of the decoder."""
-    return limit(model, model.config.decoder)
 
 
 def _next(row: _Row, logits_V: Tensor, best: int, end: int, ended: Ended | None) -> Token:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from matura.core.errors import MaturaError
-from matura.infer.batch import limit, padded
+from matura.infer.batch import padded
 from matura.model.transformer import Transformer
 from matura.tokenizer.tokenizer import Tokenizer
 
@@ -35,8 +35,7 @@ def hidden_states(
 
 def longest(model: Transformer) -> int:
     """Tokens that the model reads at once; `sys.maxsize` where only memory ends it."""
-    stack = model.config.encoder or model.config.decoder
-    return limit(model, stack)
+    return model.config.longest(model.config.encoder or model.config.decoder)
 
 
 def check(model: Transformer, rows: Sequence[Sequence[int]], advice: str = "shorten it") -> None:

@@ -58,11 +58,6 @@ class Cache:
                 layer.k_BGSK = layer.k_BGSK[rows]
                 layer.v_BGSK = layer.v_BGSK[rows]
 
-    def truncate(self, length: int) -> None:
-        """Forget everything after `length` positions (a new question on an old prefix)."""
-        for layer in self.layers:
-            layer.length = min(layer.length, length)
-
 
 def new_cache(
     config: StackConfig,

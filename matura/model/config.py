@@ -6,6 +6,7 @@ A `ModelConfig` is complete: with the weights beside it nothing else is needed t
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -334,11 +335,11 @@ class ModelConfig(Config):
         """Size of the residual stream."""
         return self.last_stack.width
 
-    @property
-    def longest(self) -> int | None:
-        """Tokens read at once: the context where positions are learned or rotary; None: only memory ends it."""
-        bounded = isinstance(self.last_stack.position, Learned | Rope)
-        return self.context if bounded else None
+    def longest(self, stack: StackConfig | None) -> int:
+        """Tokens that a stack reads at once: the context where its positions are learned or rotary; `sys.maxsize` where
+        only memory ends it."""
+        bounded = stack is not None and isinstance(stack.position, Learned | Rope)
+        return self.context if bounded else sys.maxsize
 
     @property
     def last_stack(self) -> StackConfig:

@@ -11,7 +11,6 @@ Shape suffixes: N positions, D width, V vocabulary.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from matura.model import logprobs
 from matura.model.heads import Unembedding
-from matura.model.logprobs import add_product, cap_in_place, product_into, softmax_in_place
+from matura.model.logprobs import add_product, product_into, softmax_in_place
 
 
 class Likelihoods(NamedTuple):
@@ -59,10 +58,7 @@ def likelihoods(
     """
     if not temperature > 0:
         raise ValueError(f"a temperature is above zero, not {temperature}")
-    kind = features_ND.device.type
-    low = torch.is_autocast_enabled(kind)
-    dtype = torch.get_autocast_dtype(kind) if low else features_ND.dtype
-    with torch.autocast(kind, enabled=False) if low else nullcontext():
+    with logprobs.autocast_by_hand(features_ND) as dtype:
         found = _ChunkedLikelihoods.apply(
             features_ND,
             head.weight_VD,
@@ -135,10 +131,7 @@ def _logits(
     exact: torch.dtype,
 ) -> tuple[Tensor, Tensor | None]:
     """Logits of a chunk, capped and divided by the temperature, and the derivative of the cap."""
-    logits_NV = (x_ND.to(head_VD.dtype) @ head_VD.T).to(exact)
-    if bias_V is not None:
-        logits_NV += bias_V
-    slope_NV = cap_in_place(logits_NV, softcap)
+    logits_NV, slope_NV = logprobs.capped_logits(x_ND, head_VD, bias_V, softcap, exact)
     return (logits_NV if temperature == 1 else logits_NV.div_(temperature)), slope_NV
 
 

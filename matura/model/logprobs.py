@@ -8,8 +8,8 @@ Shape suffixes: N positions, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -80,10 +80,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(x_ND), CHUNK):
             part = slice(start, start + CHUNK)
             x, targets, weights = x_ND[part].to(dtype), targets_N[part, None], weights_N[part, None]
-            logits_NV = (x @ head_VD.T).to(exact)
-            if bias_V is not None:
-                logits_NV += bias_V
-            slope_NV = cap_in_place(logits_NV, softcap)
+            logits_NV, slope_NV = capped_logits(x, head_VD, bias_V, softcap, exact)
             chunk_loss, d_logits_NV = _loss_in_place(logits_NV, targets, weights, shaping)
             loss += chunk_loss
             if not (need_x or need_weight or need_bias):
@@ -144,6 +141,16 @@ def add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
         out += a @ b
 
 
+def capped_logits(
+    x_ND: Tensor, head_VD: Tensor, bias_V: Tensor | None, softcap: float | None, exact: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
+    """Logits of a chunk in `exact`, of a product in the head's dtype, and the derivative of their cap."""
+    logits_NV = (x_ND.to(head_VD.dtype) @ head_VD.T).to(exact)
+    if bias_V is not None:
+        logits_NV += bias_V
+    return logits_NV, cap_in_place(logits_NV, softcap)
+
+
 def cap_in_place(logits_NV: Tensor, softcap: float | None) -> Tensor | None:
     """softcap * tanh(logits / softcap) in the same memory; returns its derivative, 1 - tanh^2."""
     if softcap is None:
@@ -175,14 +182,24 @@ def cross_entropy(
     `label_smoothing` in [0, 1) and `z_loss` >= 0 as in `Shaping`. Under autocast the products are made in its dtype,
     the loss in float32. No positions give a loss of zero that is still connected to the graph.
     """
-    kind = features_ND.device.type
-    low = torch.is_autocast_enabled(kind)
-    dtype = torch.get_autocast_dtype(kind) if low else features_ND.dtype
     shaping = Shaping(label_smoothing, z_loss)
-    with torch.autocast(kind, enabled=False) if low else nullcontext():
+    with autocast_by_hand(features_ND) as dtype:
         return _ChunkedCrossEntropy.apply(
             features_ND, head.weight_VD, head.bias_V, head.softcap, targets_N, weights_N, shaping, dtype
         )
+
+
+@contextmanager
+def autocast_by_hand(features_ND: Tensor) -> Iterator[torch.dtype]:
+    """Autocast is off within. The dtype that products are to be made in: autocast's where it was on, else that of the
+    features."""
+    kind = features_ND.device.type
+    if not torch.is_autocast_enabled(kind):
+        yield features_ND.dtype
+        return
+    dtype = torch.get_autocast_dtype(kind)
+    with torch.autocast(kind, enabled=False):
+        yield dtype
 
 
 @torch.no_grad()

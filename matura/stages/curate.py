@@ -292,11 +292,10 @@ def _first_steps(config: Config, inputs: Mapping[str, Artifact | RawInput], fold
         ("matura.data.selection:short", {"least": config.min_characters}),
     ]
     for name in FILTERS:
-        group = _group(config, name, inputs)
-        languages = {code: groups[name] for code, groups in config.language.filters.items() if name in groups}
-        if "on" not in (group["use"], *(given.get("use") for given in languages.values())):
-            continue
         if name == "quality" and config.quality.model is not None:
+            continue
+        group, languages = _group(config, name, inputs), _by_language(config, name)
+        if not _is_on(group, languages):
             continue
         if name in LEARNED:
             group["folder"] = str(folder)
@@ -310,15 +309,21 @@ def _first_steps(config: Config, inputs: Mapping[str, Artifact | RawInput], fold
 
 def _judging(config: Config, inputs: Mapping[str, Artifact | RawInput]) -> "Steps":
     """The filter of quality where a model is what judges; empty otherwise."""
-    group = _group(config, "quality", inputs)
-    languages = {
-        code: given["quality"] for code, given in config.language.filters.items() if "quality" in given
-    }
-    on = "on" in (group["use"], *(given.get("use") for given in languages.values()))
-    if config.quality.model is None or not on:
+    group, languages = _group(config, "quality", inputs), _by_language(config, "quality")
+    if config.quality.model is None or not _is_on(group, languages):
         return []
     group |= {"filter": "quality", "languages": languages, "scorer": SCORER}
     return [("matura.data.filters.routing:make", group)]
+
+
+def _by_language(config: Config, name: str) -> dict[str, Any]:
+    """What a filter is given for single languages."""
+    return {code: groups[name] for code, groups in config.language.filters.items() if name in groups}
+
+
+def _is_on(group: dict[str, Any], languages: dict[str, Any]) -> bool:
+    """Whether a filter is on for any language."""
+    return "on" in (group["use"], *(given.get("use") for given in languages.values()))
 
 
 def _told(steps: "Steps") -> dict[str, Any]:

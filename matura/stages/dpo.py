@@ -4,23 +4,27 @@
 The reference is the parent, whose log-probabilities are read once. `--audit` shows the answers token by token.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from matura.core import costs, peft_settings, wheels
+from matura.core import costs, peft_settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.dpo_settings import PreferenceLoss, PreferenceOptimizer
 from matura.core.errors import ConfigError, MaturaError
-from matura.core.forgetting_settings import Forgetting, without_unread_text
+from matura.core.forgetting_settings import (
+    Forgetting,
+    check_looks,
+    check_without_anchors,
+    without_unread_text,
+)
+from matura.core.inputs import located
 from matura.core.plan import Estimate
 from matura.core.preference_settings import PreferenceData
 from matura.core.settings import Recompute
 
 if TYPE_CHECKING:
-    from matura.core.workspace import Workspace
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format
     from matura.train.audit import Audit
@@ -28,8 +32,7 @@ if TYPE_CHECKING:
 
 KIND = "model"
 VERSION = 1
-# A 135M model on 2 cores: trained, and only read.
-TRAINED_PER_SECOND, READ_PER_SECOND = 150.0, 450.0
+TRAINED_PER_SECOND = 150.0  # tokens, by the model of `costs`
 BYTES_PER_TOKEN = 4.0
 
 
@@ -75,51 +78,34 @@ class Config(peft_settings.Tuning):
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> "Config":
-        default = {name: one.default for name, one in type(self).model_fields.items()}
-        for name in ("meter_tokens", "heldout_tokens"):
-            if not self.meter_every and getattr(self, name) != default[name]:
-                raise ValueError(f"{name} would do nothing with meter_every=0")
+        check_looks(self, "meter_tokens", "heldout_tokens")
         if self.lora.dropout:
             raise ValueError(
                 "lora.dropout would do nothing: preferences are learned without dropout, for the reference has none"
             )
-        if self.forgetting.kl or self.forgetting.l2:
-            raise ValueError(
-                "forgetting.kl and forgetting.l2 are anchors of fine-tuning; here loss.beta holds the model near its "
-                "reference, and loss.nll near the chosen answers"
-            )
-        if self.forgetting.limit is not None and not (self.meter_every and self.forgetting.text):
-            raise ValueError("forgetting.limit needs the meter: meter_every and forgetting.text")
+        check_without_anchors(
+            self, "loss.beta holds the model near its reference, and loss.nll near the chosen answers"
+        )
         return self
 
 
-def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
-    """Where general text or the files of preferences are on this machine."""
-    from matura.core.workspace import Workspace
-
-    if setting == "forgetting.text":
-        assert config.forgetting.text is not None
-        return wheels.located(config.forgetting.text, (workspace or Workspace()).downloads)
-    return Path(getattr(config, setting)).expanduser()
+raw_input = located
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time from the size of the preferences: read by the reference, then trained; memory for weights, gradients,
     moments and the activations of one batch."""
-    model, given = inputs.get("model"), inputs.get("preferences")
-    size, heaviness = costs.weight_bytes(model), costs.heaviness(model)
-    full, tokens = config.method == "full", costs.row_bytes(given, 4 << 20) / BYTES_PER_TOKEN
+    tokens = costs.row_bytes(inputs.get("preferences"), 4 << 20) / BYTES_PER_TOKEN
     updates = config.epochs * tokens / (config.tokens_per_batch * config.accumulate)
     looks = updates // config.meter_every + 2 if config.meter_every else 0
     looked = looks * (config.heldout_tokens + config.meter_tokens)
     read = looked + (tokens * min(1.0, config.epochs) if config.loss.reference else 0)
-    held = 4 if full else 0.4 if config.base.format == "int4" else 1  # times the weights in float32
-    return Estimate(
-        seconds=heaviness * (config.epochs * tokens / TRAINED_PER_SECOND + read / READ_PER_SECOND),
-        memory_bytes=int(size * held) + int(heaviness * config.tokens_per_batch * (2 << 20)),
-        disk_bytes=size * 4 if full else size // 8,
+    return costs.tuning(
+        config,
+        inputs.get("model"),
+        seconds=config.epochs * tokens / TRAINED_PER_SECOND + read / costs.READ,
+        tokens=config.tokens_per_batch,
         note=f"about {config.epochs * tokens:,.0f} tokens, {config.loss.kind}, {config.method}",
-        model_bytes=size,
     )
 
 
@@ -143,7 +129,9 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         totals = finetuning.Run(config, model, lesson).go(draft)
     preparing.save(draft.path, model, config, format)
     alarms = doctor.alarms(draft.metrics.rows())
-    training_report.write(draft.path, "Preferences", totals, config.model_dump(mode="json"))
+    training_report.write(
+        draft.path, "Preferences", totals | {"alarms": alarms}, config.model_dump(mode="json")
+    )
     summary = {
         "line": f"{config.loss.kind}, {config.method} on {lesson.counts['learned']:,} pairs and thumbs, "
         f"{totals['tokens']:,} tokens in {totals['steps']} steps{_found(totals, alarms)}",
@@ -173,21 +161,18 @@ def _found(totals: dict[str, Any], alarms: list[str]) -> str:
 def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> "Audit":
     """What would be learned, with `rows` of the answers shown token by token; nothing is trained."""
     from matura.core.conversation_settings import ConversationData
-    from matura.core.records import CUT, Conversation
-    from matura.data.preferences import loading, pairs
+    from matura.data.preferences import loading, pairs, selection
     from matura.tokenizer import conversation
     from matura.train import audit
     from matura.train.material import Material
 
     loaded = loading.load(inputs["preferences"], config.data)
-    said = []
-    for ranking in loaded.train:
-        for pair in pairs.of(ranking):
-            for name, one in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-                answer = {"role": "assistant", "content": one.text, **(CUT if one.end == "length" else {})}
-                said.append(
-                    Conversation(f"{ranking.id} {name}", (*ranking.messages, answer), tools=ranking.tools)
-                )
+    said = [
+        selection.answered(ranking, one, f"{ranking.id} {name}")
+        for ranking in loaded.train
+        for pair in pairs.of(ranking)
+        for name, one in (("chosen", pair.chosen), ("rejected", pair.rejected))
+    ]
     if not said:
         raise MaturaError("--audit shows pairs, and these preferences have none")
     format = conversation.load(inputs["model"].path)

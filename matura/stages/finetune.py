@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
-from matura.core import costs, peft_settings, wheels
+from matura.core import costs, peft_settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.conversation_settings import ConversationData
 from matura.core.errors import ConfigError, MaturaError
-from matura.core.forgetting_settings import Forgetting, without_unread_text
+from matura.core.forgetting_settings import Forgetting, check_looks, without_unread_text
+from matura.core.inputs import inputs_of, located
 from matura.core.plan import Estimate
 from matura.core.settings import Recompute
 
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 KIND = "model"
 VERSION = 6
 MAX_REMOTE = 64 << 30  # bytes of a dataset
-# A 135M model on 2 cores: trained, and read without training on it.
-TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0, "prefix": 170.0, "bottleneck": 180.0}
-READ_PER_SECOND = 450.0
 LEARNED = {"corpus": "documents", "conversations": "conversations", "labelled": "labels"}
 """Setting -> what is learned from it."""
 WRITERS_ONLY = {"replay": None, "data": ConversationData(), "forgetting": Forgetting(text=None)}
@@ -116,15 +114,12 @@ class Config(peft_settings.Tuning):
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> "Config":
-        default = {name: one.default for name, one in type(self).model_fields.items()}
-        if self.replay is None and self.replay_share not in (0, default["replay_share"]):
+        if self.replay is None and self.replay_share and self.changed("replay_share"):
             raise ValueError("replay_share would do nothing without replay")
-        data, asked = ConversationData(), ("turns", "truncation")
-        cut = [name for name in asked if getattr(self.data, name) != getattr(data, name)]
+        cut = self.data.changed("turns", "truncation")
         if self.corpus is not None and self.replay is None and cut:
             raise ValueError(f"data.{cut[0]} is for conversations; of a corpus every token is learned")
-        if not self.meter_every and self.meter_tokens != default["meter_tokens"]:
-            raise ValueError("meter_tokens would do nothing with meter_every=0")
+        check_looks(self, "meter_tokens")
         return self
 
     @model_validator(mode="after")
@@ -152,34 +147,22 @@ def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None
     from matura.core.workspace import Workspace
     from matura.data import reading
 
-    downloads = (workspace or Workspace()).downloads
-    if setting == "forgetting.text":
-        assert config.forgetting.text is not None
-        return wheels.located(config.forgetting.text, downloads)
-    place = getattr(config, setting)
-    if setting == "conversations" and reading.is_remote(place):
-        return reading.fetch(place, downloads, max_bytes=MAX_REMOTE)
-    return Path(place).expanduser()
+    if setting == "conversations" and reading.is_remote(place := inputs_of(config)[setting]):
+        return reading.fetch(place, (workspace or Workspace()).downloads, max_bytes=MAX_REMOTE)
+    return located(config, setting, workspace)
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time from the tokens that are trained and looked at; memory for weights, gradients, moments and activations."""
-    model = inputs.get("model")
-    size = costs.weight_bytes(model)
-    full = config.method == "full"
-    held = 4 if full else 0.4 if config.base.format == "int4" else 1  # times the weights in float32
     looks = config.tokens / (config.tokens_per_step * config.meter_every) + 3 if config.meter_every else 0
     anchored = config.tokens if config.forgetting.kl else 0
-    return Estimate(
-        seconds=costs.heaviness(model)
-        * (
-            config.tokens / TOKENS_PER_SECOND[config.method]
-            + (2 * config.meter_tokens * looks + anchored) / READ_PER_SECOND
-        ),
-        memory_bytes=int(size * held) + int(costs.heaviness(model) * config.tokens_per_step * (2 << 20)),
-        disk_bytes=size * 4 if full else size // 8,
+    read = 2 * config.meter_tokens * looks + anchored
+    return costs.tuning(
+        config,
+        inputs.get("model"),
+        seconds=config.tokens / costs.TRAINED[config.method] + read / costs.READ,
+        tokens=config.tokens_per_step,
         note=f"{config.tokens:,} tokens, {config.method}",
-        model_bytes=size,
     )
 
 

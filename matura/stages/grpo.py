@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from matura.core import practice_settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.grpo_settings import GroupUpdates
+from matura.core.inputs import located
 from matura.core.plan import Estimate
 from matura.core.rollout_settings import Rollouts
 
@@ -41,7 +42,7 @@ class Config(practice_settings.Practice):
         return self
 
 
-raw_input = practice_settings.located
+raw_input = located
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:

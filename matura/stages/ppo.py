@@ -11,6 +11,7 @@ from pydantic import Field
 
 from matura.core import practice_settings
 from matura.core.artifact import Artifact, Draft, RawInput
+from matura.core.inputs import located
 from matura.core.plan import Estimate
 from matura.core.ppo_settings import KlPenalty, Scoring, Updates, ValueModel
 from matura.core.rollout_settings import Rollouts
@@ -38,7 +39,7 @@ class Config(practice_settings.Practice):
     value: ValueModel = ValueModel()
 
 
-raw_input = practice_settings.located
+raw_input = located
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:

@@ -65,7 +65,7 @@ class Config(config.Config):
             raise ValueError("give template or template_file, not both")
         if self.ids and self.choose != "fixed":
             raise ValueError("ids are for choose=fixed")
-        given = [name for name in OF_EXAMPLES if getattr(self, name) != type(self).model_fields[name].default]
+        given = self.changed(*OF_EXAMPLES)
         if self.examples is None and given:
             raise ValueError(f"{given[0]} would do nothing without examples: say where those are")
         for name, way in (("seed", "random"), ("pool", "similar")):

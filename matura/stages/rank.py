@@ -16,7 +16,7 @@ from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import MaturaError
 from matura.core.files import canonical_hash, write_json
-from matura.core.inputs import inputs_of
+from matura.core.inputs import located
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
 from matura.core.preference_settings import PreferenceData
@@ -97,7 +97,7 @@ class Config(config.Config):
 
 def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path | RawInput:
     """Where files of one's own are. People's ranks may not be there yet: the answers are written first."""
-    path = Path(inputs_of(config)[setting]).expanduser()
+    path = located(config, setting, workspace)
     if setting == "ranks" and not path.exists():
         return RawInput(path, canonical_hash([]), {})
     return path
@@ -111,7 +111,7 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
     times = 1 if config.previous is None else 2
     model = config.rewards.judge.model is not None
     return Estimate(
-        seconds=1 + (times * tokens / 450 if model else 0), disk_bytes=2 * costs.row_bytes(samples, 0)
+        seconds=1 + (times * tokens / costs.READ if model else 0), disk_bytes=2 * costs.row_bytes(samples, 0)
     )
 
 

@@ -4,7 +4,6 @@ Of two answers the preferred one is to get the higher reward (Bradley-Terry); or
 (Plackett-Luce). It is measured on held-out prompts beside "longer wins", "shorter wins" and a model of words alone.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -12,13 +11,13 @@ from pydantic import Field, model_validator
 from matura.core import costs, peft_settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
-from matura.core.forgetting_settings import Forgetting
+from matura.core.forgetting_settings import Forgetting, check_looks
+from matura.core.inputs import located
 from matura.core.plan import Estimate
 from matura.core.preference_settings import PreferenceData
 from matura.core.settings import Recompute
 
 if TYPE_CHECKING:
-    from matura.core.workspace import Workspace
     from matura.data.preferences.loading import Loaded
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 KIND = "model"
 VERSION = 1
 BYTES_PER_TOKEN = 4.0
-# Of a model of 135M weights on 2 cores: trained, and read without training on it.
-TOKENS_PER_SECOND = {"lora": 180.0, "full": 120.0, "prefix": 170.0, "bottleneck": 180.0}
-READ_PER_SECOND = 450.0
 
 
 class Config(peft_settings.Tuning):
@@ -88,30 +84,22 @@ class Config(peft_settings.Tuning):
             raise ValueError("margin is for loss=bradley-terry; an order of several has no margins")
         if self.method == "lora" and self.lora.dropout:
             raise ValueError("lora.dropout would do nothing: a reward model learns without dropout")
-        default = type(self).model_fields["meter_tokens"].default
-        if not self.meter_every and self.meter_tokens != default:
-            raise ValueError("meter_tokens would do nothing with meter_every=0")
+        check_looks(self, "meter_tokens")
         return self
 
 
-def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
-    """Where the files of preferences are on this machine."""
-    return Path(getattr(config, setting)).expanduser()
+raw_input = located
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Time from the bytes of the preferences and of the model; memory for weights, gradients and activations."""
-    model, given = inputs.get("model"), inputs.get("preferences")
-    size, heavier = costs.weight_bytes(model), costs.heaviness(model)
-    tokens = int(costs.row_bytes(given, 1 << 20) / BYTES_PER_TOKEN)
-    full = config.method == "full"
-    held = 4 if full else 0.4 if config.base.format == "int4" else 1  # times the weights in float32
-    return Estimate(
-        seconds=tokens * heavier * (config.epochs / TOKENS_PER_SECOND[config.method] + 0.1 / READ_PER_SECOND),
-        memory_bytes=int(size * held) + int(heavier * config.tokens_per_step * (2 << 20)),
-        disk_bytes=size * 4 if full else size // 8,
+    tokens = int(costs.row_bytes(inputs.get("preferences"), 1 << 20) / BYTES_PER_TOKEN)
+    return costs.tuning(
+        config,
+        inputs.get("model"),
+        seconds=tokens * (config.epochs / costs.TRAINED[config.method] + 0.1 / costs.READ),
+        tokens=config.tokens_per_step,
         note=f"about {tokens:,} tokens, {config.epochs:g} times, {config.method}",
-        model_bytes=size,
     )
 
 

@@ -78,7 +78,7 @@ class Config(config.Config):
             raise ValueError("give one of `model`, `endpoint.url` and `program`: who writes?")
         if self.program is not None:
             return self._by_rule()
-        if self.count != type(self).model_fields["count"].default:
+        if self.changed("count"):
             raise ValueError(
                 "`count` is for a program; a model has `conversations`, `texts` and `tasks.count`"
             )
@@ -88,14 +88,11 @@ class Config(config.Config):
             if self.tasks != Tasks():
                 raise ValueError("`tasks` needs `tasks.documents`, a corpus to write from")
             return self
-        for name in ("conversations", "texts", "question", "answer", "text"):
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"`{name}` is for replay, without documents; with them see `tasks`")
-        draw, free = self.tasks.draw, Draw()
-        if self.endpoint.url is not None:
-            for name in ("top_k", "min_p", "repetition_penalty"):
-                if getattr(draw, name) != getattr(free, name):
-                    raise ValueError(f"an endpoint does not take `tasks.draw.{name}`: leave it out")
+        if given := self.changed("conversations", "texts", "question", "answer", "text"):
+            raise ValueError(f"`{given[0]}` is for replay, without documents; with them see `tasks`")
+        given = self.tasks.draw.changed("top_k", "min_p", "repetition_penalty")
+        if self.endpoint.url is not None and given:
+            raise ValueError(f"an endpoint does not take `tasks.draw.{given[0]}`: leave it out")
         return self
 
     def _by_rule(self) -> Self:
@@ -338,7 +335,6 @@ def _local(
     from matura.data.synthesis.answers import Answer
     from matura.data.synthesis.asking import Writer
     from matura.data.synthesis.templates import Prompt
-    from matura.infer.batch import limit
     from matura.model import store
     from matura.model.allocator import keep_freed_memory
     from matura.tokenizer import conversation
@@ -360,7 +356,7 @@ def _local(
         return [*([] if format.begin_id is None else [format.begin_id]), *format.tokenizer.encode(prompt)]
 
     def room(prompt: str) -> bool:
-        return len(ids(prompt)) + draw.max_new_tokens <= limit(model, model.config.decoder)
+        return len(ids(prompt)) + draw.max_new_tokens <= model.config.longest(model.config.decoder)
 
     def teacher(asks: Sequence["Ask"]) -> Iterator[tuple["Ask", "Answer"]]:
         for start in range(0, len(asks), config.batch):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matura.model.attention import Packed, spans
+from matura.model.attention import Packed
 from matura.train.packing import plan_epoch
 
 
@@ -89,11 +89,6 @@ def pack(examples: Sequence[Example], device: str = "cpu") -> PackedBatch:
         torch.tensor(targets, dtype=torch.long, device=device),
         torch.tensor(weights, device=device),
     )
-
-
-def unpack(batch: PackedBatch) -> list[list[int]]:
-    """The ids of each sequence in a packed row."""
-    return [batch.ids_1T[0, start:end].tolist() for start, end in spans(batch.mask.lengths)]
 
 
 def chunk_document(ids: Sequence[int], length: int, begin: int | None) -> list[Example]:

@@ -78,10 +78,8 @@ def check_settings(settings: ConversationData, source: Artifact | RawInput | Non
     """Raises ConfigError for settings of files that were given although what is learned is no file."""
     if isinstance(source, RawInput):
         return
-    default = ConversationData()
-    for name in FOR_FILES:
-        if getattr(settings, name) != getattr(default, name):
-            raise ConfigError(f"data.{name} is for files of conversations, and there are none to learn from")
+    if given := settings.changed(*FOR_FILES):
+        raise ConfigError(f"data.{given[0]} is for files of conversations, and there are none to learn from")
 
 
 def longest(settings: Any, model: ModelConfig) -> int:
@@ -90,7 +88,7 @@ def longest(settings: Any, model: ModelConfig) -> int:
     Raises ConfigError when more was asked for than that; the default is cut to it.
     """
     prefix = settings.prefix.tokens if settings.method == "prefix" else 0
-    most = settings.sequence if model.longest is None else model.longest - prefix
+    most = model.longest(model.last_stack) - prefix
     if settings.sequence > most and "sequence" in settings.model_fields_set:
         beside = f" beside prefix.tokens={prefix}" if prefix else ""
         raise ConfigError(

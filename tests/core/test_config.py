@@ -259,3 +259,14 @@ def test_a_list_of_wrong_items_is_not_called_empty():
     assert str(caught.value) == "test: dishes[0]: expected 'soup' or 'salad', got \"nails\""
     with pytest.raises(ConfigError, match="at least 1 item"):
         config.parse(Menu, {"dishes": []}, "test")
+
+
+def test_settings_that_are_not_the_default_are_named_in_the_order_asked_for() -> None:
+    class Group(Config):
+        depth: int = 2
+        names: list[str] = Field(default_factory=list)
+        width: int = 3
+
+    assert Group().changed("width", "depth", "names") == []
+    assert Group(depth=5, width=4, names=[]).changed("width", "names", "depth") == ["width", "depth"]
+    assert Group(depth=5, names=["a"]).changed("names") == ["names"]

@@ -125,3 +125,24 @@ def test_help_names_them() -> None:
     text = "\n".join(config.describe(Gather))
     assert "sources.NAME.path  (path" in text
     assert "quality.examples  (path" in text
+
+
+class General(Config):
+    text: Annotated[str | None, Input("raw")] = None
+
+
+class Tune(Config):
+    notes: Annotated[str, Input("raw")] = "~/notes"
+    forgetting: General = General()
+
+
+def test_general_text_may_be_a_wheel_and_other_inputs_are_paths(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.downloads.mkdir()
+    (wheel := workspace.downloads / "exams-1.0-py3-none-any.whl").write_bytes(b"")
+    assert inputs.located(Tune(), "notes") == Path.home() / "notes"
+    tune = Tune(notes="wheel:exams==1.0", forgetting=General(text="wheel:exams==1.0"))
+    assert inputs.located(tune, "forgetting.text", workspace) == wheel
+    assert inputs.located(tune, "notes", workspace) == Path("wheel:exams==1.0")
+    plain = Tune(forgetting=General(text="~/texts"))
+    assert inputs.located(plain, "forgetting.text", workspace) == Path.home() / "texts"

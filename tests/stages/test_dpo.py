@@ -100,6 +100,21 @@ def test_it_begins_at_log_2_and_learns_what_is_preferred(world: dict[str, Artifa
     assert any("lora" in name or name.endswith(".a") for name, _ in model.named_parameters())
 
 
+def test_alarms_stand_in_the_summary_and_on_top_of_the_report(
+    world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def page(name: str, found: list[str]) -> str:
+        monkeypatch.setattr("matura.align.doctor.alarms", lambda rows: found)
+        made = run(dpo, tmp_path / name, **world, **QUICK)
+        assert made.summary["alarms"] == found
+        return made.file("report.html").read_text()
+
+    assert "What looks wrong" not in page("calm", [])
+    odd = page("odd", ["everything is odd"])
+    assert "What looks wrong" in odd
+    assert "<li>everything is odd</li>" in odd
+
+
 def test_what_is_preferred_the_other_way_round_is_learned_the_other_way_round(
     world: dict[str, Artifact], tmp_path: Path
 ) -> None:

@@ -6,14 +6,14 @@ import random
 import pytest
 import torch
 
-from matura.model.attention import Packed
+from matura.model.attention import Packed, spans
 from matura.train.batches import (
     Example,
+    PackedBatch,
     PackedBatches,
     Rows,
     chunk_document,
     pack,
-    unpack,
 )
 
 
@@ -26,6 +26,11 @@ def examples(count: int, seed: int = 0, longest: int = 30) -> list[Example]:
         weights = tuple((draw.random() < 0.5) * (0.5 + n % 3) for _ in range(length))
         made.append(Example(tuple(draw.randrange(1, 97) for _ in range(length)), weights))
     return made
+
+
+def unpack(batch: PackedBatch) -> list[list[int]]:
+    """The ids of each sequence in a packed row."""
+    return [batch.ids_1T[0, start:end].tolist() for start, end in spans(batch.mask.lengths)]
 
 
 def test_a_packed_row_holds_every_example_and_aims_at_its_trained_tokens() -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
-from matura.core.errors import FormatError
-from matura.core.files import atomic_write
 from matura.core.preferences import Ranking
+from matura.core.records import write_lines
 from matura.data.preferences import pairs
 
 
@@ -45,14 +43,8 @@ def to_trl_unpaired(rankings: Iterable[Ranking]) -> Iterator[dict[str, Any]]:
 def write_trl(path: str | os.PathLike[str], rankings: Iterable[Ranking]) -> int:
     """Write pairs in TRL's preference format as JSONL, atomically; returns how many. Raises FormatError for text that
     is not valid Unicode, ArtifactError when the disk is full."""
-    count = 0
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        for row in to_trl(rankings):
-            try:
-                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-            except UnicodeEncodeError as error:
-                raise FormatError(
-                    f"{Path(path).name}: pair {count + 1} is not valid Unicode: {error}"
-                ) from error
-            count += 1
-    return count
+
+    def line(row: tuple[int, dict[str, Any]]) -> bytes:
+        return json.dumps(row[1], ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+    return write_lines(path, enumerate(to_trl(rankings), 1), line, lambda row: f"pair {row[0]}")

@@ -11,7 +11,7 @@ from typing import Any
 from matura.core.artifact import Artifact
 from matura.core.errors import FormatError
 from matura.core.preference_settings import PreferenceData
-from matura.core.preferences import Ranking
+from matura.core.preferences import HELDOUT, TRAIN, Ranking
 from matura.core.raw import RawInput
 from matura.core.records import Conversation, read_conversations
 from matura.data.conversations.forms import ANSWERS, near, said
@@ -22,7 +22,6 @@ from matura.data.preferences.forms import Dropped, gold, question_and_answer
 from matura.data.preferences.loading import Loaded, artifact_sides, check_settings, done, read_files
 
 SAME, TEXT = "the prompt was there already", "a plain text has no prompt"
-SIDES = ("train.jsonl", "heldout.jsonl")
 
 
 def load(given: Artifact | RawInput, settings: PreferenceData) -> Loaded:
@@ -37,7 +36,7 @@ def load(given: Artifact | RawInput, settings: PreferenceData) -> Loaded:
     check_settings(given, settings)
     dropped: Counter[str] = Counter()
     if given.kind == "conversations":
-        held = [_of_talks(read_conversations(given.file(name)), dropped) for name in SIDES]
+        held = [_of_talks(read_conversations(given.file(name)), dropped) for name in (TRAIN, HELDOUT)]
     else:
         held = artifact_sides(given)
     return _done(str(given.path), held, settings.heldout, dropped)

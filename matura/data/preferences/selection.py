@@ -92,10 +92,13 @@ def select(rows: Iterable[Ranking], demands: Demands) -> tuple[list[Ranking], Co
 
 
 def lesson(ranking: Ranking) -> Conversation | None:
-    """The prompt with its best answer as a conversation to learn; None when nobody judged any answer. An answer that
-    was cut off is marked, so that nobody learns to stop there."""
+    """The prompt with its best answer as a conversation to learn; None when nobody judged any answer."""
     chosen = best(ranking)
-    if chosen is None:
-        return None
-    said = {"role": "assistant", "content": chosen.text} | (CUT if chosen.end == "length" else {})
-    return Conversation(ranking.id, (*ranking.messages, said), tools=ranking.tools)
+    return None if chosen is None else answered(ranking, chosen, ranking.id)
+
+
+def answered(ranking: Ranking, answer: Answer, name: str) -> Conversation:
+    """The prompt with one of its answers as the conversation `name`. An answer that was cut off is marked, so that
+    nobody learns to stop there."""
+    said = {"role": "assistant", "content": answer.text} | (CUT if answer.end == "length" else {})
+    return Conversation(name, (*ranking.messages, said), tools=ranking.tools)

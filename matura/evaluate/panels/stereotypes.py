@@ -18,7 +18,6 @@ from matura.evaluate.tasks import select
 
 CROWS = ("crows_pairs/crows_pairs_anonymized.csv", "crows_pairs_anonymized.csv", "crows_pairs.jsonl")
 BBQ = ("bbq/*.jsonl", "bbq.jsonl")
-Marks = list[dict[str, Any]]
 
 
 def crows_pairs(settings: Stereotypes, room: Room) -> Sheet | None:
