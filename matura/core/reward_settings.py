@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from matura.core import patterns
 from matura.core.config import Config, Input
 
 WEIGHT = "Factor in the sum; 0 only measures it (a held-out reward), none leaves it out"
@@ -35,17 +36,7 @@ class Pattern(Config):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            import pyarrow
-            import pyarrow.compute
-
-            try:
-                pyarrow.compute.match_substring_regex(pyarrow.array([""]), pattern)
-            except pyarrow.ArrowInvalid as error:
-                raise ValueError(
-                    f"is no pattern of RE2 (which has no look-around and no back-references): {error}"
-                ) from error
-        return pattern
+        return pattern if pattern is None else patterns.checked(pattern)
 
     @model_validator(mode="after")
     def _given(self) -> Pattern:

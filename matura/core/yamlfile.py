@@ -1,7 +1,8 @@
 """Reading YAML that a person wrote: bounded before it is parsed, plain data only, values with lines.
 
 The scalars follow YAML 1.2 (the core schema): `no`, `on` and `2024-01-01` are text, `1e-3` is a number.
-PyYAML alone follows 1.1, where they are a boolean, a boolean, a date and text.
+PyYAML alone follows 1.1, where they are a boolean, a boolean, a date and text. `<<: *anchor` brings in the keys of
+another mapping, as most readers of YAML understand it; keys beside it go before.
 """
 
 import re
@@ -17,6 +18,7 @@ from matura.core.errors import ConfigError
 MAX_BYTES = 1 << 20
 MAX_NODES = 10_000  # counted with every alias written out, so nested aliases cannot explode
 MAX_DEPTH = 32
+MERGE = "<<"
 
 _COMMENT = re.compile(r"(^|\s)#")
 
@@ -155,16 +157,36 @@ def _value(
         except ValueError:  # a tag that does not fit its text, or a number of thousands of digits
             problems.append((node.start_mark.line + 1, f"{node.value[:40]!r} is not a valid value"))
             return None
-    result: dict[str, Any] = {}
+    return _mapping(loader, node, place, lines, problems)
+
+
+def _mapping(
+    loader: _Loader,
+    node: yaml.MappingNode,
+    place: Place,
+    lines: dict[Place, int],
+    problems: list[tuple[int, str]],
+) -> dict[str, Any]:
+    """The keys written here, over those of a mapping that `<<: *anchor` brings in."""
+    written: dict[str, Any] = {}
+    brought: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):
             problems.append((line, "a key must be plain text"))
             continue
         key = str(key_node.value)
-        if key in result:
+        if key in written or (key == MERGE and brought):
             problems.append((line, f"'{key}' is written twice (first on line {lines[(*place, key)]})"))
             continue
         lines[(*place, key)] = line
-        result[key] = _value(loader, value_node, (*place, key), lines, problems)
-    return result
+        value = _value(loader, value_node, (*place, key), lines, problems)
+        if key != MERGE:
+            written[key] = value
+        elif isinstance(value, dict):
+            brought = value
+        else:
+            problems.append((line, f"'{MERGE}' takes one mapping, such as *anchor"))
+    for key in brought.keys() - written.keys():
+        lines[(*place, key)] = lines[(*place, MERGE)]
+    return brought | written

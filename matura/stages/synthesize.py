@@ -9,14 +9,15 @@ With `tasks.documents`, a teacher (a model, or an OpenAI-compatible endpoint) wr
 question and answer, rephrasings and continuations of the documents. Filters say what is kept; every record names its
 teacher, template, document and seed.
 
-With `program`, nobody writes: a rule draws questions and computes their answers.
+With `program`, nobody writes: a rule draws questions and computes their answers. With `extract.documents`, they
+stand in the documents already: patterns find them.
 """
 
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -24,19 +25,18 @@ from matura.core import config, costs
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
+from matura.core.extract_settings import Extract
 from matura.core.files import write_json
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
 from matura.core.records import CUT, Conversation, read_documents, write_conversations
-from matura.core.settings import Draw, Sampling
+from matura.core.settings import Draw
 from matura.core.synthesis_settings import Endpoint, Program, Tasks
 
 if TYPE_CHECKING:
     from matura.data.synthesis.answers import Answer, Ask
     from matura.data.synthesis.asking import Writer
     from matura.data.synthesis.making import Asking, Made
-    from matura.model.transformer import Transformer
-    from matura.tokenizer.conversation import Format
 
 KIND = "conversations"
 VERSION = 2
@@ -50,6 +50,7 @@ class Config(config.Config):
     endpoint: Endpoint = Field(Endpoint(), description="A server that writes instead, from documents only")
     program: Program | None = Field(None, description="A rule that writes instead: no model, no documents")
     count: int = Field(20_000, ge=2, description="Conversations that a program writes, the held out included")
+    extract: Extract = Field(Extract(), description="Patterns that find conversations in documents")
     tasks: Tasks = Field(Tasks(), description="What to write from documents, and what to keep of it")
     conversations: int = Field(
         48, ge=0, description="Questions with answers to keep; 0 for a model without chat"
@@ -74,10 +75,14 @@ class Config(config.Config):
 
     @model_validator(mode="after")
     def _one_writer(self) -> Self:
-        if [self.model, self.endpoint.url, self.program].count(None) != 2:
-            raise ValueError("give one of `model`, `endpoint.url` and `program`: who writes?")
+        if [self.model, self.endpoint.url, self.program, self.extract.documents].count(None) != 3:
+            raise ValueError(
+                "give one of `model`, `endpoint.url`, `program` and `extract.documents`: who writes?"
+            )
         if self.program is not None:
             return self._by_rule()
+        if self.extract.documents is not None:
+            return self._alone("extract", because="patterns find what stands in documents")
         if self.changed("count"):
             raise ValueError(
                 "`count` is for a program; a model has `conversations`, `texts` and `tasks.count`"
@@ -96,11 +101,15 @@ class Config(config.Config):
         return self
 
     def _by_rule(self) -> Self:
-        for name, field in type(self).model_fields.items():
-            if name not in ("program", "count", "heldout", "seed") and getattr(self, name) != field.default:
-                raise ValueError(f"`{name}` is for a model that writes; a program takes none of it")
+        self._alone("program", "count", "heldout", "seed", because="a program takes none of it")
         if self.heldout >= self.count:
             raise ValueError(f"`heldout` ({self.heldout}) must be less than `count` ({self.count})")
+        return self
+
+    def _alone(self, *names: str, because: str) -> Self:
+        """Refuse all other settings, which belong to a model that writes."""
+        if given := self.changed(*(name for name in type(self).model_fields if name not in names)):
+            raise ValueError(f"`{given[0]}` is for a model that writes; {because}")
         return self
 
 
@@ -110,6 +119,8 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
         return Estimate(
             config.count / 50_000, 2048 * config.count, 512 * config.count, "written by a program"
         )
+    if config.extract.documents is not None:
+        return Estimate(5.0, 1 << 30, 16 << 20, "found in documents by patterns")
     if config.tasks.documents is not None and config.endpoint.url is not None:
         return Estimate(note=f"written by {config.endpoint.model} at {config.endpoint.url}")
     tokens = config.conversations * (0.5 * config.question.max_new_tokens + config.answer.max_new_tokens)
@@ -139,10 +150,18 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
 
         made = programs.make(config.program, config.count, config.heldout, config.seed, draft.path)
         return draft.commit(made)
+    if config.extract.documents is not None:
+        from matura.data.synthesis import extracting
+
+        corpus = inputs["extract.documents"]
+        assert isinstance(corpus, Artifact)
+        train, heldout = (read_documents(corpus.file(f"{side}.parquet")) for side in ("train", "heldout"))
+        return draft.commit(extracting.make(train, heldout, config.extract, draft.path))
     return (_replay if config.tasks.documents is None else _from_documents)(config, inputs, draft)
 
 
 def _replay(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
+    from matura.infer.replay import Writer
     from matura.model import store
     from matura.model.allocator import keep_freed_memory
     from matura.tokenizer import conversation
@@ -155,7 +174,9 @@ def _replay(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft
             f"{parent.path} has no chat template, so it cannot write conversations: set conversations=0"
         )
     keep_freed_memory()
-    writer = _Writer(store.load_for_inference(parent.path), format, config, draft.resume)
+    draws = {"question": config.question, "answer": config.answer, "text": config.text}
+    network = store.load_for_inference(parent.path)
+    writer = Writer(network, format, draws, config.batch, config.seed, draft.resume)
     rows = writer.write("conversations", config.conversations) + writer.write("texts", config.texts)
     kept = _unique([row for row in rows if _usable(row, config)])
     chats = [row for row in kept if row.messages]
@@ -182,81 +203,6 @@ def _replay(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft
     }
     write_json(draft.path / "report.json", summary)
     return draft.commit(summary)
-
-
-class _Writer:
-    """Samples rows in groups of `config.batch`; a finished group is a file and is never sampled again."""
-
-    def __init__(self, model: "Transformer", format: "Format", config: Config, folder: Path) -> None:
-        self.model, self.format, self.config, self.folder = model, format, config, folder
-        self.stopped = 0
-
-    def write(self, kind: str, count: int) -> list[Conversation]:
-        rows: list[Conversation] = []
-        with progress(f"writing {kind}", count, unit="rows") as bar:
-            for start in range(0, count, self.config.batch):
-                numbers = range(start, min(start + self.config.batch, count))
-                path = self.folder / f"{kind}-{start:06d}.json"
-                if path.is_file():
-                    group = json.loads(path.read_text(encoding="utf-8"))
-                else:
-                    group = self._conversations(numbers) if kind == "conversations" else self._texts(numbers)
-                    write_json(path, group)
-                self.stopped += group["stopped"]
-                rows += [
-                    Conversation(row["id"], tuple(row["messages"]), row["text"]) for row in group["rows"]
-                ]
-                bar.advance(len(numbers))
-        return rows
-
-    def _conversations(self, numbers: Sequence[int]) -> dict[str, Any]:
-        opening = self.format.opening("user")
-        questions, _ = self._sample([opening] * len(numbers), self.config.question, "question", numbers)
-        asked = [[{"role": "user", "content": text.strip()}] for text in questions]
-        prompts = [self.format.prompt(messages) for messages in asked]
-        answers, ended = self._sample(prompts, self.config.answer, "answer", numbers)
-        rows = []
-        for n, messages, answer, whole in zip(numbers, asked, answers, ended, strict=True):
-            reply = {"role": "assistant", "content": answer.strip()} | ({} if whole else CUT)
-            said = [*messages, reply] if messages[0]["content"] else []
-            rows.append({"id": f"conversation-{n}", "messages": said, "text": ""})
-        return {"rows": rows, "stopped": sum(ended)}
-
-    def _texts(self, numbers: Sequence[int]) -> dict[str, Any]:
-        begin = self.format.begin_id
-        if begin is None:
-            raise MaturaError("this tokenizer has no begin token to start a text from: set texts=0")
-        texts, ended = self._sample([[begin]] * len(numbers), self.config.text, "text", numbers)
-        rows = [
-            {"id": f"text-{n}", "messages": [], "text": text} for n, text in zip(numbers, texts, strict=True)
-        ]
-        return {"rows": rows, "stopped": sum(ended)}
-
-    def _sample(
-        self, prompts: list[list[int]], draw: Draw, what: str, numbers: Sequence[int]
-    ) -> tuple[list[str], list[bool]]:
-        seeds = [_seed(self.config.seed, what, n) for n in numbers]
-        return _sampled(self.model, self.format, prompts, draw, seeds, self.config.batch)
-
-
-def _sampled(
-    model: "Transformer", format: "Format", prompts: list[list[int]], draw: Draw, seeds: list[int], batch: int
-) -> tuple[list[str], list[bool]]:
-    """The texts, and whether each ended by itself."""
-    from matura.infer import engine
-
-    stop = {*format.stop_ids, *([format.begin_id] if format.begin_id is not None else [])}
-    each = [Sampling(**dict(draw), seed=seed) for seed in seeds]
-    answers = engine.generate(model, prompts, each, tuple(stop), batch=batch)
-    texts = [format.tokenizer.decode(ids, skip_special=True) for ids in answers]
-    return texts, [len(ids) < draw.max_new_tokens for ids in answers]
-
-
-def _seed(seed: int, what: str, number: int) -> int:
-    """A seed for each row that no other row or part shares."""
-    import hashlib
-
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{what}/{number}".encode(), digest_size=6).digest(), "big")
 
 
 def _text(row: Conversation) -> str:
@@ -335,6 +281,7 @@ def _local(
     from matura.data.synthesis.answers import Answer
     from matura.data.synthesis.asking import Writer
     from matura.data.synthesis.templates import Prompt
+    from matura.infer.replay import sampled
     from matura.model import store
     from matura.model.allocator import keep_freed_memory
     from matura.tokenizer import conversation
@@ -363,7 +310,7 @@ def _local(
             group = asks[start : start + config.batch]
             fits = [one for one in group if room(one.prompt)]
             prompts, seeds = [ids(one.prompt) for one in fits], [one.seed for one in fits]
-            texts, ended = _sampled(model, format, prompts, draw, seeds, config.batch) if fits else ([], [])
+            texts, ended = sampled(model, format, prompts, draw, seeds, config.batch) if fits else ([], [])
             found = {one.id: Answer(t, w) for one, t, w in zip(fits, texts, ended, strict=True)}
             yield from ((one, found.get(one.id, Answer(failure="no room in the context"))) for one in group)
 

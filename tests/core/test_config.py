@@ -177,6 +177,28 @@ def test_yaml_refuses(text, expected):
         yamlfile.parse(text, "f")
 
 
+def test_yaml_brings_in_the_keys_of_another_mapping():
+    text = "a: &m\n  x: 1\n  y: {deep: 2}\nb:\n  x: 3\n  <<: *m\n  z: 4\nc: {<<: *m}\n"
+    document = yamlfile.parse(text, "f")
+    assert document.values["b"] == {"x": 3, "y": {"deep": 2}, "z": 4}  # what stands beside it goes before
+    assert document.values["c"] == document.values["a"] == {"x": 1, "y": {"deep": 2}}
+    assert not document.problems
+    assert (document.lines["b", "x"], document.lines["b", "y"], document.lines["b", "z"]) == (5, 6, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &m {x: 1}\nb: {<<: *m, <<: *m}", "'<<' is written twice"),
+        ("b: {<<: 3}", "takes one mapping"),
+        ("a: &m {x: 1}\nb: {<<: [*m]}", "takes one mapping"),
+    ],
+)
+def test_yaml_says_what_cannot_be_brought_in(text, message):
+    [(_, told)] = yamlfile.parse(text, "f").problems
+    assert message in told
+
+
 def test_yaml_refuses_an_alias_bomb_before_building_it():
     bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
     bomb += "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
