@@ -1,7 +1,7 @@
 """What recipes/life.yaml counts as a good answer, in the place of people: the command that the documents give.
 
-`command` is what is learned from. It is worth something to name the right service, more to name the right operation, and
-the rest is for the options; a command that a shell cannot read is worth nothing. `same_command` only measures.
+`command` is what is learned from. It is worth something to name the right service, more to name the right operation,
+and the rest is for the options; a command that a shell cannot read is worth nothing. `same_command` only measures.
 """
 
 from __future__ import annotations
