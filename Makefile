@@ -1,11 +1,12 @@
 # Every target does the set-up it needs; when nothing changed that takes no time.
 #
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu    take PyTorch's CPU build (see constraints.txt)
+#   make life SIZE=tiny         the same life in minutes
 #   make demo PYTHON=python3.12                                   another Python, 3.11 or newer
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup life demo test check bench clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -15,6 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --constraint constraints.txt
 
 help:
+	@echo "make life    raw text to a chat: a model from first weights to its last exam (under an hour; SIZE=tiny: minutes)"
 	@echo "make demo    adapt a small model to a corpus, examine it, merge it (the first time some minutes)"
 	@echo "make test    run the tests"
 	@echo "make check   format, lint, types"
@@ -24,6 +26,10 @@ help:
 
 setup: .venv/.ready-dev
 	@echo "Ready: $(BIN)/matura"
+
+life: .venv/.ready
+	@$(BIN)/matura run recipes/life.yaml $(if $(SIZE),size=$(SIZE))
+	@echo "(matura is $(BIN)/matura here)"
 
 demo: .venv/.ready
 	@$(BIN)/matura run recipes/adapt.yaml
