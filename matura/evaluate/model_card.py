@@ -97,7 +97,10 @@ def _front(model: Artifact, made: Sequence[Artifact], results: Sequence[Mapping[
     config = store.read_config(model.path)
     base = [str(one.config["reference"]) for one in made if one.record["stage"] == "pull"]
     hub = [name.removeprefix("hf:").split("@")[0] for name in base if name.startswith("hf:")]
-    values: dict[str, Any] = {"library_name": "transformers", "tags": ["matura", config.family]}
+    values: dict[str, Any] = {
+        "library_name": "transformers",
+        "tags": list(dict.fromkeys(("matura", config.family))),
+    }
     if isinstance(config.head, c.LanguageHead) and config.decoder is not None:
         values["pipeline_tag"] = "text2text-generation" if config.encoder is not None else "text-generation"
     if hub and model.record["stage"] != "pull":

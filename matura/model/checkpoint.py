@@ -178,8 +178,9 @@ def write_hf(
     FormatError for a model whose settings have no place there, and for weights that F16 cannot hold.
     """
     folder = Path(folder)
-    family = registry.by_name(model.config.family)
-    theirs, entries = family.to_hf(model.config), family.entries(model.config)
+    config = registry.home(model.config)
+    family = registry.by_name(config.family)
+    theirs, entries = family.to_hf(config), family.entries(config)
     if weights not in ("F32", "F16", "BF16"):
         raise ConfigError(f"a Hugging Face folder has no weights={weights}; it has F32, F16 and BF16")
     state, dtype = model.state_dict(), DTYPES[weights]

@@ -44,13 +44,14 @@ def write(path: str | Path, model: Transformer, metadata: Mapping[str, Any], *, 
         near = difflib.get_close_matches(weights.upper(), FILE_TYPES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FILE_TYPES)}"
         raise ConfigError(f"weights={weights!r} is no type that GGUF files are written in; {hint}")
-    family = registry.by_name(model.config.family)
+    config = registry.home(model.config)
+    family = registry.by_name(config.family)
     if not family.gguf:
         raise FormatError(
             f"{path}: models of the family {family.name} have no layout in GGUF; write the Hugging Face layout"
         )
     layout = family.gguf[0]
-    settings, entries = layout.to_metadata(model.config), layout.entries(model.config)
+    settings, entries = layout.to_metadata(config), layout.entries(config)
     state = model.state_dict()
     same_names({name for entry in entries for name in entry.ours}, set(state), path)
     general = {

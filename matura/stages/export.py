@@ -78,11 +78,12 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     has no adapter that could be written alone, or one that cannot be merged."""
     from matura.evaluate import model_card
     from matura.model import store
+    from matura.model.families import registry
 
     source = inputs["model"]
     assert isinstance(source, Artifact)
     files, weights = PLACES[config.format], _weights(config)
-    family = store.read_config(source.path).family
+    family = registry.home(store.read_config(source.path)).family
     if config.format in ("hf", "gguf"):
         _write_model(draft.path / files, source, config.format, weights)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from matura.core.errors import FormatError
+from matura.model.config import ModelConfig
 from matura.model.families.bert import BERT
 from matura.model.families.distilbert import DISTILBERT
 from matura.model.families.family import Family, Gguf
@@ -34,6 +35,29 @@ FAMILIES = (
     T5,
     MARIAN,
 )
+OWN = "matura"
+"""`ModelConfig.family` of a model that began here, from first weights."""
+HOMES = (LLAMA, QWEN3)
+"""What a decoder that began here may be written as."""
+
+
+def home(config: ModelConfig) -> ModelConfig:
+    """`config` with the family as which other programs read the model: its own, or where it began here the first that
+    has a place for all it uses. Raises FormatError with what each of them has no place for."""
+    if config.family != OWN:
+        return config
+    if config.encoder is not None:
+        raise FormatError("of the models that began here only decoders can be written for other programs")
+    reasons = []
+    for family in HOMES:
+        named = config.model_copy(update={"family": family.name})
+        try:
+            family.to_hf(named)
+        except FormatError as error:
+            reasons.append(f"{family.name}: {error}")
+        else:
+            return named
+    raise FormatError("no layout of other programs has a place for this model: " + "; ".join(reasons))
 
 
 def by_name(name: str) -> Family:

@@ -26,6 +26,7 @@ def write(path: str | Path, adapter: Adapter, config: ModelConfig) -> None:
     import gguf
 
     path = Path(path)
+    config = registry.home(config)
     family = registry.by_name(config.family)
     if not family.gguf:
         raise FormatError(

@@ -267,4 +267,5 @@ def _read_prefix(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], con
 
 
 def _layout(config: ModelConfig) -> list[Layer]:
+    config = registry.home(config)
     return layouts.layers(registry.by_name(config.family).entries(config), config)
