@@ -32,7 +32,7 @@ def test_a_model_from_elsewhere_keeps_its_family() -> None:
 
 
 def test_what_no_family_has_a_place_for_is_told() -> None:
-    with pytest.raises(FormatError, match=r"llama: .*decoder\.mlp=.*; qwen3: "):
+    with pytest.raises(FormatError, match=r"llama: .*qk_norm=.*; qwen3: .*decoder\.mlp="):
         registry.home(began_here(mlp="relu"))
     with pytest.raises(FormatError, match="only decoders"):
         registry.home(began_here(kind="encoder"))
