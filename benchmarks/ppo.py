@@ -205,7 +205,9 @@ def _curves(made: Artifact) -> dict[str, Any]:
     """Of the log: what alarms are about, and the last fifth's means."""
     every = MetricsLog(made.path / "metrics.jsonl").rows()
     rows = [row for row in every if "answer_kl" in row]  # one an iteration
-    last = every[-max(1, len(every) // 5) :]
+    # At least the updates of an iteration and a look: only one of those rows has the numbers of its answers.
+    iteration = SETTINGS["updates"]["epochs"] * SETTINGS["updates"]["minibatches"] + 1
+    last = every[-max(iteration, len(every) // 5) :]
     means = {
         name: statistics.fmean(row[name] for row in last if name in row)
         for name in ("explained_variance", "kl_coefficient", "answer_kl", "policy_entropy", "clip_share")
