@@ -19,17 +19,14 @@ from typing import Any
 
 import torch
 
-from benchmarks import moods, record, tones
+from benchmarks import moods, record, staging, tones
 from benchmarks.options import Options
 from benchmarks.small_writer import taught
 from matura.align import rollouts
 from matura.align.sequences import Prompted, pack_answers, sequence_logprobs
-from matura.core import artifact
-from matura.core.artifact import Artifact, RawInput
-from matura.core.config import parse
+from matura.core.artifact import Artifact
 from matura.core.metrics import MetricsLog
-from matura.core.preferences import HELDOUT, TRAIN, Answer, Ranking, write_rankings
-from matura.core.records import Conversation
+from matura.core.preferences import Answer, Ranking
 from matura.core.rollout_settings import Rollouts
 from matura.evaluate import statistics as resampling
 from matura.model import store
@@ -63,12 +60,11 @@ SETTINGS: dict[str, Any] = {
 def run(options: Options) -> bool:
     """Whether every loss wins as it should with every seed, and the control does not."""
     torch.set_num_threads(options.threads)
-    seeds = range(options.seed, options.seed + options.default(options.pairs, 3, 1))
     names = [name for name in (*CASES, CONTROL) if not options.cases or name in options.cases]
     if not names:
         raise SystemExit(f"--cases: expected some of {', '.join((*CASES, CONTROL))}")
     found = []
-    for seed in seeds:
+    for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
             found.append(_seed(options, names, seed, Path(folder)))
         print(json.dumps(found[-1], indent=1), flush=True)
@@ -102,15 +98,15 @@ def _row(name: str, seed: dict[str, Any]) -> list[Any]:
 def _seed(options: Options, names: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
     draw = random.Random(seed)
     known, held = tones.pairs()[PROMPTS_HELD:], tones.pairs()[:PROMPTS_HELD]
-    lessons = [_lesson(n, *draw.choice(known), draw) for n in range(options.default(None, 6000, 400))]
+    lessons = tones.lessons(known, options.default(None, 6000, 400), draw, moods.described)
     parent = taught(folder / "parent", lessons, seed=seed, steps=options.default(None, 300, 30))
     model, format = store.load(parent.path), conversation.load(parent.path)
-    asked = [_prompt(pair) for pair in known[: options.default(None, 300, 20)]]
+    asked = [tones.prompt(pair) for pair in known[: options.default(None, 300, 20)]]
     held = held[: options.default(None, PROMPTS_HELD, 6)]
-    answered = _ranked(_drawn(model, format, [*asked, *map(_prompt, held)], ANSWERS, seed))
+    answered = _ranked(_drawn(model, format, [*asked, *map(tones.prompt, held)], ANSWERS, seed))
     judged = [_judged(one) for one in answered]
     by_lot = [_by_lot(one, draw) for one in judged]
-    questions = [_prompt(pair) for pair in held]
+    questions = [tones.prompt(pair) for pair in held]
     first = _drawn(model, format, questions, REPEATS, seed + 1000)
     before = _texts(first)
     figures: dict[str, Any] = {
@@ -135,16 +131,6 @@ def _seed(options: Options, names: Sequence[str], seed: int, folder: Path) -> di
             "form": _form(drawn),
         }
     return figures
-
-
-def _lesson(number: int, animal: str, place: str, draw: random.Random) -> Conversation:
-    asked = {"role": "user", "content": tones.asked(animal, place)}
-    said = moods.described(animal, place, draw)
-    return Conversation(f"c{number}", (asked, {"role": "assistant", "content": said}))
-
-
-def _prompt(pair: tuple[str, str]) -> Ranking:
-    return Ranking("-".join(pair), ({"role": "user", "content": tones.asked(*pair)},))
 
 
 def _drawn(
@@ -186,18 +172,8 @@ def _by_lot(ranking: Ranking, draw: random.Random) -> Ranking:
 def _learned(
     parent: Artifact, rankings: Sequence[Ranking], learned: int, settings: dict[str, Any], folder: Path
 ) -> Artifact:
-    draft = artifact.begin(
-        Path(f"{folder}-data"), kind="preferences", stage="rank", version=1, config={}, inputs={}
-    )
-    write_rankings(draft.path / TRAIN, rankings[:learned])
-    write_rankings(draft.path / HELDOUT, rankings[learned:])
-    inputs: dict[str, Artifact | RawInput] = {"model": parent, "preferences": draft.commit({})}
-    places = {name: str(one.path) for name, one in inputs.items()}
-    config = parse(dpo.Config, SETTINGS | settings | places, "benchmark")
-    made = artifact.begin(
-        folder, kind=dpo.KIND, stage="dpo", version=dpo.VERSION, config=config, inputs=inputs
-    )
-    return dpo.run(config, inputs, made)
+    preferences = staging.preferences(Path(f"{folder}-data"), rankings[:learned], rankings[learned:])
+    return staging.run(dpo, folder, {"model": parent, "preferences": preferences}, SETTINGS | settings)
 
 
 def _compared(made: Artifact, before: Sequence[str], after: Sequence[str]) -> dict[str, Any]:

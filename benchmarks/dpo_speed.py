@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record, reference, sides
-from benchmarks.options import Options
+from benchmarks.options import Options, read_text
 
 PAIRS = 4
 """Pairs of one step."""
@@ -43,7 +43,7 @@ def run(options: Options) -> bool:
         settings = {
             "case": case,
             "model": options.model,
-            "text": None if options.text is None else str(options.text),
+            "text": options.text_place,
             "seed": options.seed,
             "threads": options.threads,
             "longest": 24 if options.quick else 240,
@@ -97,8 +97,7 @@ def side(which: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _rows(settings: dict[str, Any]) -> list[Row]:
     """Questions and answers cut from the text, with seeded lengths: most short, some long (log-uniform)."""
-    options = Options(text=None if settings["text"] is None else Path(settings["text"]))
-    _, text = options.read_text()
+    _, text = read_text(settings["text"])
     draw, words = random.Random(settings["seed"]), text.split()
     rows = []
     for _ in range(PAIRS * (settings["warmup"] + settings["steps"])):

@@ -83,6 +83,7 @@ def run(options: Options) -> bool:
 
 def _inputs(folder: Path, texts: list[str]) -> tuple[Artifact, Artifact]:
     """A corpus of the texts, and a tokenizer trained on some of them."""
+    from benchmarks import staging
     from matura.core import artifact
     from matura.core.records import Document, write_documents
     from matura.stages import tokenizer
@@ -94,26 +95,15 @@ def _inputs(folder: Path, texts: list[str]) -> tuple[Artifact, Artifact]:
         write_documents(draft.path / "train.parquet", rows)
         write_documents(draft.path / "heldout.parquet", rows[:10])
         made.append(draft.commit({}))
-    settings = {"vocabulary": VOCABULARY, "compare": ()}
-    return made[0], _stage(folder / "tokenizer", tokenizer, {"corpus": made[1]}, settings)
+    settings = {"vocabulary": VOCABULARY, "compare": []}
+    return made[0], staging.run(tokenizer, folder / "tokenizer", {"corpus": made[1]}, settings)
 
 
 def _encode(folder: Path, corpus: Artifact, trained: Artifact) -> Artifact:
+    from benchmarks import staging
     from matura.stages import encode
 
-    return _stage(folder, encode, {"corpus": corpus, "tokenizer": trained}, {})
-
-
-def _stage(folder: Path, stage: Any, inputs: dict[str, Artifact], settings: dict[str, Any]) -> Artifact:
-    from matura.core import artifact
-
-    config = stage.Config(**{name: str(one.path) for name, one in inputs.items()}, **settings)
-    name = stage.__name__.rpartition(".")[2]
-    draft = artifact.begin(
-        folder, kind=stage.KIND, stage=name, version=stage.VERSION, config=config, inputs=inputs
-    )
-    made: Artifact = stage.run(config, inputs, draft)
-    return made
+    return staging.run(encode, folder, {"corpus": corpus, "tokenizer": trained}, {})
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, float]:

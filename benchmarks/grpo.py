@@ -22,15 +22,13 @@ import tokenizers
 import torch
 from tokenizers import decoders, models, pre_tokenizers
 
-from benchmarks import record
+from benchmarks import record, staging
 from benchmarks.options import Options
 from matura.align import rollouts
 from matura.align.rewards import answers
-from matura.core import artifact
 from matura.core.artifact import Artifact, RawInput
-from matura.core.config import parse
 from matura.core.metrics import MetricsLog
-from matura.core.preferences import HELDOUT, TRAIN, Ranking, write_rankings
+from matura.core.preferences import Ranking
 from matura.core.raw import raw_input
 from matura.core.reward_settings import Exact
 from matura.core.settings import Draw, OptimizerConfig
@@ -74,9 +72,8 @@ SETTINGS: dict[str, Any] = {
 def run(options: Options) -> bool:
     """Whether practice gains 25 points of pass@1 with every seed, and the control at most 3."""
     torch.set_num_threads(options.threads)
-    seeds = range(options.seed, options.seed + options.default(options.pairs, 3, 1))
     found = []
-    for seed in seeds:
+    for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
             found.append(_seed(seed, Path(folder), options))
         print(json.dumps(found[-1]), flush=True)
@@ -106,8 +103,9 @@ def _seed(seed: int, folder: Path, options: Options) -> dict[str, Any]:
     format = _format()
     learnt, held = _sums()
     model, taught = _fine_tuned(format, learnt, held, seed, options)
-    parent = _saved(folder / "start", model, format)
-    _prompts(folder / "prompts", learnt, held)
+    parent = staging.model(folder / "start", model, format, {})
+    (folder / "prompts").mkdir()
+    staging.write_sides(folder / "prompts", learnt, held)
     start = pass_at_1(model, format, held)
     told = {"seed": seed, "parameters": count_parameters(model.config)[0], "sft": taught, "start": start}
     (folder / "lot.py").write_text(BY_LOT)
@@ -208,19 +206,6 @@ def pass_at_1(model: Transformer, format: Format, prompts: Sequence[Ranking], sa
     return statistics.fmean(float(mark or 0) for mark in marks)
 
 
-def _saved(folder: Path, model: Transformer, format: Format) -> Artifact:
-    draft = artifact.begin(folder, kind="model", stage="finetune", version=1, config={}, inputs={})
-    store.save(draft.path, model)
-    format.save(draft.path)
-    return draft.commit({})
-
-
-def _prompts(folder: Path, learnt: Sequence[Ranking], held: Sequence[Ranking]) -> None:
-    folder.mkdir()
-    write_rankings(folder / TRAIN, learnt)
-    write_rankings(folder / HELDOUT, held)
-
-
 def _practised(
     folder: Path,
     parent: Artifact,
@@ -232,17 +217,10 @@ def _practised(
 ) -> tuple[Transformer, list[dict[str, Any]]]:
     iterations = options.default(None, 220, 5)
     values = SETTINGS | {
-        "model": str(parent.path),
-        "prompts": str(prompts),
         "rewards": rewards,
         "iterations": iterations,
         "meter_every": max(1, iterations // 4),
         "seed": seed,
     }
-    config = parse(grpo.Config, values, "grpo")
-    inputs: dict[str, Any] = {"model": parent, "prompts": raw_input(prompts), **more}
-    draft = artifact.begin(
-        folder, kind=grpo.KIND, stage="grpo", version=grpo.VERSION, config=config, inputs=inputs
-    )
-    made = grpo.run(config, inputs, draft)
+    made = staging.run(grpo, folder, {"model": parent, "prompts": raw_input(prompts), **more}, values)
     return store.load(made.path), MetricsLog(made.path / "metrics.jsonl").rows()

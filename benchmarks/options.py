@@ -37,11 +37,26 @@ class Options:
             return given
         return quick if self.quick else normal
 
-    def read_text(self) -> tuple[str, str]:
-        """(a name for it, the text): the file that was given, or the language reference that Python ships."""
-        if self.text is not None:
-            return self.text.name, self.text.read_text(encoding="utf-8")
-        import platform
-        from pydoc_data.topics import topics
+    @property
+    def seeds(self) -> range:
+        """`pairs` seeds, three by default and one in a quick run."""
+        return range(self.seed, self.seed + self.default(self.pairs, 3, 1))
 
-        return f"Python {platform.python_version()} language reference", "\n\n".join(topics.values())
+    @property
+    def text_place(self) -> str | None:
+        """The text that was given, for settings that travel as JSON; `read_text` takes it there."""
+        return None if self.text is None else str(self.text)
+
+    def read_text(self) -> tuple[str, str]:
+        """As the function of this name, of the text that was given."""
+        return read_text(self.text_place)
+
+
+def read_text(place: str | None) -> tuple[str, str]:
+    """(a name for it, the text): the file of this place, or the language reference that Python ships."""
+    if place is not None:
+        return Path(place).name, Path(place).read_text(encoding="utf-8")
+    import platform
+    from pydoc_data.topics import topics
+
+    return f"Python {platform.python_version()} language reference", "\n\n".join(topics.values())

@@ -21,20 +21,17 @@ from typing import Any
 
 import torch
 
-from benchmarks import record, tones
+from benchmarks import record, staging, tones
 from benchmarks.options import Options
 from benchmarks.small_writer import taught
 from matura.align import rollouts
 from matura.align.heldout import Heldout
 from matura.align.rewards import Part, Weighted
 from matura.align.sequences import frozen
-from matura.core import artifact
-from matura.core.artifact import Artifact, RawInput
-from matura.core.config import parse
+from matura.core.artifact import Artifact
 from matura.core.metrics import MetricsLog
-from matura.core.preferences import Ranking, write_rankings
+from matura.core.preferences import write_rankings
 from matura.core.raw import raw_input
-from matura.core.records import Conversation
 from matura.core.rollout_settings import Rollouts
 from matura.model import store
 from matura.stages import ppo
@@ -62,9 +59,8 @@ SETTINGS: dict[str, Any] = {
 def run(options: Options) -> bool:
     """Whether the reward rises as it should, and the control stays."""
     torch.set_num_threads(options.threads)
-    seeds = range(options.seed, options.seed + options.default(options.pairs, 3, 1))
     found = []
-    for seed in seeds:
+    for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:
             found.append(_seed(options, seed, Path(folder)))
         print(json.dumps(found[-1], indent=1), flush=True)
@@ -93,14 +89,14 @@ def _seed(options: Options, seed: int, folder: Path) -> dict[str, Any]:
     known, held = tones.pairs()[HELDOUT:], tones.pairs()[:HELDOUT]
     model = taught(
         folder / "model",
-        _lessons(known, draw, options.default(None, 6000, 400)),
+        tones.lessons(known, options.default(None, 6000, 400), draw, tones.described),
         seed=seed,
         steps=options.default(None, 300, 30),
     )
     parent = _Judge(model.path, held, seed)
     before = parent.answers(store.load(model.path), MOST if not options.quick else 8)
     figures: dict[str, Any] = {"seed": seed, "parent": model.summary | _told(before)}
-    write_rankings(folder / "prompts.jsonl", map(_prompt, known))
+    write_rankings(folder / "prompts.jsonl", map(tones.prompt, known))
     for reward in ("tone", "chance"):
         started = time.process_time()
         made = _practised(options, model, folder, reward, seed)
@@ -109,40 +105,19 @@ def _seed(options: Options, seed: int, folder: Path) -> dict[str, Any]:
     return figures
 
 
-def _lessons(known: Sequence[tuple[str, str]], draw: random.Random, count: int) -> list[Conversation]:
-    rows = []
-    for n in range(count):
-        animal, place = draw.choice(known)
-        said = tones.described(animal, place, draw)
-        asked = {"role": "user", "content": tones.asked(animal, place)}
-        rows.append(Conversation(f"c{n}", (asked, {"role": "assistant", "content": said})))
-    return rows
-
-
-def _prompt(pair: tuple[str, str]) -> Ranking:
-    return Ranking("-".join(pair), ({"role": "user", "content": tones.asked(*pair)},))
-
-
 def _practised(options: Options, model: Artifact, folder: Path, reward: str, seed: int) -> Artifact:
     """The model after practice for a reward; `form` is measured and not learned from."""
     rewards: dict[str, Any] = {reward: {"file": tones.__file__}}
     rewards["form"] = {"file": tones.__file__, "weight": 0}
-    prompts = folder / "prompts.jsonl"
     values = SETTINGS | {
-        "model": str(model.path),
-        "prompts": str(prompts),
         "data": {"heldout": 0},
         "rewards": {"own": rewards},
         "iterations": options.default(None, 80, 3),
         "seed": seed,
     }
-    config = parse(ppo.Config, values, "benchmark")
     files = {f"rewards.own.{name}.file": raw_input(Path(tones.__file__)) for name in rewards}
-    inputs: dict[str, Artifact | RawInput] = {"model": model, "prompts": raw_input(prompts), **files}
-    draft = artifact.begin(
-        folder / reward, kind=ppo.KIND, stage="ppo", version=ppo.VERSION, config=config, inputs=inputs
-    )
-    return ppo.run(config, inputs, draft)
+    inputs = {"model": model, "prompts": raw_input(folder / "prompts.jsonl"), **files}
+    return staging.run(ppo, folder / reward, inputs, values)
 
 
 class _Judge:
@@ -150,7 +125,7 @@ class _Judge:
 
     def __init__(self, path: Path, held: Sequence[tuple[str, str]], seed: int) -> None:
         self.format = conversation.load(path)
-        self.prompts, self.seed = list(map(_prompt, held)), seed
+        self.prompts, self.seed = list(map(tones.prompt, held)), seed
         self.reference = frozen(store.load(path), 1.0)
 
     def answers(self, model: Any, count: int) -> list[list[float]]:
@@ -230,7 +205,9 @@ def _curves(made: Artifact) -> dict[str, Any]:
     """Of the log: what alarms are about, and the last fifth's means."""
     every = MetricsLog(made.path / "metrics.jsonl").rows()
     rows = [row for row in every if "answer_kl" in row]  # one an iteration
-    last = every[-max(1, len(every) // 5) :]
+    # At least the updates of an iteration and a look: only one of those rows has the numbers of its answers.
+    iteration = SETTINGS["updates"]["epochs"] * SETTINGS["updates"]["minibatches"] + 1
+    last = every[-max(iteration, len(every) // 5) :]
     means = {
         name: statistics.fmean(row[name] for row in last if name in row)
         for name in ("explained_variance", "kl_coefficient", "answer_kl", "policy_entropy", "clip_share")

@@ -50,7 +50,6 @@ Stages = dict[str, Any]
 def run(options: Options) -> bool:
     """Whether RAFT gains what it should on every seed, and the control nothing."""
     torch.set_num_threads(options.threads)
-    seeds = range(options.seed, options.seed + options.default(options.pairs, 3, 1))
     cases = {"rounds": _rounds, "evolving": _evolving}
     figures: dict[str, Any] = {}
     pooled: dict[str, list[Ranking]] = {}
@@ -58,7 +57,7 @@ def run(options: Options) -> bool:
         if options.cases and name not in options.cases:
             continue
         figures[name] = []
-        for seed in seeds:
+        for seed in options.seeds:
             began = time.process_time()
             with tempfile.TemporaryDirectory(prefix="matura-raft-") as folder:
                 found = case(Path(folder), seed, options)

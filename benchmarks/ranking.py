@@ -17,11 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import record, small_writer
+from benchmarks import record, small_writer, staging
 from benchmarks.options import Options
-from matura.core import artifact
 from matura.core.artifact import Artifact
-from matura.core.config import parse
 from matura.core.preferences import Answer, Ranking
 from matura.core.raw import raw_input
 from matura.core.records import Conversation
@@ -198,7 +196,6 @@ def _reward(folder: Path, model: Artifact, seed: int) -> Artifact:
 
     inputs = {"model": model, "preferences": raw_input(folder / "rankings.jsonl")}
     settings = {
-        **{name: str(one.path) for name, one in inputs.items()},
         "method": "full",
         "data": {"heldout": 100},
         "epochs": 3,
@@ -207,13 +204,4 @@ def _reward(folder: Path, model: Artifact, seed: int) -> Artifact:
         "meter_every": 0,
         "seed": seed,
     }
-    config = parse(reward.Config, settings, "reward")
-    draft = artifact.begin(
-        folder / "reward",
-        kind=reward.KIND,
-        stage="reward",
-        version=reward.VERSION,
-        config=config,
-        inputs=inputs,
-    )
-    return reward.run(config, inputs, draft)
+    return staging.run(reward, folder / "reward", inputs, settings)

@@ -22,12 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import record
+from benchmarks import record, staging
 from benchmarks.options import Options
-from matura.core import artifact
 from matura.core.artifact import Artifact
-from matura.core.config import parse
-from matura.core.preferences import HELDOUT, TRAIN, Answer, Pair, Ranking, write_rankings
+from matura.core.preferences import Answer, Pair, Ranking
 
 FILES = {
     "hh": "hh.harmless_base.test.jsonl.gz",
@@ -215,32 +213,17 @@ def _trained(
 
     with tempfile.TemporaryDirectory(prefix="reward-") as name:
         folder = Path(name)
-        draft = artifact.begin(
-            folder / "preferences", kind="preferences", stage="rank", version=1, config={}, inputs={}
-        )
-        write_rankings(draft.path / TRAIN, train)
-        write_rankings(draft.path / HELDOUT, out)
-        inputs = {"model": base, "preferences": draft.commit({})}
+        inputs = {"model": base, "preferences": staging.preferences(folder / "preferences", train, out)}
         settings = {
-            **{key: str(one.path) for key, one in inputs.items()},
             **SETTINGS.get(options.base, SETTINGS["smollm2-135m-instruct"]),
             **OWN.get(case, {}),
             "meter_every": 0,
             "seed": seed,
             **({"sequence": 128, "epochs": 1} if options.quick else {}),
         }
-        config = parse(reward.Config, settings, "reward_models")
-        draft = artifact.begin(
-            folder / "reward",
-            kind=reward.KIND,
-            stage="reward",
-            version=reward.VERSION,
-            config=config,
-            inputs=inputs,
-        )
-        made = reward.run(config, inputs, draft)
+        made = staging.run(reward, folder / "reward", inputs, settings)
         judge = Judge.load(made.path)
-        its = held(out, judge.model, judge.format, config.sequence)
+        its = held(out, judge.model, judge.format, made.config["sequence"])
         return made, its, [float(one) for one in its.judged(judge).values]
 
 

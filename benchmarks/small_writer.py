@@ -5,14 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from matura.core import artifact
+from benchmarks import staging
 from matura.core.artifact import Artifact
 from matura.core.pretrain_settings import Shape
 from matura.core.records import Conversation
 from matura.core.settings import OptimizerConfig
-from matura.model import store
 from matura.model.initialize import initialize
 from matura.model.shape import model_config
 from matura.model.transformer import Transformer
@@ -42,11 +40,8 @@ def taught(
     loss = 0.0
     for step in loop.train(model, batches, next_token, optimizer, schedule, steps=steps):
         loss = step.loss
-    draft = artifact.begin(folder, kind="model", stage="taught", version=1, config={}, inputs={})
-    store.save(draft.path, model.eval())
-    format.save(draft.path)
-    summary: dict[str, Any] = {"loss": loss, "parameters": sum(p.numel() for p in model.parameters())}
-    return draft.commit(summary)
+    summary = {"loss": loss, "parameters": sum(p.numel() for p in model.parameters())}
+    return staging.model(folder, model.eval(), format, summary)
 
 
 def _format(rows: Sequence[Conversation]) -> Format:

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from benchmarks import record, reference, sides
-from benchmarks.options import Options
+from benchmarks.options import Options, read_text
 
 CASES: dict[str, dict[str, Any]] = {
     "one": {"prompts": [16], "new": 64, "goal": 1.3, "floor": None},
@@ -31,7 +31,7 @@ def run(options: Options) -> bool:
         settings = {
             "case": case,
             "model": options.model,
-            "text": None if options.text is None else str(options.text),
+            "text": options.text_place,
             "threads": options.threads,
             "prompts": about["prompts"] or [draw.randint(4, 64) for _ in range(ROWS)],
             "new": 8 if options.quick else about["new"],
@@ -90,11 +90,9 @@ def side(which: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _prompts(made: Any, settings: dict[str, Any]) -> list[list[int]]:
     """Pieces of the text with the lengths asked for, from seeded places."""
-    from pathlib import Path
-
     from matura.tokenizer import conversation
 
-    _, text = Options(text=None if settings["text"] is None else Path(settings["text"])).read_text()
+    _, text = read_text(settings["text"])
     ids = conversation.load(made.path).tokenizer.encode(text[:200_000])
     draw = random.Random(settings["seed"])
     starts = [draw.randrange(len(ids) - length) for length in settings["prompts"]]

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import record, reference, sides
-from benchmarks.options import Options
+from benchmarks.options import Options, read_text
 
 if TYPE_CHECKING:
     from matura.train.batches import Example
@@ -43,7 +43,7 @@ def run(options: Options) -> bool:
         settings = {
             "case": case,
             "model": options.model,
-            "text": None if options.text is None else str(options.text),
+            "text": options.text_place,
             "seed": options.seed,
             "threads": options.threads,
             "method": about["method"],
@@ -97,15 +97,12 @@ def side(which: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _examples(settings: dict[str, Any]) -> list[Example]:
     """The same on both sides: blocks of the text, or conversations cut from its words with seeded lengths."""
-    from pathlib import Path
-
     from matura.core.records import Conversation
     from matura.tokenizer import conversation
     from matura.train.batches import Example
     from matura.train.examples import from_conversations
 
-    options = Options(text=None if settings["text"] is None else Path(settings["text"]))
-    _, text = options.read_text()
+    _, text = read_text(settings["text"])
     format = conversation.load(reference.find_model(settings["model"]).path)
     length = settings["sequence"]
     wanted = settings["tokens"] * (settings["warmup"] + settings["steps"] + 2)

@@ -10,8 +10,11 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from matura.core.preferences import Ranking
+from matura.core.records import Conversation
 
 ANIMALS = "badger beaver bison cat crane deer dog duck eagle fox frog goat goose hare heron horse lynx mole otter owl "
 ANIMALS += "panda pony rabbit raven robin seal sheep stork swan toad trout vole whale wolf wren yak"
@@ -52,6 +55,26 @@ def pairs() -> list[tuple[str, str]]:
 def asked(animal: str, place: str) -> str:
     """The prompt."""
     return f"Describe the {animal} in the {place}."
+
+
+def prompt(pair: tuple[str, str]) -> Ranking:
+    """The prompt for an animal in a place, to be answered."""
+    return Ranking("-".join(pair), ({"role": "user", "content": asked(*pair)},))
+
+
+def lessons(
+    known: Sequence[tuple[str, str]],
+    count: int,
+    draw: random.Random,
+    described: Callable[[str, str, random.Random], str],
+) -> list[Conversation]:
+    """Prompts for some of the known pairs, each with a description that `described` draws."""
+    rows = []
+    for n in range(count):
+        pair = draw.choice(known)
+        said = {"role": "assistant", "content": described(*pair, draw)}
+        rows.append(Conversation(f"c{n}", ({"role": "user", "content": asked(*pair)}, said)))
+    return rows
 
 
 def tone(completions: Sequence[Any]) -> list[float]:

@@ -35,7 +35,7 @@ def run(options: Options) -> bool:
     settings = {
         "case": "lora-conversations",
         "model": options.model,
-        "text": None if options.text is None else str(options.text),
+        "text": options.text_place,
         "seed": options.seed,
         "threads": options.threads,
         "warmup": 1,

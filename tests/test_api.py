@@ -282,7 +282,7 @@ def test_a_device_that_is_not_there_is_told(device: str | int, name: str, model:
 
 def test_what_loading_cannot_do_is_told(model: LanguageModel) -> None:
     assert matura.load(model.artifact.path, device=-1).device == "cpu"
-    with pytest.raises(ConfigError, match="load_in_4bit: there is no quantization yet"):
+    with pytest.raises(ConfigError, match="load_in_4bit: models are held in float32"):
         matura.load(model.artifact.path, load_in_4bit=True)
 
 

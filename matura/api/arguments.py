@@ -15,9 +15,9 @@ from matura.core.settings import Sampling
 C = TypeVar("C", bound=Config)
 
 NOT_TAKEN = {
-    "load_in_4bit": "there is no quantization yet, models are held in float32",
-    "load_in_8bit": "there is no quantization yet, models are held in float32",
-    "quantization_config": "there is no quantization yet, models are held in float32",
+    "load_in_4bit": "models are held in float32; 4 bits are for the base of a fine-tuning (base.format=int4)",
+    "load_in_8bit": "models are held in float32",
+    "quantization_config": "models are held in float32",
     "dtype": "models are held in float32",
     "torch_dtype": "models are held in float32",
     "device_map": "a model is on one device: device=0",

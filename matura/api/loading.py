@@ -72,7 +72,8 @@ def load(
     """
     if load_in_4bit:
         raise ConfigError(
-            "load_in_4bit: there is no quantization yet, models are held in float32; leave the argument out"
+            "load_in_4bit: models are held in float32; leave the argument out. "
+            "4 bits are for the base of a fine-tuning (base.format=int4)"
         )
     device = device_name(device)
     place = workspace or Workspace()

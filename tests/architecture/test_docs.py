@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib.util
 import os
 import re
 import shlex
@@ -38,10 +39,12 @@ def without_blocks(page: Path) -> str:
 
 
 def commands(page: Path) -> Iterator[str]:
-    """Every `matura ...` that a page tells to type."""
+    """Every `matura ...` that a page tells to type, also under torchrun and over several lines."""
     for body in blocks(page, "sh", "console"):
-        for line in body.splitlines():
+        for line in re.sub(r"\\\n\s*", "", body).splitlines():
             typed = line.strip().removeprefix("$ ").removeprefix(".venv/bin/")
+            if typed.startswith("torchrun "):
+                typed = typed.partition(" -m ")[2]
             if typed.startswith("matura "):
                 yield typed
     yield from re.findall(r"`(?:\.venv/bin/)?(matura [^`]+)`", without_blocks(page))
@@ -153,6 +156,35 @@ def test_the_table_of_tasks_is_written_from_their_specifications() -> None:
     assert text == task_table.filled(text), "run: python -m tests.architecture.task_table"
 
 
+def test_modules_that_pages_tell_to_run_exist() -> None:
+    typed = {
+        name
+        for page in PAGES
+        for body in blocks(page, "sh", "console")
+        for name in re.findall(r"python -m ([\w.]+)", body)
+    }
+    assert "tests.core.test_gguf_fuzz" in typed
+    assert [name for name in sorted(typed) if importlib.util.find_spec(name) is None] == []
+
+
+def test_python_in_pages_imports_what_exists() -> None:
+    seen = 0
+    for page in PAGES:
+        for body in blocks(page, "python"):
+            for node in ast.walk(ast.parse(body)):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("matura"):
+                    if node.module == "matura.evaluate.lm_eval_model":  # needs an extra
+                        continue
+                    module = importlib.import_module(node.module or "")
+                    for one in node.names:
+                        found = hasattr(module, one.name) or importlib.util.find_spec(
+                            f"{node.module}.{one.name}"
+                        )
+                        assert found, f"{page}: {node.module} has no {one.name}"
+                        seen += 1
+    assert seen > 10
+
+
 def test_python_in_pages_uses_what_exists() -> None:
     from matura import api
     from matura.infer import engine
@@ -199,6 +231,15 @@ def test_links_lead_somewhere(page: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.*)$", place.read_text("utf-8"), re.MULTILINE)
             assert anchor in map(slug, headings), f"{page.name}: {target} has no such heading"
+
+
+def test_every_page_is_led_to() -> None:
+    led = {
+        (page.parent / urllib.parse.unquote(target.partition("#")[0])).resolve()
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)\s#]+[^)\s]*)\)", without_blocks(page))
+    }
+    assert [page for page in (ROOT / "docs").rglob("*.md") if page.resolve() not in led] == []
 
 
 def tree_in_readme() -> set[str]:
