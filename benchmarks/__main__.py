@@ -42,6 +42,7 @@ NAMES = {
     "grpo": "two-digit sums practised with GRPO from 40% right, and with a reward by lot as control",
     "reward_models": "reward models on people's preferences, beside length, words and shuffles (--preferences, --base)",
     "startup": "from the command to the first token, on pulled models",
+    "life": "what each stage of the whole life is worth: the same life without it, and with controls",
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
 }
 
@@ -102,7 +103,7 @@ def _arguments() -> tuple[Options, list[str]]:
     parser.add_argument("--kills", type=int, help="kill: how many (default 6)")
     parser.add_argument("--recipe", type=Path, default=Options.recipe, help="kill: what to run")
     parser.add_argument(
-        "--overrides", nargs="+", default=[], help="kill: size=NAME, stage.key=value ... of the recipe"
+        "--overrides", nargs="+", default=[], help="kill, life: size=NAME, stage.key=value ... of the recipe"
     )
     parser.add_argument("--full", action="store_true", help="kill: the recipe as it is, not a short version")
     parser.add_argument("--peer", type=Path, help="curation_speed: a Python that has datatrove and spaCy")
@@ -114,6 +115,9 @@ def _arguments() -> tuple[Options, list[str]]:
         "--preferences", type=Path, help="reward_models: a folder with the files of HH, OASST and GSM8K"
     )
     parser.add_argument("--base", default=Options.base, help="reward_models: what becomes a reward model")
+    parser.add_argument(
+        "--workspace", type=Path, help="life: where its stages are reused (default: the usual one)"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
     given = vars(parser.parse_args())
     ready = [name for name in NAMES if all(given[option] for option in NEEDS.get(name, ()))]

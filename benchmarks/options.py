@@ -29,6 +29,7 @@ class Options:
     seconds: int | None = None
     preferences: Path | None = None
     base: str = "minilm-l6"
+    workspace: Path | None = None
     results: Path = RESULTS
 
     def default(self, given: int | None, normal: int, quick: int) -> int:
