@@ -14,18 +14,21 @@ from matura.align.rewards import Completion
 SERVICE, OPERATION, OPTIONS = 0.2, 0.5, 0.3
 
 
-def command(completions: Sequence[Completion]) -> list[float]:
-    """From 0 to 1: service, operation, and the F1 of the names of options against those of the right command."""
+def command(completions: Sequence[Completion]) -> list[float | None]:
+    """From 0 to 1: service, operation, and the F1 of the names of options against those of the right command; None where
+    a shell cannot read that one itself."""
     return [_worth(one.text, one.prompt.facts["gold"]) for one in completions]
 
 
-def same_command(completions: Sequence[Completion]) -> list[float]:
+def same_command(completions: Sequence[Completion]) -> list[float | None]:
     """1 where service and operation are the right ones, whatever the options."""
-    return [float(_worth(one.text, one.prompt.facts["gold"]) >= SERVICE + OPERATION) for one in completions]
+    return [None if worth is None else float(worth >= SERVICE + OPERATION) for worth in command(completions)]
 
 
-def _worth(text: str, gold: str) -> float:
+def _worth(text: str, gold: str) -> float | None:
     said, right = _words(text), _words(gold)
+    if not right:
+        return None
     if said[:1] != ["aws"] or said[1:2] != right[1:2]:
         return 0.0
     if said[2:3] != right[2:3]:

@@ -64,8 +64,8 @@ class Config(peft_settings.Tuning):
         description='Texts to tell apart: a JSONL file of {"text": ..., "label": ...}, or a corpus whose sources are '
         "the labels",
     )
-    replay: Annotated[str | None, Input("conversations")] = Field(
-        None, description="What `synthesize` wrote, mixed in against forgetting"
+    replay: Annotated[str | None, Input("conversations", "corpus")] = Field(
+        None, description="What `synthesize` wrote, or a corpus the model knows, mixed in against forgetting"
     )
     replay_share: float = Field(0.25, ge=0, lt=1, description="Share of replay in the tokens of every update")
     optimizer: peft_settings.TuningOptimizer = Field(
