@@ -15,8 +15,8 @@ SERVICE, OPERATION, OPTIONS = 0.2, 0.5, 0.3
 
 
 def command(completions: Sequence[Completion]) -> list[float | None]:
-    """From 0 to 1: service, operation, and the F1 of the names of options against those of the right command; None where
-    a shell cannot read that one itself."""
+    """From 0 to 1: service, operation, and the F1 of the names of options against those of the right command; None
+    where a shell cannot read that one itself."""
     return [_worth(one.text, one.prompt.facts["gold"]) for one in completions]
 
 

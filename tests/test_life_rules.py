@@ -71,6 +71,12 @@ def test_answers_are_judged_each_by_its_own_prompt() -> None:
     assert COMMAND(rows) == pytest.approx([1.0, 0.0, 1.0])
 
 
+def test_what_no_shell_reads_cannot_be_an_answer_to_compare_with() -> None:
+    gold = "aws lamp put-light --name 'open"
+    rows = [Completion(Ranking(gold, (), facts={"gold": gold}), said, "stop", 1) for said in (gold, GOLD)]
+    assert COMMAND(rows) == [None, None]
+
+
 def test_the_right_answer_is_worth_1_and_the_order_of_options_nothing() -> None:
     draw = random.Random(0)
     for _ in range(200):

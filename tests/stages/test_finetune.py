@@ -127,6 +127,21 @@ def test_every_update_holds_its_share_of_replay(world: dict[str, Artifact]) -> N
     assert counts["fill"] == [round(main.mean_tokens / 384, 4), round(replay.mean_tokens / 128, 4)]
 
 
+def test_a_corpus_is_replayed_beside_conversations_and_the_meter_reads_what_it_holds_out(
+    world: dict[str, Artifact], tmp_path: Path
+) -> None:
+    given = {"model": world["model"], "conversations": world["replay"], "replay": world["corpus"]}
+    made = run(finetune, tmp_path / "a", **given, **QUICK, replay_share=0.5)
+    assert made.summary["replay_examples"] > 0
+    assert made.summary["replay_examples"] != made.summary["examples"]
+    looks = [row for row in rows(made) if "general_bpb" in row]
+    assert looks[0]["general_bpb"] > 0
+    alone = run(finetune, tmp_path / "b", **given, **QUICK, replay_share=0)
+    assert (made.path / "adapter.safetensors").read_bytes() != (
+        alone.path / "adapter.safetensors"
+    ).read_bytes()
+
+
 def test_without_replay_or_with_none_of_it_nothing_is_mixed(
     world: dict[str, Artifact], tmp_path: Path
 ) -> None:
