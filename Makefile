@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --constraint constraints.txt
 
 help:
-	@echo "make life    raw text to a chat: a model from first weights to its last exam (under an hour; SIZE=tiny: minutes)"
+	@echo "make life    raw text to a chat: a model from first weights to its last exam (half an hour; SIZE=tiny: minutes)"
 	@echo "make demo    adapt a small model to a corpus, examine it, merge it (the first time some minutes)"
 	@echo "make test    run the tests"
 	@echo "make check   format, lint, types"
