@@ -39,6 +39,8 @@ class Branch:
 def branches(stages: Stages, controls: Path, heldout: tuple[str, ...]) -> list[Branch]:
     """All of them. `controls` is where `life_controls.write` has put its files, `heldout` the raw files of the
     documents that the whole life has held out."""
+    if not stages["corpus"].get("path"):
+        raise MaturaError("this size reads several sources; the branches need a corpus with one `path`")
     few = max(12, stages["corpus"].get("heldout", 12) // 10)
     left_out = [*stages["corpus"].get("exclude", ()), *(f"/{name}" for name in heldout)]
     with_copies = {"fuzzy": {"use": "off"}, "exact_duplicates": "keep", "exclude": left_out, "heldout": few}

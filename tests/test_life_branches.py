@@ -12,7 +12,7 @@ from matura.core.errors import MaturaError
 from matura.core.preferences import Answer, Ranking
 from matura.core.records import Conversation, Document
 
-SIZES = tuple(yamlfile.read(life.RECIPE).values["sizes"])
+SIZES = tuple(size for size in yamlfile.read(life.RECIPE).values["sizes"] if size != "large")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -31,6 +31,12 @@ def test_every_branch_is_a_recipe_with_the_life_in_it(size: str, tmp_path: Path)
     assert all(steps[one.name] == one for one in whole.steps)  # so that a finished life is reused
     assert {one.model for one in branches} <= set(steps)
     assert steps["judged_aligned_no_sft"].config.previous is None  # nothing stops: its verdict is only told
+
+
+def test_a_size_of_several_sources_is_refused(tmp_path: Path) -> None:
+    _, stages = life._stages(life.RECIPE, ("size=large",))
+    with pytest.raises(MaturaError, match="several sources"):
+        life_branches.branches(stages, tmp_path, ())
 
 
 def test_only_what_depends_on_the_change_is_made_again() -> None:
