@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from matura.align.sequences import Prompted, pack_answers, sequence_logprobs
 from matura.core.errors import MaturaError
 from matura.core.files import atomic_write
+from matura.core.grouping import neighbours
 from matura.core.metrics import progress
 from matura.model.transformer import Transformer
-from matura.train.packing import neighbours
 from matura.train.watch import looking
 
 Sized = TypeVar("Sized", bound="HasSize")

@@ -17,6 +17,7 @@ import torch
 from matura.align.ranked import pack_texts, read, rewards, tokens, write_for
 from matura.align.sequences import Prompted
 from matura.core.errors import ConfigError, MaturaError
+from matura.core.grouping import neighbours
 from matura.core.preferences import Answer, Ranking
 from matura.infer.reading import longest
 from matura.model import config as c
@@ -25,7 +26,6 @@ from matura.model.classifying import head_for, set_head
 from matura.model.transformer import Transformer
 from matura.tokenizer import conversation
 from matura.tokenizer.conversation import Format
-from matura.train.packing import neighbours
 
 LABEL = "reward"
 ROW = 2048

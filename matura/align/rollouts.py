@@ -17,12 +17,12 @@ from torch import Tensor
 from matura.align.rewards.completion import Completion
 from matura.align.sequences import Prompted, pack_answers, token_logprobs
 from matura.core.errors import MaturaError
+from matura.core.grouping import neighbours
 from matura.core.preferences import Ranking
 from matura.core.settings import Draw, Sampling
 from matura.infer.engine import Request, stream
 from matura.model.transformer import Transformer
 from matura.tokenizer.conversation import Format
-from matura.train.packing import neighbours
 from matura.train.watch import looking
 
 ROW = 4096

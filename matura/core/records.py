@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from matura.core.errors import FormatError, MaturaError
 from matura.core.files import atomic_write, size_text
+from matura.core.grouping import filled
 
 if TYPE_CHECKING:
     import pyarrow
@@ -85,6 +86,11 @@ class Held:
         return row
 
 
+def text_size(document: Document) -> int:
+    """Characters of a document."""
+    return len(document.text)
+
+
 def write_documents(path: str | os.PathLike[str], documents: Iterable[Document]) -> int:
     """Write documents as Parquet (columns id, text, source, meta), atomically; returns how many there were.
 
@@ -99,7 +105,7 @@ def write_documents(path: str | os.PathLike[str], documents: Iterable[Document])
         atomic_write(path) as temporary,
         pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
-        for group in _groups(documents):
+        for group in filled(documents, BYTES_IN_GROUP, text_size, ROWS_IN_GROUP):
             columns = {
                 "id": [document.id for document in group],
                 "text": [document.text for document in group],
@@ -164,19 +170,6 @@ def _check_documents(path: Path, file: Any) -> None:
                 f"{path}: row group {group} unpacks to {size_text(claimed)} "
                 f"(at most {size_text(MAX_GROUP_BYTES)})."
             )
-
-
-def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    group: list[Document] = []
-    size = 0
-    for document in documents:
-        group.append(document)
-        size += len(document.text)
-        if len(group) == ROWS_IN_GROUP or size >= BYTES_IN_GROUP:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 def _bad_unicode(path: str | os.PathLike[str], group: list[Document], error: UnicodeEncodeError) -> str:

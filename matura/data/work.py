@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from matura.core.records import Document, read_documents, write_documents
+from matura.core.grouping import filled
+from matura.core.records import Document, read_documents, text_size, write_documents
 from matura.data import tally
 from matura.data.parts import PartFiles, Row, Sampler, order, write_dropped, write_rows
 from matura.data.pii_step import hide
@@ -123,16 +124,7 @@ def _total(documents: Sequence[Document], groups: Mentions) -> Counter[str]:
 
 def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     """Groups of documents, bounded in number and in text."""
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if len(batch) >= BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+    return filled(documents, BATCH_CHARACTERS, text_size, BATCH_DOCUMENTS)
 
 
 def shown(rows: Sequence[Dropped], names: str | None = None) -> list[Dropped]:

@@ -14,9 +14,10 @@ from matura.core.config import Input
 from matura.core.corpora import corpora, documents
 from matura.core.errors import FormatError, MaturaError
 from matura.core.files import hash_file, read_json, write_json
+from matura.core.grouping import filled
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
-from matura.core.records import Document
+from matura.core.records import Document, text_size
 from matura.core.tokens_settings import Corpus
 
 if TYPE_CHECKING:
@@ -173,24 +174,11 @@ def _encoded(rows: Documents, encode: "Encode") -> "Iterator[Group]":
 
     from matura.data.shards import Group
 
-    ahead, behind = itertools.tee(_grouped(rows))
+    ahead, behind = itertools.tee(filled(rows, GROUP_BYTES, lambda row: text_size(row[1]), GROUP_DOCUMENTS))
     texts = ([document.text for _, document in group] for group in ahead)
     for group, (ids, lengths) in zip(behind, encode(texts), strict=True):
         sizes = np.array([len(document.text.encode()) for _, document in group], dtype=np.int64)
         yield Group(ids, lengths, sizes, tuple(source for source, _ in group))
-
-
-def _grouped(rows: Documents) -> Iterator[list[tuple[str, Document]]]:
-    group: list[tuple[str, Document]] = []
-    size = 0
-    for one in rows:
-        group.append(one)
-        size += len(one[1].text)
-        if size >= GROUP_BYTES or len(group) == GROUP_DOCUMENTS:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 def _values(shard: "Shard") -> dict[str, Any]:

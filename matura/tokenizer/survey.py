@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from matura.core.grouping import filled
 from matura.tokenizer.tokenizer import Tokenizer
 
 GROUP_BYTES = 1 << 20
@@ -76,7 +77,7 @@ class Survey:
 def survey(tokenizer: Tokenizer, texts: Iterable[Text]) -> Survey:
     """Encode and decode every text. Words are what stands between spaces."""
     found = Survey(np.zeros(tokenizer.vocab_size, dtype=np.int64))
-    for group in _grouped(texts):
+    for group in filled(texts, GROUP_BYTES, lambda one: len(one.text)):
         start = time.perf_counter()
         encoded = tokenizer.encode_batch([one.text for one in group])
         found.seconds += time.perf_counter() - start
@@ -118,16 +119,3 @@ def longest(tokenizer: Tokenizer) -> list[dict[str, Any]]:
         {"id": id, "bytes": -size, "text": tokenizer.token_bytes(id).decode("utf-8", "replace")}
         for size, id in sized[:LONGEST]
     ]
-
-
-def _grouped(texts: Iterable[Text]) -> Iterable[list[Text]]:
-    group: list[Text] = []
-    size = 0
-    for one in texts:
-        group.append(one)
-        size += len(one.text)
-        if size >= GROUP_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from matura.core.grouping import neighbours
 from matura.model.divergence import kl_divergence
 from matura.model.heads import Unembedding
 from matura.model.logprobs import cross_entropy
@@ -21,7 +22,6 @@ from matura.train.anchors import features
 from matura.train.batches import Example, PackedBatch, pack
 from matura.train.labels import LabelBatch, accuracy
 from matura.train.objectives import loss
-from matura.train.packing import neighbours
 from matura.train.watch import looking
 
 ROW = 2048

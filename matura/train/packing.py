@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import bisect
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
-
-T = TypeVar("T")
+from collections.abc import Sequence
 
 WINDOW = 256
 """Examples packed together at a time: enough to fill rows well, few enough to keep the order random."""
@@ -47,19 +44,3 @@ def best_fit(sizes: Sequence[int], capacity: int, order: Sequence[int]) -> list[
         if room > sizes[i]:
             bisect.insort(open_rows, (room - sizes[i], row))
     return rows
-
-
-def neighbours(items: Iterable[T], capacity: int, size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Rows for reading alone: items in their order, as many together as fit into `capacity`. One that is larger has a
-    row of its own."""
-    row: list[T] = []
-    used = 0
-    for one in items:
-        its = size(one)
-        if row and used + its > capacity:
-            yield row
-            row, used = [], 0
-        row.append(one)
-        used += its
-    if row:
-        yield row

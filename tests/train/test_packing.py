@@ -1,9 +1,8 @@
 """Packing: every example once, rows that are full, and the same plan for the same seed."""
 
-import itertools
 import random
 
-from matura.train.packing import best_fit, neighbours, plan_epoch
+from matura.train.packing import best_fit, plan_epoch
 
 
 def slow_best_fit(sizes: list[int], capacity: int, order: list[int]) -> list[list[int]]:
@@ -55,15 +54,3 @@ def test_rows_are_nearly_full_and_in_no_order_of_length() -> None:
     assert abs(sum(longest[:half]) / half - sum(longest[half:]) / (len(rows) - half)) < 6
     first = [i for row in rows[: len(rows) // 4] for i in row]
     assert max(first) - min(first) > 1900  # windows lie all over the data
-
-
-def test_neighbours_share_a_row_while_they_fit() -> None:
-    assert list(neighbours([2, 3, 9, 1, 4, 1], 5, int)) == [[2, 3], [9], [1, 4], [1]]
-    assert list(neighbours([], 5, int)) == []
-    draw = random.Random(2)
-    for _ in range(40):
-        sizes = [draw.randrange(1, 20) for _ in range(50)]
-        rows = list(neighbours(sizes, 12, int))
-        assert [size for row in rows for size in row] == sizes
-        assert all(sum(row) <= 12 or len(row) == 1 for row in rows)
-        assert all(sum(row) + after[0] > 12 for row, after in itertools.pairwise(rows))

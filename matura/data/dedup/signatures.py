@@ -19,7 +19,8 @@ import numpy as np
 from matura.core.corpus_settings import Fuzzy
 from matura.core.errors import FormatError, MaturaError
 from matura.core.files import atomic_write
-from matura.core.records import Document, read_documents
+from matura.core.grouping import filled
+from matura.core.records import Document, read_documents, text_size
 from matura.data.dedup.exact import halves
 from matura.data.dedup.shingles import Counts, Short, joined, shingles, spaced
 from matura.data.polynomials import Hashes, mixed
@@ -169,13 +170,4 @@ def check_scheme(path: Path, wanted: Scheme) -> None:
 
 def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     """Lists of documents, bounded in number and in text."""
-    batch: list[Document] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document.text)
-        if len(batch) == BATCH or size >= CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    return filled(documents, CHARACTERS, text_size, BATCH)

@@ -10,6 +10,7 @@ from typing import Any
 from matura.core import credentials
 from matura.core.corpus_settings import Limits, Source
 from matura.core.errors import ConfigError, FormatError, MaturaError
+from matura.core.grouping import neighbours
 from matura.core.records import Document
 from matura.data.reading import Task, code, dictionary, folder, identity, made, sql, tables, warc, wikipedia
 from matura.data.reading.task import CHANGED, DAMAGE, Context, Found, Piece, Reader, trouble
@@ -47,7 +48,8 @@ def plan_sources(sources: Mapping[str, Mapping[str, Any]], limits: Limits, part_
             "query": source.query,
             "limits": limits.model_dump(mode="json"),
         }
-        for group in _grouped(_source(origin, source, resolved, context, part_bytes), part_bytes):
+        pieces = _source(origin, source, resolved, context, part_bytes)
+        for group in neighbours(pieces, part_bytes, _weight, MAX_PIECES):
             for piece in group:
                 _as_listed(piece, files.get(piece["name"]))
             tasks.append({**common, "pieces": group})
@@ -122,20 +124,6 @@ def _file(
 
 def _skip(item: Skipped) -> dict[str, Any]:
     return {"reader": "skipped", "name": item.name, "reason": item.reason, "detail": item.detail}
-
-
-def _grouped(pieces: Iterable[dict[str, Any]], part_bytes: int) -> Iterator[list[dict[str, Any]]]:
-    group: list[dict[str, Any]] = []
-    size = 0
-    for piece in pieces:
-        weight = _weight(piece)
-        if group and (size + weight > part_bytes or len(group) >= MAX_PIECES):
-            yield group
-            group, size = [], 0
-        group.append(piece)
-        size += weight
-    if group:
-        yield group
 
 
 def _weight(piece: Mapping[str, Any]) -> int:

@@ -21,9 +21,10 @@ import pyarrow.compute
 from matura.core.errors import MaturaError
 from matura.core.extract_settings import FIELD, Extract
 from matura.core.files import write_json
-from matura.core.records import Conversation, Document, Held, write_conversations
+from matura.core.grouping import filled
+from matura.core.records import Conversation, Document, Held, text_size, write_conversations
 
-AT_ONCE = 512  # documents whose pieces are searched together
+AT_ONCE, CHARACTERS_AT_ONCE = 512, 8 << 20  # documents whose pieces are searched together, and their text
 
 
 @dataclass
@@ -66,7 +67,7 @@ def make(
 def found(documents: Iterable[Document], settings: Extract, taken: Iterable[str] = ()) -> Side:
     """All conversations of the documents, each question once and none of those `taken`."""
     side, seen, held = Side(), set(taken), Held("extract")
-    for group in _groups(documents):
+    for group in filled(documents, CHARACTERS_AT_ONCE, text_size, AT_ONCE):
         side.documents += len(group)
         for document, number, values in _pieces(group, settings):
             row = _conversation(document, number, values, settings)
@@ -82,17 +83,6 @@ def in_share(id: str, settings: Extract) -> bool:
     """Whether a document belongs to the share from `first` to `last`: by its id, so another corpus moves nothing."""
     number = int.from_bytes(hashlib.blake2b(f"extract\n{id}".encode(), digest_size=8).digest(), "big") / 2**64
     return settings.first <= number < settings.last
-
-
-def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    group: list[Document] = []
-    for document in documents:
-        group.append(document)
-        if len(group) == AT_ONCE:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _pieces(group: list[Document], settings: Extract) -> Iterator[tuple[Document, int, dict[str, str]]]:
