@@ -23,7 +23,6 @@ difference is given a second time on the questions whose document has none, and 
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,22 +30,20 @@ from typing import Any
 
 import torch
 
-from benchmarks import life_branches, life_controls, life_texts, record
+from benchmarks import life_branches, life_controls, life_texts, record, staging
 from benchmarks.life_branches import Stages
 from benchmarks.options import Options
-from matura import cli
 from matura.align import judging
-from matura.core import config, recipe, sizes, yamlfile
+from matura.core import config, sizes, yamlfile
 from matura.core.artifact import Artifact
 from matura.core.corpus_settings import Engine, Fuzzy
-from matura.core.errors import GateFailed, ModelNotFound
+from matura.core.errors import GateFailed
 from matura.core.files import read_json
 from matura.core.preferences import HELDOUT, Ranking, read_rankings
 from matura.core.problems import Problems
 from matura.core.records import read_conversations, read_documents
 from matura.core.rounds import merged
 from matura.core.run import Event
-from matura.core.run import run as run_recipe
 from matura.core.workspace import Workspace
 from matura.data import dedup
 from matura.stages.rank import Gate
@@ -74,7 +71,7 @@ def run(options: Options) -> bool:
             **{key: (key, parent) for key, parent in CHAIN.items()},
             **{one.name: (one.model, one.beside) for one in branches},
         }
-        made = _made(name, {**stages, **own, **_exams(stages, asked)}, workspace)
+        made = staging.recipe(name, {**stages, **own, **_exams(stages, asked)}, workspace, _tell)
         rows = {label: _row(made, label, *two) for label, two in asked.items()}
         rows["by_lot"]["over_none"] = _difference(
             _rankings(made, "taught"), _rankings(made, "aligned_by_lot")
@@ -121,11 +118,11 @@ def _life(name: str, stages: Stages, workspace: Workspace) -> tuple[bool, Stages
     """Whether the life passes its gates, its stages, and what they made. Where a gate does not pass it is told, and the
     exams are held again without gates: models are not made again."""
     try:
-        return True, stages, _made(name, stages, workspace)
+        return True, stages, staging.recipe(name, stages, workspace, _tell)
     except GateFailed as failed:
         print(f"{failed}\nOn without gates, to see what comes of it.\n", flush=True)
     stages = {key: _without_gate(one) for key, one in stages.items()}
-    return False, stages, _made(name, stages, workspace)
+    return False, stages, staging.recipe(name, stages, workspace, _tell)
 
 
 def _without_gate(stage: Any) -> Any:
@@ -135,18 +132,6 @@ def _without_gate(stage: Any) -> Any:
         above = stage.get("keep", {}).get("above_previous", False)
         return {key: one for key, one in stage.items() if key != "gate" and (above or key != "previous")}
     return stage
-
-
-def _made(name: str, stages: Stages, workspace: Workspace) -> Made:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "life.yaml")
-        file.write_text(json.dumps({"name": name, "stages": stages}), encoding="utf-8")  # JSON is YAML
-        loaded = recipe.load(file, cli._Modules())
-    return run_recipe(loaded, workspace, _no_pull, show=_tell)
-
-
-def _no_pull(reference: str, workspace: Workspace) -> Artifact:
-    raise ModelNotFound(f"nothing is to be pulled here, and {reference} is not there")
 
 
 def _tell(event: Event) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matura.core.errors import MaturaError
-from matura.core.rounds import merged
+from matura.core.rounds import merged, texts
 
 Stages = dict[str, Any]
 
@@ -99,10 +99,7 @@ def before(stages: Stages, last: str) -> set[str]:
 
 def needs(value: Any, stages: Stages) -> set[str]:
     """The stages whose outputs the settings name."""
-    if isinstance(value, str):
-        return {value[1:]} & stages.keys() if value.startswith("$") else set()
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return set().union(*(needs(one, stages) for one in inner))
+    return {one[1:] for one in texts(value) if one.startswith("$")} & stages.keys()
 
 
 def _readers(stages: Stages, name: str, last: str) -> list[str]:

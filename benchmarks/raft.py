@@ -23,15 +23,11 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks import raft_rewards, record
+from benchmarks import raft_rewards, record, staging
 from benchmarks.options import Options
-from matura import cli
 from matura.align import judging
-from matura.core import recipe
 from matura.core.artifact import Artifact
-from matura.core.errors import ModelNotFound
 from matura.core.preferences import HELDOUT, TRAIN, Ranking, read_rankings
-from matura.core.run import run as run_recipe
 from matura.core.workspace import Workspace
 from matura.data.synthesis import programs
 
@@ -140,22 +136,15 @@ def _recipe(seed: int, options: Options) -> Stages:
     return stages
 
 
-def _made(place: Path, name: str, stages: Stages) -> dict[str, Artifact]:
+def _made(place: Path, stages: Stages) -> dict[str, Artifact]:
     """What the stages make in the workspace of a seed; equal ones are made once."""
-    file = place / f"{name}.yaml"
-    file.write_text(json.dumps({"name": "raft", "stages": stages}), encoding="utf-8")  # JSON is YAML
-    loaded = recipe.load(file, cli._Modules())
-    return run_recipe(loaded, Workspace(place / "workspace"), _no_pull, show=lambda event: None)
-
-
-def _no_pull(reference: str, workspace: Workspace) -> Artifact:
-    raise ModelNotFound(f"nothing is to be pulled here, and {reference} is not there")
+    return staging.recipe("raft", stages, Workspace(place / "workspace"))
 
 
 def _rounds(place: Path, seed: int, options: Options) -> dict[str, Any]:
     """The loop, the same with dice, and learning once."""
     stages = _recipe(seed, options)
-    loop = _made(place, "loop", stages)
+    loop = _made(place, stages)
     last = sum(name.endswith("-judged") for name in loop)
     means = [loop["judged_start"].summary["heldout"]["mean"]]
     judged = [loop[f"rounds-{n}-judged"] for n in range(1, last + 1)]
@@ -174,14 +163,14 @@ def _rounds(place: Path, seed: int, options: Options) -> dict[str, Any]:
     for key in ("while", "first"):
         random_stages["rounds"].pop(key)
     random_stages["rounds"]["first"] = {"tuned": "$start"}
-    dice = _made(place, "dice", random_stages)
+    dice = _made(place, random_stages)
 
     once_stages = _recipe(seed, options)
     once_stages["rounds"]["repeat"] = 1
     inner = once_stages["rounds"]["stages"]
     inner["sampled"]["count"] *= ROUNDS
     inner["tuned"]["tokens"] *= ROUNDS
-    once = _made(place, "once", once_stages)
+    once = _made(place, once_stages)
     return {
         "seed": seed,
         "mean": means,
@@ -240,7 +229,7 @@ def _evolving(place: Path, seed: int, options: Options) -> dict[str, Any]:
     stages["heart_start"] = {"stage": "rank", "samples": "$asked_start", "rewards": exact}
     inner["asked"] = {**asked, "model": "$tuned"}
     inner["heart"] = {"stage": "rank", "samples": "$asked", "rewards": exact}
-    made = _made(place, "evolving", stages)
+    made = _made(place, stages)
     done = sum(name.startswith("rounds-") and name.endswith("-judged") for name in made)
     judged = [made["judged_start"], *(made[f"rounds-{n}-judged"] for n in range(1, done + 1))]
     shares = {

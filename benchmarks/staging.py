@@ -1,16 +1,24 @@
-"""Single stages run from Python, without a recipe, and the artifacts that they are given."""
+"""Stages run from Python: one without a recipe, with the artifacts that it is given; or those of a recipe as values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from matura import cli
 from matura.core import artifact
+from matura.core import recipe as recipes
 from matura.core.artifact import Artifact, RawInput
 from matura.core.config import parse
+from matura.core.errors import ModelNotFound
 from matura.core.preferences import HELDOUT, TRAIN, Ranking, write_rankings
+from matura.core.run import Event
+from matura.core.run import run as run_recipe
+from matura.core.workspace import Workspace
 
 
 def run(
@@ -49,3 +57,21 @@ def model(folder: Path, network: Any, format: Any, summary: Mapping[str, Any]) -
     store.save(draft.path, network)
     format.save(draft.path)
     return draft.commit(dict(summary))
+
+
+def recipe(
+    name: str,
+    stages: Mapping[str, Any],
+    workspace: Workspace,
+    show: Callable[[Event], None] = lambda event: None,
+) -> dict[str, Artifact]:
+    """What the stages of a recipe make, as the run `name`; what is there already is reused. Nothing is pulled."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "recipe.yaml")
+        file.write_text(json.dumps({"name": name, "stages": stages}), encoding="utf-8")  # JSON is YAML
+        loaded = recipes.load(file, cli._Modules())
+    return run_recipe(loaded, workspace, _no_pull, show=show)
+
+
+def _no_pull(reference: str, workspace: Workspace) -> Artifact:
+    raise ModelNotFound(f"nothing is to be pulled here, and {reference} is not there")

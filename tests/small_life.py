@@ -1,7 +1,6 @@
 """`recipes/life.yaml` in seconds: its own stages on documents written here, with a model of width 32."""
 
 import random
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,11 @@ import yaml
 from matura import cli
 from matura.core import recipe
 from matura.core.artifact import Artifact
-from matura.core.errors import ModelNotFound
 from matura.core.recipe import Recipe
+from matura.core.rounds import merged
 from matura.core.run import run
 from matura.core.workspace import Workspace
+from tests.core.test_recipe import no_pull
 
 ROOT = Path(__file__).parents[1]
 RECIPE, RULES = ROOT / "recipes/life.yaml", ROOT / "recipes/life_rules.py"
@@ -94,8 +94,8 @@ def write_recipe(file: Path, documents: Path) -> Path:
     for name, settings in EXPORTS.items():
         stages.setdefault(name, {"stage": "export", "model": "$aligned"} | settings)
     for name, settings in stages.items():
-        small = _over(BY_KIND.get(settings["stage"], {}), BY_STAGE.get(name, {}))
-        stages[name] = _over(settings, small)
+        small = merged(BY_KIND.get(settings["stage"], {}), BY_STAGE.get(name, {}))
+        stages[name] = merged(settings, small)
         if settings["stage"] == "rank":
             _localised(stages[name])
     stages["corpus"]["path"] = str(documents)
@@ -112,15 +112,6 @@ def _localised(judged: dict[str, Any]) -> None:
         judged["gate"] = NEVER
 
 
-def _over(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with `others` in their place, groups within groups."""
-    made = dict(values)
-    for name, value in others.items():
-        old = made.get(name)
-        made[name] = _over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return made
-
-
 class Life:
     """The recipe's run in a workspace of its own: what each stage made, and what became of it."""
 
@@ -134,7 +125,7 @@ class Life:
     def run(self) -> dict[str, Artifact]:
         """All of it, or what is left of it."""
         self.status = {}
-        self.made = run(self.recipe, self.workspace, _no_pull, show=self._note)
+        self.made = run(self.recipe, self.workspace, no_pull, show=self._note)
         return self.made
 
     def _note(self, event: Any) -> None:
@@ -142,7 +133,3 @@ class Life:
 
     def __getitem__(self, stage: str) -> Artifact:
         return self.made[stage]
-
-
-def _no_pull(reference: str, workspace: Workspace) -> Artifact:
-    raise ModelNotFound(reference)
