@@ -40,6 +40,10 @@ class Config(pydantic.BaseModel):
             if getattr(self, name) != fields[name].get_default(call_default_factory=True)
         ]
 
+    def changed_besides(self, *names: str) -> list[str]:
+        """Those of all other settings that are not what they are by default."""
+        return self.changed(*(name for name in type(self).model_fields if name not in names))
+
 
 class Input:
     """Marks a setting as an input: a reference to an artifact of one of `kinds`, or for "raw" a path."""

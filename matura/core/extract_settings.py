@@ -45,7 +45,7 @@ class Extract(Config):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.documents is None:
-            if given := self.changed(*(name for name in type(self).model_fields if name != "documents")):
+            if given := self.changed_besides("documents"):
                 raise ValueError(f"`extract.{given[0]}` needs `extract.documents`, a corpus")
             return self
         if self.first >= self.last:

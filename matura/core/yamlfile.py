@@ -176,7 +176,7 @@ def _mapping(
             problems.append((line, "a key must be plain text"))
             continue
         key = str(key_node.value)
-        if key in written or (key == MERGE and brought):
+        if (*place, key) in lines:
             problems.append((line, f"'{key}' is written twice (first on line {lines[(*place, key)]})"))
             continue
         lines[(*place, key)] = line

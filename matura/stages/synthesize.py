@@ -108,7 +108,7 @@ class Config(config.Config):
 
     def _alone(self, *names: str, because: str) -> Self:
         """Refuse all other settings, which belong to a model that writes."""
-        if given := self.changed(*(name for name in type(self).model_fields if name not in names)):
+        if given := self.changed_besides(*names):
             raise ValueError(f"`{given[0]}` is for a model that writes; {because}")
         return self
 

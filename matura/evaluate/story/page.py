@@ -64,7 +64,17 @@ def write(workspace: Workspace, name: str, to: Path | None = None) -> Path:
     cannot be written there.
     """
     run = chapters.read(workspace, name)
-    place = run.folder / FILE if to is None else to
+    return _write(run, run.folder / FILE if to is None else to)
+
+
+def refresh(workspace: Workspace, name: str) -> Path:
+    """The same, unless the page in the workspace already tells of this run as it is."""
+    run = chapters.read(workspace, name)
+    place = run.folder / FILE
+    return place if _key_in(place) == key(run) else _write(run, place)
+
+
+def _write(run: Run, place: Path) -> Path:
     text = render(run, place.parent)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -75,13 +85,6 @@ def write(workspace: Workspace, name: str, to: Path | None = None) -> Path:
             f"Cannot write {place}: {error.strerror}. Choose another place with --to."
         ) from error
     return place
-
-
-def refresh(workspace: Workspace, name: str) -> Path:
-    """The same, unless the page in the workspace already tells of this run as it is."""
-    run = chapters.read(workspace, name)
-    place = run.folder / FILE
-    return place if _key_in(place) == key(run) else write(workspace, name)
 
 
 def key(run: Run) -> str:
@@ -110,6 +113,7 @@ def render(run: Run, folder: Path) -> str:
         run.state, ("note", "Not finished.", "It is not known how the run ended.")
     )
     last = run.last
+    names = {one.made.id: one.name for one in run.chapters if one.made}
     return page.render(
         TEMPLATE,
         filters={"seconds": page.seconds},
@@ -121,7 +125,7 @@ def render(run: Run, folder: Path) -> str:
         summary=_summary(run, list(spent.values())),
         stopped=[one for one in run.chapters if one.status not in DONE or one.lost],
         failed=run.chapters[-1] if run.state == chapters.GATE_FAILED else None,
-        story=[_told(one, run, spent.get(one.name)) for one in run.chapters],
+        story=[_told(one, names, spent.get(one.name)) for one in run.chapters],
         links=links,
         came_in=intake.came_in(run),
         curations=list(intake.curations(run.chapters)),
@@ -149,16 +153,15 @@ def _summary(run: Run, spent: list[costs.Cost]) -> str:
     return ", ".join(told)
 
 
-def _told(one: Chapter, run: Run, cost: costs.Cost | None) -> dict[str, Any]:
-    """A stage as a paragraph."""
-    stages = {other.made.id: other.name for other in run.chapters if other.made}
+def _told(one: Chapter, names: Mapping[str, str], cost: costs.Cost | None) -> dict[str, Any]:
+    """A stage as a paragraph. `names` are those of the run's stages, by the id of what they made."""
     inputs = one.made.inputs.values() if one.made else ()
     return {
         "name": one.name,
         "stage": one.stage,
         "about": ABOUT.get(one.stage, ""),
         "line": page.visible(one.line, figures.MAX_DETAIL * 3),
-        "inputs": [stages.get(entry["id"]) or _short(entry) for entry in inputs],
+        "inputs": [names.get(entry["id"]) or _short(entry) for entry in inputs],
         "status": one.status,
         "done": one.status in DONE,
         "passed": one.passed if one.reasons or one.stage != "evaluate" or _compares(one.made) else None,
