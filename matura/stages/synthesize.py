@@ -26,10 +26,9 @@ from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.extract_settings import Extract
-from matura.core.files import write_json
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
-from matura.core.records import CUT, Conversation, read_documents, write_conversations
+from matura.core.records import CUT, Conversation, read_documents
 from matura.core.settings import Draw
 from matura.core.synthesis_settings import Endpoint, Program, Tasks
 
@@ -161,6 +160,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
 
 
 def _replay(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:
+    from matura.data.synthesis import sides
     from matura.infer.replay import Writer
     from matura.model import store
     from matura.model.allocator import keep_freed_memory
@@ -190,8 +190,6 @@ def _replay(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft
     heldout = sorted(pool, key=lambda row: bool(row.messages) and CUT.items() <= row.messages[-1].items())
     heldout = heldout[: config.heldout]
     train = [row for row in kept if row not in heldout]
-    write_conversations(draft.path / "train.jsonl", train)
-    write_conversations(draft.path / "heldout.jsonl", heldout)
     summary = {
         "line": f"{len(train)} rows of replay and {len(heldout)} held out, by {parent.path.name}",
         "written": len(rows),
@@ -201,7 +199,7 @@ def _replay(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft
         "tokens": sum(len(format.tokenizer.encode(_text(row))) for row in train),
         "stopped": writer.stopped,
     }
-    write_json(draft.path / "report.json", summary)
+    sides.write(draft.path, train, heldout, summary)
     return draft.commit(summary)
 
 
@@ -318,14 +316,12 @@ def _local(
 
 
 def _finished(config: Config, made: "Made", documents: int, teacher: str, draft: Draft) -> Artifact:
-    from matura.data.synthesis import making
+    from matura.data.synthesis import making, sides
 
     funnel = made.funnel()
     if not made.kept:
         raise MaturaError(f"nothing usable came out of {documents} documents: {json.dumps(funnel)}")
     train, heldout = making.split(made.kept, config.heldout, config.seed)
-    write_conversations(draft.path / "train.jsonl", train)
-    write_conversations(draft.path / "heldout.jsonl", heldout)
     making.write_dropped(draft.path / "dropped.jsonl", made)
     outputs = sum(counts.get("outputs", 0) for counts in funnel.values())
     summary = {
@@ -337,5 +333,5 @@ def _finished(config: Config, made: "Made", documents: int, teacher: str, draft:
         "heldout": len(heldout),
         "tasks": funnel,
     }
-    write_json(draft.path / "report.json", summary)
+    sides.write(draft.path, train, heldout, summary)
     return draft.commit(summary)

@@ -1,6 +1,5 @@
 """Corpora to a tokenizer with its special tokens and conversation format: byte-level BPE, WordPiece or Unigram."""
 
-import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from pydantic import Field, model_validator
 
 from matura.core import config
 from matura.core.artifact import Artifact, Draft, RawInput
+from matura.core.chance import chance
 from matura.core.config import Input
 from matura.core.corpora import corpora, documents
 from matura.core.errors import FormatError, MaturaError
@@ -158,12 +158,8 @@ class _Sample:
 
     def __call__(self) -> Iterator[str]:
         for _, document in documents(self._inputs, "train.parquet"):
-            if self._share >= 1 or _chance(self._seed, document.id) < self._share:
+            if self._share >= 1 or chance(f"{self._seed}/{document.id}") < self._share:
                 yield document.text
-
-
-def _chance(seed: int, id: str) -> float:
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{id}".encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def _format(config: Config, inputs: Mapping[str, Artifact | RawInput], train: Any) -> "Format":

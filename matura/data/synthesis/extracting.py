@@ -7,7 +7,6 @@ ones to learn from, so no exam asks what was learned by heart.
 
 from __future__ import annotations
 
-import hashlib
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,11 +17,12 @@ from typing import Any
 import pyarrow
 import pyarrow.compute
 
+from matura.core.chance import chance
 from matura.core.errors import MaturaError
 from matura.core.extract_settings import FIELD, Extract
-from matura.core.files import write_json
 from matura.core.grouping import filled
-from matura.core.records import Conversation, Document, Held, text_size, write_conversations
+from matura.core.records import Conversation, Document, Held, text_size
+from matura.data.synthesis import sides
 
 AT_ONCE, CHARACTERS_AT_ONCE = 512, 8 << 20  # documents whose pieces are searched together, and their text
 
@@ -50,8 +50,6 @@ def make(
                 f"`extract` found nothing in {side.documents:,} {name} documents ({dict(side.left_out)}): try its "
                 "patterns on one of them, or widen `first` and `last`"
             )
-    write_conversations(folder / "train.jsonl", learned.rows)
-    write_conversations(folder / "heldout.jsonl", held.rows)
     summary = {
         "line": f"{len(learned.rows):,} conversations found in {learned.documents:,} documents, "
         f"{len(held.rows):,} held out from {held.documents:,}",
@@ -60,7 +58,7 @@ def make(
         "heldout": len(held.rows),
         "left_out": {"train": dict(learned.left_out), "heldout": dict(held.left_out)},
     }
-    write_json(folder / "report.json", summary)
+    sides.write(folder, learned.rows, held.rows, summary)
     return summary
 
 
@@ -81,8 +79,7 @@ def found(documents: Iterable[Document], settings: Extract, taken: Iterable[str]
 
 def in_share(id: str, settings: Extract) -> bool:
     """Whether a document belongs to the share from `first` to `last`: by its id, so another corpus moves nothing."""
-    number = int.from_bytes(hashlib.blake2b(f"extract\n{id}".encode(), digest_size=8).digest(), "big") / 2**64
-    return settings.first <= number < settings.last
+    return settings.first <= chance(f"extract\n{id}") < settings.last
 
 
 def _pieces(group: list[Document], settings: Extract) -> Iterator[tuple[Document, int, dict[str, str]]]:

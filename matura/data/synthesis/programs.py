@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from matura.core.errors import MaturaError
-from matura.core.files import write_json
-from matura.core.records import Conversation, write_conversations
+from matura.core.records import Conversation
 from matura.core.synthesis_settings import Program
+from matura.data.synthesis import sides
 
 VERSIONS: dict[Program, str] = {"numbers": "1", "dates": "1", "arithmetic": "1", "reverse": "1", "sort": "1"}
 """Raised with any change of what a program writes."""
@@ -171,10 +171,8 @@ def is_held_out(program: Program, key: str) -> bool:
 
 def make(program: Program, count: int, heldout: int, seed: int, folder: Path) -> dict[str, Any]:
     """What `write` gives as train.jsonl and heldout.jsonl, and a summary, also as report.json. Raises as `write`."""
-    sides = write(program, count, heldout, seed)
-    for name, rows in zip(("train", "heldout"), sides, strict=True):
-        write_conversations(folder / f"{name}.jsonl", rows)
-    train, held = map(len, sides)
+    made = write(program, count, heldout, seed)
+    train, held = map(len, made)
     summary = {
         "line": f"{train} conversations and {held} held out, by the program {program}",
         "program": program,
@@ -182,7 +180,7 @@ def make(program: Program, count: int, heldout: int, seed: int, folder: Path) ->
         "train": train,
         "heldout": held,
     }
-    write_json(folder / "report.json", summary)
+    sides.write(folder, *made, summary)
     return summary
 
 
@@ -191,15 +189,15 @@ def write(
 ) -> tuple[list[Conversation], list[Conversation]]:
     """`count` different conversations of one question and its answer, `heldout` of them for the exam: (train, held
     out). Raises MaturaError when the program has no more different ones."""
-    sides: dict[bool, list[Conversation]] = {False: [], True: []}
+    kept: dict[bool, list[Conversation]] = {False: [], True: []}
     room = {False: count - heldout, True: heldout}
     for number, item in enumerate(_different(program, seed, count)):
         side = is_held_out(program, item.key)
-        if len(sides[side]) < room[side]:
-            sides[side].append(_conversation(program, number, item, seed))
-        if all(len(sides[side]) == room[side] for side in room):
+        if len(kept[side]) < room[side]:
+            kept[side].append(_conversation(program, number, item, seed))
+        if all(len(kept[side]) == room[side] for side in room):
             break
-    return sides[False], sides[True]
+    return kept[False], kept[True]
 
 
 def _different(program: Program, seed: int, count: int) -> Iterator[Item]:
