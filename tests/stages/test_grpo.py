@@ -8,17 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from matura.core import artifact
 from matura.core.artifact import Artifact
 from matura.core.config import parse
 from matura.core.errors import ConfigError, MaturaError
-from matura.core.metrics import MetricsLog
-from matura.core.preferences import Ranking, write_rankings
 from matura.core.raw import raw_input
 from matura.model import store
 from matura.stages import grpo
 from tests.killing import killed_after
-from tests.tiny_models import network, pulled
+from tests.stages.practising import World, rows, run_stage, world_of
 
 REWARDS = """
 import random
@@ -50,38 +47,13 @@ QUICK: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A model, prompts and rewards."""
-    place = tmp_path_factory.mktemp("world")
-    (place / "rewards.py").write_text(REWARDS)
-    rows = [Ranking(f"p{n}", ({"role": "user", "content": f"say {n}"},)) for n in range(12)]
-    write_rankings(place / "prompts.jsonl", rows)
-    return {
-        "model": pulled(place, model=network(scale=2.0)),
-        "prompts": raw_input(place / "prompts.jsonl"),
-        "file": raw_input(place / "rewards.py"),
-    }
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return world_of(tmp_path_factory.mktemp("world"), REWARDS)
 
 
-def practise(world: dict[str, Any], folder: Path, reward: str = "plain", **settings: Any) -> Artifact:
+def practise(world: World, folder: Path, reward: str = "plain", **settings: Any) -> Artifact:
     """A run of the stage with a reward of the file."""
-    values = QUICK | settings
-    values |= {"model": str(world["model"].path), "prompts": str(world["prompts"].path)}
-    values["rewards"] = {"own": {reward: {"file": str(world["file"].path)}}} | values.get("rewards", {})
-    config = parse(grpo.Config, values, "test")
-    inputs = {
-        "model": world["model"],
-        "prompts": world["prompts"],
-        f"rewards.own.{reward}.file": world["file"],
-    }
-    draft = artifact.begin(
-        folder, kind=grpo.KIND, stage="grpo", version=grpo.VERSION, config=config, inputs=inputs
-    )
-    return grpo.run(config, inputs, draft)
-
-
-def rows(made: Artifact) -> list[dict[str, Any]]:
-    return MetricsLog(made.path / "metrics.jsonl").rows()
+    return run_stage(grpo, world, folder, {reward: 1}, QUICK | settings)
 
 
 def weights(made: Artifact) -> bytes:
@@ -120,6 +92,16 @@ def test_a_reward_becomes_more_frequent_and_the_log_says_how(world, tmp_path):
     assert told[0]["heldout_answer_kl"] == pytest.approx(0, abs=1e-6)
     assert made.summary["heldout_answer_kl"] > 0
     assert (made.path / "report.html").exists()
+
+
+def test_a_reward_by_chance_teaches_nothing(world, tmp_path):
+    """The control: what is measured beside it and not learned from stays where it was."""
+    settings = {"method": "full", "iterations": 20, "prompts_each": 6, "updates": {"accumulate": 2}}
+    rewards = {"chance": 1.0, "plain": 0.0}
+    made = run_stage(grpo, world, tmp_path / "out", rewards, QUICK | settings | {"meter_every": 20})
+    plain = [row["reward.plain"] for row in rows(made) if "reward.plain" in row]
+    assert len(plain) == 20
+    assert abs(statistics.fmean(plain[-3:]) - statistics.fmean(plain[:3])) < 0.1
 
 
 @pytest.mark.parametrize(

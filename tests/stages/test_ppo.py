@@ -6,17 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from matura.core import artifact
 from matura.core.artifact import Artifact
 from matura.core.config import parse
 from matura.core.errors import ConfigError, MaturaError
-from matura.core.metrics import MetricsLog
-from matura.core.preferences import Ranking, write_rankings
-from matura.core.raw import RawInput, raw_input
 from matura.model import store
 from matura.stages import ppo
 from tests.killing import killed_after
-from tests.tiny_models import network, pulled
+from tests.stages.practising import World, rows, run_stage, world_of
 
 REWARDS = """
 import random
@@ -50,41 +46,13 @@ QUICK: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A model, prompts and rewards."""
-    place = tmp_path_factory.mktemp("world")
-    (place / "rewards.py").write_text(REWARDS)
-    rows = [Ranking(f"p{n}", ({"role": "user", "content": f"say {n}"},)) for n in range(12)]
-    write_rankings(place / "prompts.jsonl", rows)
-    return {
-        "model": pulled(place, model=network(scale=2.0)),
-        "prompts": raw_input(place / "prompts.jsonl"),
-        "file": raw_input(place / "rewards.py"),
-    }
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return world_of(tmp_path_factory.mktemp("world"), REWARDS)
 
 
-def practise(world: dict[str, Any], folder: Path, reward: str = "vowels", **settings: Any) -> Artifact:
+def practise(world: World, folder: Path, reward: str = "vowels", **settings: Any) -> Artifact:
     """A run of the stage with a reward of the file."""
-    values = QUICK | settings
-    values |= {"model": str(world["model"].path), "prompts": str(world["prompts"].path)}
-    values["rewards"] = {"own": {reward: {"file": str(world["file"].path)}}}
-    config = parse(ppo.Config, values, "test")
-    inputs: dict[str, Artifact | RawInput] = {
-        "model": world["model"],
-        "prompts": world["prompts"],
-        f"rewards.own.{reward}.file": world["file"],
-    }
-    draft = artifact.begin(
-        folder, kind=ppo.KIND, stage="ppo", version=ppo.VERSION, config=config, inputs=inputs
-    )
-    return ppo.run(config, inputs, draft)
-
-
-def rows(made: Artifact) -> list[dict[str, Any]]:
-    return [
-        {name: value for name, value in row.items() if name not in ("time", "seconds", "t")}
-        for row in MetricsLog(made.path / "metrics.jsonl").rows()
-    ]
+    return run_stage(ppo, world, folder, {reward: 1}, QUICK | settings)
 
 
 KINDS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
@@ -106,11 +74,12 @@ KINDS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_killed_in_the_middle_of_an_iteration_it_ends_in_the_same_bits(
-    name: str, world: dict[str, Any], tmp_path: Path
+    name: str, world: World, tmp_path: Path
 ) -> None:
     kind, stops = KINDS[name]
+    kind = {"iterations": 2} | kind
     whole = practise(world, tmp_path / "whole", **kind)
-    assert whole.summary["steps"] == 12
+    assert whole.summary["steps"] == 8
     assert any(row.get("left_out") for row in rows(whole)) is (name == "left out")
     for stop in stops:
         place = tmp_path / f"killed-{stop}"
@@ -124,7 +93,7 @@ def test_killed_in_the_middle_of_an_iteration_it_ends_in_the_same_bits(
         assert made.record["resumed"] == 1
 
 
-def test_what_is_rewarded_becomes_likelier(world: dict[str, Any], tmp_path: Path) -> None:
+def test_what_is_rewarded_becomes_likelier(world: World, tmp_path: Path) -> None:
     """A reward that a few updates can learn, beside one that says nothing of the answer."""
     practice: dict[str, Any] = {
         "method": "full",
@@ -147,7 +116,7 @@ def test_what_is_rewarded_becomes_likelier(world: dict[str, Any], tmp_path: Path
     assert abs(gains["chance"]) < 0.4
 
 
-def test_what_comes_out_writes_without_what_foresaw(world: dict[str, Any], tmp_path: Path) -> None:
+def test_what_comes_out_writes_without_what_foresaw(world: World, tmp_path: Path) -> None:
     made = practise(world, tmp_path / "made", lora={"rank": 2}, iterations=1)
     assert {name.rpartition(".")[2] for name in store.read_adapter(made.path).tensors} == {"a", "b"}
     assert store.load(made.path).config == store.load(world["model"].path).config
@@ -155,7 +124,7 @@ def test_what_comes_out_writes_without_what_foresaw(world: dict[str, Any], tmp_p
     assert (made.path / "report.html").exists()
 
 
-def test_silent_rewards_stop_the_run(world: dict[str, Any], tmp_path: Path) -> None:
+def test_silent_rewards_stop_the_run(world: World, tmp_path: Path) -> None:
     with pytest.raises(MaturaError, match="none of 12 answers could be judged by silent"):
         practise(world, tmp_path / "made", "silent")
 
