@@ -18,6 +18,7 @@ from matura.core.records import Document, read_documents
 from matura.core.workspace import Workspace
 from matura.data.parts import PartFiles
 from matura.stages import curate
+from tests.stages.pictures import MARK
 
 PROSE = "Chapter {0} tells how part {0} of the machine is built, used and taken care of. " * 5
 
@@ -385,6 +386,7 @@ def test_importing_the_stage_loads_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+@pytest.mark.usefixtures("drawn")
 def test_mentions_and_false_alarms_are_reported(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "raw")
     (folder / "bad.txt").write_text("casino click a Muslim woman idiot " * 20)
@@ -395,5 +397,6 @@ def test_mentions_and_false_alarms_are_reported(tmp_path: Path) -> None:
     assert step["mentions"] == {"in.gender.women": 20, "in.religion.muslims": 20}
     assert told["filters"]["toxicity"]["gap"] == {"same": 0.0, "used": 0.0}
     page = corpus.file("report.html").read_text()
+    assert MARK in page
     assert "Balance: mentions of groups" in page
     assert "Balance: false alarms of the toxicity filter" in page

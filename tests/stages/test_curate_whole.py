@@ -129,8 +129,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
     ):
         patch.setenv("MATURA_WORKSPACE", str(root / "workspace"))
         patch.chdir(root)
-        # Pictures take most of the time, and have tests of their own.
-        patch.setattr("matura.core.picture.panels", lambda *given: "<svg></svg>")
         (root / "whole.yaml").write_text(RECIPE.format(url=url))
         run("run", "whole.yaml")
         made = outputs("whole")

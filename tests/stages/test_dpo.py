@@ -20,6 +20,7 @@ from matura.model import store
 from matura.stages import dpo
 from tests.align.preferences import pair, preferences, ranked, thumb
 from tests.killing import killed_after
+from tests.stages.pictures import MARK
 from tests.tiny_models import network, pulled, run
 
 QUICK: dict[str, Any] = {
@@ -80,6 +81,7 @@ def test_killed_at_any_checkpoint_it_ends_in_the_same_bits(
         assert rows(made) == rows(whole)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_it_begins_at_log_2_and_learns_what_is_preferred(world: dict[str, Artifact], tmp_path: Path) -> None:
     made = run(dpo, tmp_path / "dpo", **world, **QUICK | {"epochs": 6})
     log = rows(made)
@@ -96,6 +98,7 @@ def test_it_begins_at_log_2_and_learns_what_is_preferred(world: dict[str, Artifa
     assert made.summary["learned"] == 4 * 3 + 12
     assert made.summary["prompts"] == 16
     assert "held-out preferences are right" in made.summary["line"]
+    assert MARK in made.file("report.html").read_text()
     model = store.load(made.path)
     assert any("lora" in name or name.endswith(".a") for name, _ in model.named_parameters())
 

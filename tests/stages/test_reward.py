@@ -26,6 +26,7 @@ from matura.model.transformer import Transformer
 from matura.stages import merge, pull, reward
 from tests import tiny_hf
 from tests.killing import killed_after
+from tests.stages.pictures import MARK
 from tests.tiny_models import METHOD_GROUPS, network, pulled, run
 
 QUICK: dict[str, Any] = {
@@ -76,12 +77,6 @@ def trained(folder: Path, /, **settings: Any) -> Artifact:
 
 def log(made: Artifact) -> list[dict[str, Any]]:
     return list(MetricsLog(made.path / "metrics.jsonl").rows())
-
-
-@pytest.fixture(autouse=True)
-def reports_are_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than all of the training here; what a page shows is seen by its captions."""
-    monkeypatch.setattr("matura.evaluate.plots.curve", lambda *given, **more: "<svg></svg>")
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +154,7 @@ def test_an_encoder_becomes_a_reward_model(tmp_path: Path) -> None:
     assert head.pool == "first"
 
 
+@pytest.mark.usefixtures("drawn")
 def test_what_is_logged(model: Artifact, tmp_path: Path) -> None:
     made = trained(
         tmp_path / "made", model=model, preferences=file(tmp_path, rankings()), **QUICK | {"meter_every": 10}
@@ -177,6 +173,7 @@ def test_what_is_logged(model: Artifact, tmp_path: Path) -> None:
     assert sum(one["pairs"] for one in bins) == made.summary["accuracy"]["pairs"]
     assert 0 <= made.summary["calibration"]["error"] <= 1
     page = made.file("report.html").read_text()
+    assert MARK in page
     assert "Reward model" in page
     assert "Rewards" in page
     assert "held-out pairs in order" in made.summary["line"]

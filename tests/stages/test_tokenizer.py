@@ -18,6 +18,7 @@ from matura.stages import tokenizer
 from matura.tokenizer import conversation
 from matura.tokenizer.conversation import Format
 from tests.made_texts import text
+from tests.stages.pictures import MARK
 from tests.tiny_models import run
 
 ODD = "Unseen: ½ <|im_end|> [MASK] </s> \U0001f393\u200b tab\there\n\n  two  spaces <0x41>"
@@ -123,6 +124,7 @@ def test_rerun_gives_the_same_artifact(corpus: Artifact, tmp_path: Path) -> None
     assert one.summary == two.summary
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_figures_are_those_of_the_texts(corpus: Artifact, tmp_path: Path) -> None:
     made = run(tokenizer, tmp_path / "out", corpus=corpus, **QUICK)
     told = json.loads(made.file("report.json").read_text())
@@ -142,6 +144,7 @@ def test_the_figures_are_those_of_the_texts(corpus: Artifact, tmp_path: Path) ->
         len(read.token_bytes(id)) for id in range(read.vocab_size) if id not in read.special_ids
     )
     page = made.file("report.html").read_text()
+    assert MARK in page
     assert "Tokens that are not used" in page
     assert "<script" not in page
 
