@@ -38,6 +38,13 @@ def heaviness(model: Given) -> float:
     return max(LIGHTEST, weight_bytes(model) / MEASURED_BYTES)
 
 
+def vocabulary(given: Given) -> int:
+    """How many tokens a tokenizer or token shards know; 0 where that is not known."""
+    if isinstance(given, Artifact):
+        return int(given.summary.get("vocabulary", 0))
+    return given.vocabulary if isinstance(given, Estimate) else 0
+
+
 def row_bytes(given: Given, unknown: int) -> int:
     """Bytes of the rows in JSONL files, or of raw files; `unknown` where nothing is known."""
     if isinstance(given, Artifact):

@@ -9,7 +9,8 @@ from matura.core.files import size_text
 @dataclass(frozen=True)
 class Estimate:
     """What a stage expects to need on this machine: time, peak memory, new bytes on disk, a remark, and what there is
-    to say in lines of their own; and of a model that it will make, the bytes of the weights (0: not known)."""
+    to say in lines of their own; and of what it will make, the bytes of a model's weights and how many tokens a
+    tokenizer or token shards know (0: not known)."""
 
     seconds: float = 0
     memory_bytes: int = 0
@@ -17,6 +18,7 @@ class Estimate:
     note: str = ""
     details: tuple[str, ...] = ()
     model_bytes: int = 0
+    vocabulary: int = 0
 
 
 @dataclass(frozen=True)

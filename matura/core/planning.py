@@ -19,8 +19,8 @@ from matura.core.recipe import Recipe, Step
 from matura.core.resolve import Resolved
 from matura.core.workspace import Workspace
 
-TOLD = ("model", "samples", "preferences")
-"""Kinds of artifacts whose size is told to the stages that wait for them."""
+TOLD = ("model", "samples", "preferences", "tokenizer", "tokens")
+"""Kinds of artifacts whose size, or vocabulary, is told to the stages that wait for them."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from matura.core import config
+from matura.core import config, costs
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.corpora import corpora, documents
@@ -70,6 +70,7 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
         memory_bytes=(200 << 20) + workers * (250 << 20),
         disk_bytes=text // 2,
         note=f"about {text / 1e6:,.0f} MB of text" if files else "",
+        vocabulary=costs.vocabulary(inputs.get("tokenizer")),
     )
 
 

@@ -85,8 +85,7 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
     """Parameters, tokens, operations, memory, time and cost, here and on accelerators."""
     from matura.train import plan
 
-    tokens = inputs.get("tokens")
-    return plan.plan(config, tokens.summary if isinstance(tokens, Artifact) else None)
+    return plan.plan(config, inputs.get("tokens"))
 
 
 def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) -> Artifact:

@@ -101,6 +101,7 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
         memory_bytes=(300 << 20) + 2 * text,
         disk_bytes=(1 << 20) + 100 * config.vocabulary,
         note=f"{config.kind}, {config.vocabulary:,} tokens, from about {text / 1e6:,.0f} MB of text",
+        vocabulary=config.vocabulary,
     )
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from matura.core import costs
+from matura.core.artifact import Artifact
 from matura.core.files import size_text
 from matura.core.hardware import DEVICES, Device, matrix_speed, prices
 from matura.core.plan import Estimate, duration
@@ -17,12 +19,12 @@ from matura.model.shape import model_config
 UTILISATION = 0.6
 """Share of this processor's matrix speed that training usually reaches; small models reach less."""
 VOCABULARY = 16_384
-"""Taken when the tokens are not made yet."""
+"""Taken when the tokens are not made yet, and their tokenizer does not say either."""
 
 
-def plan(config: Any, tokens: Mapping[str, Any] | None) -> Estimate:
-    """The estimate for a `pretrain` config; `tokens` is the summary of its token shards, if they are made already."""
-    vocabulary = int(tokens["vocabulary"]) if tokens else VOCABULARY
+def plan(config: Any, tokens: costs.Given) -> Estimate:
+    """The estimate for a `pretrain` config and its token shards, or the estimate of the stage that will make them."""
+    vocabulary = costs.vocabulary(tokens) or VOCABULARY
     shape, sizes = config.shape, config.sizes
     model = model_config(shape, vocabulary, sizes.sequence, 0 if shape.kind == "encoder-decoder" else None)
     wanted = budget(sizes, model)
@@ -79,11 +81,13 @@ def _model_lines(shape: Shape, model: ModelConfig, memory: Mapping[str, int]) ->
     ]
 
 
-def _token_line(wanted: float, blocks: int, tokens: Mapping[str, Any] | None) -> str:
+def _token_line(wanted: float, blocks: int, tokens: costs.Given) -> str:
     line = f"tokens: {shown(wanted)}, {wanted / blocks:.3g} for each parameter of the blocks"
-    if tokens is None:
-        return f"{line} (a vocabulary of {VOCABULARY:,} is assumed: the tokens are not made yet)"
-    return f"{line}, {wanted / tokens['train']['tokens']:.2g} times through the corpus"
+    if isinstance(tokens, Artifact):
+        return f"{line}, {wanted / tokens.summary['train']['tokens']:.2g} times through the corpus"
+    told = costs.vocabulary(tokens)
+    known = f"{told:,}, as its tokenizer is asked for" if told else f"{VOCABULARY:,} is assumed"
+    return f"{line} (a vocabulary of {known}: the tokens are not made yet)"
 
 
 def _operation_lines(flops: float, blocks: int, wanted: float) -> list[str]:

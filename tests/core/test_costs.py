@@ -39,5 +39,26 @@ stages:
     assert seconds[4096] > 5 * seconds[64]
 
 
+def test_a_plan_passes_the_vocabulary_on(tmp_path: Path):
+    """Pre-training on tokens that are not made yet is planned with the vocabulary that their tokenizer is asked for."""
+    text = """
+stages:
+  texts: {stage: curate, path: texts.jsonl}
+  tokenizer: {stage: tokenizer, corpus: $texts, vocabulary: VOCABULARY}
+  tokens: {stage: encode, corpus: $texts, tokenizer: $tokenizer}
+  small: {stage: pretrain, tokens: $tokens, shape: {layers: 1, width: 64}}
+"""
+    (tmp_path / "texts.jsonl").write_text('{"text": "one document"}\n')
+    seconds = {}
+    for vocabulary in (500, 16_384):
+        path = tmp_path / f"{vocabulary}.yaml"
+        path.write_text(text.replace("VOCABULARY", str(vocabulary)), encoding="utf-8")
+        found = planning.plan(recipe.load(path, cli._Modules()), Workspace(tmp_path / "w"))
+        small = {row.name: row.estimate for row in found}["small"]
+        assert f"a vocabulary of {vocabulary:,}, as" in "\n".join(small.details)
+        seconds[vocabulary] = small.seconds
+    assert seconds[16_384] > 5 * seconds[500]
+
+
 def test_raw_rows_are_as_large_as_their_files(tmp_path: Path):
     assert costs.row_bytes(RawInput(tmp_path, "id", {"a": {"bytes": 7}}), 5) == 7

@@ -230,7 +230,7 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any
 def test_the_plan_says_what_it_takes_before_anything_is_made(world: dict[str, Artifact]) -> None:
     config = parse(pretrain.Config, {"tokens": "t", "shape": {"size": "135M"}}, "test")
     before = pretrain.estimate(config, {"tokens": None})
-    assert "are not made yet" in " ".join(before.details)
+    assert "16,384 is assumed: the tokens are not made yet" in " ".join(before.details)
     known = pretrain.estimate(config, {"tokens": world["tokens"]})
     told = "\n".join(known.details)
     assert "20 for each parameter" in told
