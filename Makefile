@@ -36,7 +36,7 @@ demo: .venv/.ready
 	@echo "(matura is $(BIN)/matura here: $(BIN)/matura chat adapt/assistant)"
 
 test: .venv/.ready-dev
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/.ready-dev
 	$(BIN)/ruff format --check .

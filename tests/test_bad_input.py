@@ -2,11 +2,12 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
+from matura import cli
 from matura.core import artifact
 from matura.core.workspace import Workspace
 from tests.gguf_files import gguf_bytes
@@ -21,32 +22,37 @@ stages:
 """
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads cost a tiny model more than they save, most of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def matura_(capsys, monkeypatch, tmp_path):
-    """`matura` in a folder with notes, a model and a recipe; its documents are made already."""
-    monkeypatch.setenv("MATURA_WORKSPACE", str(tmp_path / "workspace"))
-    monkeypatch.delenv("MATURA_DEBUG", raising=False)
-    monkeypatch.chdir(tmp_path)
-    Path("notes").mkdir()
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory):
+    """A folder with notes, a model, a recipe, and a workspace where documents are made already."""
+    place = tmp_path_factory.mktemp("ready")
+    (place / "notes").mkdir()
     for n in range(8):
         sentences = (
             f"Note {n} says hello in line {line}, and {n * line * 37} is a number." for line in range(9)
         )
-        Path("notes", f"{n}.txt").write_text("\n".join(sentences))
-    write_gguf_model(Path("tiny.gguf"), network())
-    Path("adapt.yaml").write_text(RECIPE)
-    shell = Shell(capsys, monkeypatch)
-    assert shell("curate", "path=notes", "heldout=2", "--name", "good")[0] == 0
-    return shell
+        (place / "notes" / f"{n}.txt").write_text("\n".join(sentences))
+    write_gguf_model(place / "tiny.gguf", network())
+    (place / "adapt.yaml").write_text(RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setenv("MATURA_WORKSPACE", str(place / "workspace"))
+        patch.setattr("sys.argv", ["matura", "curate", "path=notes", "heldout=2", "--name", "good"])
+        try:
+            cli.main()
+        except SystemExit as left:
+            assert not left.code  # noqa: PT017 (it may return as well)
+    return place
+
+
+@pytest.fixture
+def matura_(capsys, monkeypatch, tmp_path, ready):
+    """`matura` in a folder of its own that is ready."""
+    shutil.copytree(ready, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("MATURA_WORKSPACE", str(tmp_path / "workspace"))
+    monkeypatch.delenv("MATURA_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return Shell(capsys, monkeypatch)
 
 
 def refused(matura_, *words: str) -> str:

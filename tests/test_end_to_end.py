@@ -3,20 +3,25 @@
 The slow twin with a real model is `python -m benchmarks kill`.
 """
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
+import torch  # tests/conftest.py: one thread, as in the processes that are killed
 
 import matura
+from matura import cli
 from matura.core import artifact
 from matura.core.artifact import Artifact
 from matura.core.workspace import Workspace
-from tests.test_cli import Shell
 from tests.tiny_models import network, write_gguf_model
 
 STAGES = ("documents", "replay", "tuned", "exam", "assistant")
@@ -62,51 +67,102 @@ stages:
 """
 MERGE = "  assistant: {stage: merge, model: $tuned, after: exam}\n"
 
-# Kills its own process, as `kill -9` would: after the first checkpoint, or with the second one half written.
+# One process for all kills, since most of what one costs is to load what trains. A fork of it runs each command and
+# kills itself, as `kill -9` would: after the first checkpoint, or with the second one half written.
 KILLER = """\
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
+import torch
 import matura.core.files as files
 from matura import cli
-when, saves, real = sys.argv.pop(1), [], files.os.replace
-def replace(source, target):
-    if Path(target).name != "checkpoint.safetensors":
+torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))])  # loads what all forks need
+def run(when, words):
+    saves, real = [], os.replace
+    def replace(source, target):
+        if Path(target).name != "checkpoint.safetensors":
+            return real(source, target)
+        saves.append(target)
+        if when == "between steps" or len(saves) == 2:
+            if when == "between steps":
+                real(source, target)
+            else:
+                os.truncate(source, 100)
+            os.kill(os.getpid(), signal.SIGKILL)
         return real(source, target)
-    saves.append(target)
-    if when == "between steps" or len(saves) == 2:
-        if when == "between steps":
-            real(source, target)
-        else:
-            os.truncate(source, 100)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(source, target)
-files.os.replace = replace
-cli.main()
+    files.os.replace = replace
+    sys.argv = ["matura", *words]
+    cli.main()
+for when, words in json.loads(sys.argv[1]):
+    fork = os.fork()
+    if not fork:
+        try:
+            run(when, words)
+        finally:
+            os._exit(1)  # it was to be killed
+    print(os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]), flush=True)
 """
+RECIPES = ("life", "full")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The processes that are killed use as many threads as this one, else the last bits may differ."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@dataclass(frozen=True)
+class Life:
+    """A folder where `life.yaml` was run: what that printed, and what each stage has made."""
+
+    place: Path
+    code: int
+    out: str
+    err: str
+    stages: dict[str, Artifact]
 
 
-@pytest.fixture
-def matura_(capsys, monkeypatch, tmp_path):
-    monkeypatch.delenv("MATURA_WORKSPACE", raising=False)
-    monkeypatch.delenv("MATURA_DEBUG", raising=False)
-    monkeypatch.chdir(tmp_path)
-    Path("notes").mkdir()
-    for n in range(20):
-        lines = (f"Note {n}, line {line}: hello, {n * 31 + line} is a number and ends." for line in range(6))
-        Path("notes", f"{n:02}.md").write_text(f"# Note {n}\n\n" + "\n".join(lines) + "\n")
-    write_gguf_model(Path("tiny.gguf"), network())
-    Path("life.yaml").write_text(RECIPE.format(method="lora") + MERGE)
-    Path("full.yaml").write_text(RECIPE.format(method="full"))
-    return Shell(capsys, monkeypatch)
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
+    place = tmp_path_factory.mktemp("life")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MATURA_WORKSPACE", raising=False)
+        patch.delenv("MATURA_DEBUG", raising=False)
+        patch.chdir(place)
+        Path("notes").mkdir()
+        for n in range(20):
+            lines = (
+                f"Note {n}, line {line}: hello, {n * 31 + line} is a number and ends." for line in range(6)
+            )
+            Path("notes", f"{n:02}.md").write_text(f"# Note {n}\n\n" + "\n".join(lines) + "\n")
+        write_gguf_model(Path("tiny.gguf"), network())
+        Path("life.yaml").write_text(RECIPE.format(method="lora") + MERGE)
+        Path("full.yaml").write_text(RECIPE.format(method="full"))
+        code, out, err = matura_("run", "life.yaml")
+        yield Life(place, code, out, err, {stage: made(stage) for stage in STAGES})
+
+
+@pytest.fixture(scope="module")
+def killed(life: Life) -> list[str]:
+    """How the processes ended that ran each recipe in a workspace of its own, two for each."""
+    runs = [
+        (when, ["run", f"{recipe}.yaml", "--workspace", f"killed {recipe}"])
+        for recipe in RECIPES
+        for when in ("between steps", "while saving")
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(matura.__path__[0]).parent), "OMP_NUM_THREADS": "1"}
+    Path("killer.py").write_text(KILLER)
+    words = [sys.executable, "killer.py", json.dumps(runs)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=100)
+    ends = [line for line in done.stdout.splitlines() if line.lstrip("-").isdigit()]
+    assert len(ends) == len(runs), done.stderr
+    return ends
+
+
+def matura_(*words: str) -> tuple[int, str, str]:
+    """`matura words` in this process: its exit code, and what it prints."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["matura", *words])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as left:
+            code = int(left.code or 0)
+    return code, out.getvalue(), err.getvalue()
 
 
 def made(stage: str, workspace: str = "workspace") -> Artifact:
@@ -115,40 +171,47 @@ def made(stage: str, workspace: str = "workspace") -> Artifact:
     return found
 
 
-def test_raw_notes_to_an_assistant_and_everything_is_reused(matura_):
-    code, out, err = matura_("run", "life.yaml")
-    assert (code, err.count("Traceback")) == (0, 0)
-    assert out.splitlines()[-1] == "Talk to it: matura chat life/assistant"
-    report = next(line for line in out.splitlines() if line.startswith("Report: ") and "exam" in line)
+def test_raw_notes_to_an_assistant_and_everything_is_reused(life: Life) -> None:
+    assert (life.code, life.err.count("Traceback")) == (0, 0)
+    assert life.out.splitlines()[-1] == "Talk to it: matura chat life/assistant"
+    report = next(line for line in life.out.splitlines() if line.startswith("Report: ") and "exam" in line)
     page = Path(report.removeprefix("Report: ")).read_text()
     assert all(words in page for words in ("Who are you?", "What happened to the documents", "Loss"))
-    kinds = [made(stage).kind for stage in STAGES]
+    kinds = [life.stages[stage].kind for stage in STAGES]
     assert kinds == ["corpus", "conversations", "model", "evaluation", "model"]
 
-    losses = [json.loads(line) for line in made("tuned").file("metrics.jsonl").read_text().splitlines()]
+    rows = life.stages["tuned"].file("metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line) for line in rows]
     assert losses[-1]["heldout_loss"] < losses[0]["heldout_loss"]
 
-    drawn = matura_("lineage", "life/assistant")[1]
+    workspace = "another"
+    shutil.copytree("workspace", workspace)
+    drawn = matura_("lineage", "life/assistant", "--workspace", workspace)[1]
     assert str(Path("notes").resolve()) in drawn
     assert str(Path("tiny.gguf").resolve()) in drawn
 
-    before = {stage: made(stage).id for stage in STAGES}
-    code, out, _ = matura_("run", "life.yaml")
+    before = {stage: one.id for stage, one in life.stages.items()}
+    code, out, _ = matura_("run", "life.yaml", "--workspace", workspace)
     assert "Nothing had changed: all 5 stages were reused" in out
-    assert {stage: made(stage).id for stage in STAGES} == before
+    assert {stage: made(stage, workspace).id for stage in STAGES} == before
 
-    code, out, _ = matura_("run", "life.yaml", "tuned.seed=1")
+    code, out, _ = matura_("run", "life.yaml", "tuned.seed=1", "--workspace", workspace)
     assert code == 0
-    changed = {stage for stage in STAGES if made(stage).id != before[stage]}
+    changed = {stage for stage in STAGES if made(stage, workspace).id != before[stage]}
     assert changed == {"tuned", "exam", "assistant"}
 
 
-def test_the_merged_model_needs_nothing_else_and_talks_like_the_adapted_one(matura_):
-    assert matura_("run", "life.yaml")[0] == 0
-    merged, tuned = made("assistant"), made("tuned")
-    alone = Path("elsewhere")
-    merged.path.rename(alone)
-    model, adapted = matura.load(alone), matura.load(tuned.path)
+@pytest.fixture
+def alone(life: Life, tmp_path: Path) -> Iterator[Path]:
+    """The merged model in another place, and no more where it was made."""
+    place = life.stages["assistant"].path
+    elsewhere = place.rename(tmp_path / "elsewhere")
+    yield elsewhere
+    elsewhere.rename(place)
+
+
+def test_the_merged_model_needs_nothing_else_and_talks_like_the_adapted_one(life: Life, alone: Path) -> None:
+    model, adapted = matura.load(alone), matura.load(life.stages["tuned"].path)
     messages = [{"role": "user", "content": "hello <|im_end|>"}]
     said = model.chat(messages, max_new_tokens=12, temperature=0)
     assert said == adapted.chat(messages, max_new_tokens=12, temperature=0)
@@ -161,27 +224,31 @@ def test_the_merged_model_needs_nothing_else_and_talks_like_the_adapted_one(matu
 
 
 @pytest.mark.parametrize(("recipe", "weights"), [("life", "adapter"), ("full", "model")])
-def test_killed_twice_it_ends_with_the_same_bits(matura_, recipe, weights):
-    killed = [f"{recipe}.yaml", "--workspace", "killed"]
-    root = str(Path(matura.__path__[0]).parent)
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-    Path("killer.py").write_text(KILLER)
-    for when in ("between steps", "while saving"):
-        words = [sys.executable, "killer.py", when, "run", *killed]
-        died = subprocess.run(words, env=environment, capture_output=True, text=True)
-        assert died.returncode == -9, died.stderr
-    code, out, _ = matura_("run", *killed)
+def test_killed_twice_it_ends_with_the_same_bits(
+    life: Life, killed: list[str], recipe: str, weights: str
+) -> None:
+    assert killed == ["-9"] * 4
+    workspace = f"killed {recipe}"
+    code, out, _ = matura_("run", f"{recipe}.yaml", "--workspace", workspace)
     assert code == 0
     assert "tuned      resuming  interrupted at step" in out
     assert out.count(" reused ") == 2
-    assert matura_("run", f"{recipe}.yaml", "--workspace", "alone")[0] == 0
     stages = STAGES if recipe == "life" else STAGES[:-1]
+    alone = life.stages if recipe == "life" else _full()
     for stage in stages:
-        assert made(stage, "killed").id == made(stage, "alone").id
+        assert made(stage, workspace).id == alone[stage].id
     name = f"{weights}.safetensors"
-    one, other = (made("tuned", place).file(name).read_bytes() for place in ("killed", "alone"))
-    assert one == other
-    assert made("tuned", "killed").record["resumed"] == 2
+    tuned = made("tuned", workspace)
+    assert tuned.file(name).read_bytes() == alone["tuned"].file(name).read_bytes()
+    assert tuned.record["resumed"] == 2
     if recipe == "life":
-        one, other = (made("assistant", place).file("model.safetensors") for place in ("killed", "alone"))
-        assert one.read_bytes() == other.read_bytes()
+        whole = alone["assistant"].file("model.safetensors").read_bytes()
+        assert made("assistant", workspace).file("model.safetensors").read_bytes() == whole
+
+
+def _full() -> dict[str, Artifact]:
+    """The stages of `full.yaml`, never killed; its documents and questions are those of the life."""
+    shutil.copytree("workspace", "full")
+    code, out, _ = matura_("run", "full.yaml", "--workspace", "full")
+    assert (code, out.count(" reused ")) == (0, 2)
+    return {stage: made(stage, "full") for stage in STAGES[:-1]}

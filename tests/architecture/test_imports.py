@@ -4,6 +4,7 @@ Imports inside functions count too: a lazy import is still a dependency.
 """
 
 import ast
+import functools
 import re
 import resource
 import statistics
@@ -65,8 +66,14 @@ def imports(nodes: Iterator[ast.AST], module: str, is_package: bool) -> Iterator
             yield from ((node.lineno, str(a.value)) for a in node.args[:1] if isinstance(a, ast.Constant))
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def all_imports(path: Path) -> list[tuple[int, str]]:
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     return list(imports(ast.walk(tree), module_name(path), path.name == "__init__.py"))
 
 
@@ -138,7 +145,7 @@ def test_a_stage_imports_only_core_at_its_top():
     wrong = [
         f"{path.name}:{line} imports {imported}"
         for path in (PACKAGE / "stages").glob("*.py")
-        for line, imported in imports(iter(ast.parse(path.read_text()).body), module_name(path), False)
+        for line, imported in imports(iter(parsed(path).body), module_name(path), False)
         if imported.split(".")[0] not in allowed and not imported.startswith("matura.core.")
     ]
     assert not wrong, "\n".join(wrong)
@@ -174,7 +181,7 @@ def test_files_and_functions_stay_short():
         text = path.read_text()
         if len(text.splitlines()) > MAX_FILE_LINES:
             long.append(f"{path.relative_to(PACKAGE)}: {len(text.splitlines())} lines")
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 if length > MAX_FUNCTION_LINES:

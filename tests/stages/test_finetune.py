@@ -40,6 +40,8 @@ QUICK: dict[str, Any] = {
     "bottleneck": {"reduction": 4},
     "optimizer": {"lr": 1e-2},
 }
+LONG = QUICK | {"tokens": 4000, "save_every": 100, "meter_every": 100}
+"""Enough to learn; looks at the held-out part are before the first update and after the last."""
 METHODS = ("lora", "prefix", "bottleneck", "full")
 
 
@@ -73,7 +75,7 @@ def test_t37_killed_at_any_checkpoint_it_ends_in_the_same_bits(
     """T37: weights, optimizer, place in the data and random numbers go on as if nothing had happened."""
     whole = run(finetune, tmp_path / "whole", **world, **QUICK, **method)
     assert whole.summary["steps"] == 8
-    for stop in (1, 2, 4, 7):
+    for stop in (1, 4, 7):  # the first, one with a look of the meter, the last but one
         place = tmp_path / f"killed-{stop}"
         with killed_after(stop):
             run(finetune, place, **world, **QUICK, **method)
@@ -87,7 +89,7 @@ def test_t37_killed_at_any_checkpoint_it_ends_in_the_same_bits(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_documents_are_learned(method: str, world: dict[str, Artifact], tmp_path: Path) -> None:
-    settings = QUICK | {"tokens": 4000, "method": method}
+    settings = LONG | {"method": method}
     made = run(finetune, tmp_path / "made", **world, **settings)
     seen = [row["heldout_loss"] for row in rows(made) if "heldout_loss" in row]
     assert seen[-1] < seen[0] - (0.1 if method == "prefix" else 0.5)
@@ -155,7 +157,7 @@ def test_without_replay_or_with_none_of_it_nothing_is_mixed(
 
 def test_conversations_train_the_answers_only(world: dict[str, Artifact], tmp_path: Path) -> None:
     talks = conversations(tmp_path / "talks", list(map(talk, range(12))), [talk(30), talk(31)])
-    settings = QUICK | {"tokens": 5000}
+    settings = LONG | {"tokens": 5000}
     made = run(finetune, tmp_path / "made", model=world["model"], conversations=talks, **settings)
     assert made.summary["examples"] == 12
     assert made.summary["dropped_rows"] == 0
@@ -179,7 +181,7 @@ def test_a_file_of_ones_own_is_learned_and_ends_the_lineage(
     world: dict[str, Artifact], tmp_path: Path
 ) -> None:
     raw = own_file(tmp_path / "mine.jsonl")
-    settings = QUICK | {"tokens": 3000, "data": {"heldout": 3}}
+    settings = LONG | {"tokens": 3000, "data": {"heldout": 3}}
     made = run(finetune, tmp_path / "made", model=world["model"], conversations=raw, **settings)
     assert made.inputs["conversations"]["id"] == raw.id
     assert made.inputs["conversations"]["files"]["mine.jsonl"]["sha256"]
@@ -298,7 +300,7 @@ def test_the_origin_of_the_weights_is_passed_on(world: dict[str, Artifact], tmp_
 def test_t31_an_adapter_names_the_base_that_it_saw(world: dict[str, Artifact], tmp_path: Path) -> None:
     """T31: packed while it was trained, packed when it is loaded; what it answers is what the meter saw."""
     base = {"format": "int4", "group": 32}
-    made = run(finetune, tmp_path / "made", **world, **QUICK | {"tokens": 4000}, base=base)
+    made = run(finetune, tmp_path / "made", **world, **LONG, base=base)
     settings = store.adapter_settings(made.path)
     assert settings is not None
     assert settings.base.model_dump() == base
@@ -318,9 +320,9 @@ def test_t31_an_adapter_names_the_base_that_it_saw(world: dict[str, Artifact], t
 
 def test_t40_the_defaults_of_a_method_change_something(world: dict[str, Artifact], tmp_path: Path) -> None:
     """T40: with no learning rate given, LoRA and the others move a tiny model in a few steps; each has its own rate."""
-    few = {name: value for name, value in QUICK.items() if name != "optimizer"}
+    few = {name: value for name, value in LONG.items() if name != "optimizer"}
     for method in METHODS:
-        made = run(finetune, tmp_path / method, **world, **few | {"tokens": 4000}, method=method)
+        made = run(finetune, tmp_path / method, **world, **few, method=method)
         seen = [row["heldout_loss"] for row in rows(made) if "heldout_loss" in row]
         assert seen[-1] < seen[0] - 0.03, method
         rates = [row["lr"] for row in rows(made) if "lr" in row]
