@@ -1,7 +1,10 @@
 """One thread for every test: tiny models are fastest so, and results do not depend on the machine's cores. The files
 that take longest come first, so that at the end of a run in two processes neither waits for the other."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 import torch
@@ -17,6 +20,20 @@ LONGEST = (
     "stages/test_finetune.py",
     "stages/test_pretrain_ranks.py",
 )
+
+
+def _look(file: int | IO[Any]) -> None:
+    """Instead of a sync; it refuses what is no open file as well."""
+    os.fstat(file if isinstance(file, int) else file.fileno())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """What is written is there for every process, also after a kill; only a machine that stops needs it on the disk,
+    and no test stops one. The thousands of small files take longer to get there than to be made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", _look)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
