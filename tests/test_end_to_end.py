@@ -102,6 +102,7 @@ for when, words in json.loads(sys.argv[1]):
     print(os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]), flush=True)
 """
 RECIPES = ("life", "full")
+pytestmark = pytest.mark.timeout(300)
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def killed(life: Life) -> list[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(matura.__path__[0]).parent), "OMP_NUM_THREADS": "1"}
     Path("killer.py").write_text(KILLER)
     words = [sys.executable, "killer.py", json.dumps(runs)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
     ends = [line for line in done.stdout.splitlines() if line.lstrip("-").isdigit()]
     assert len(ends) == len(runs), done.stderr
     return ends
