@@ -93,7 +93,8 @@ def run(options: Options) -> bool:
         "the code stayed the same meanwhile": code == _code(),
     }
     figures = {"overrides": overrides, "seconds": seconds, "kills": kills, "stages": rows, "checks": checks}
-    record.save("kill", options, figures)
+    name = "kill" if options.recipe == Options.recipe else f"kill.{options.recipe.stem}"
+    record.save(name, options, figures)
     return all(checks.values())
 
 
