@@ -252,7 +252,7 @@ class Run:
         assert position is not None  # one was saved before the first update
         self.at = Position.of(position)
         self.at.rewinds, self.at.factor = rewinds, factor
-        self.guard = SpikeGuard(self.config.spikes)
+        self.guard = SpikeGuard(self.config.spikes, self.guard.left_out)
         self._forget_after(draft, self.at.step)
         self._save(draft.resume)
 

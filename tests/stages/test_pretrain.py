@@ -157,6 +157,23 @@ def test_a_rate_that_diverges_ends_in_advice_and_loses_nothing(
     assert list((tmp_path / "model" / "resume").iterdir())
 
 
+def test_after_going_back_it_still_tells_of_the_updates_left_out(
+    world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matura.train import objectives
+
+    loss, calls = objectives.loss, iter(range(10_000))
+
+    def broken(*given: Any, **more: Any) -> Any:
+        return loss(*given, **more) * (math.nan if 20 <= next(calls) < 26 else 1.0)
+
+    monkeypatch.setattr(objectives, "loss", broken)
+    made = run(pretrain, tmp_path / "model", **world, **SMALL, spikes={"patience": 2})
+    assert made.summary["rewinds"] == 1
+    assert made.summary["updates_left_out"] >= 3
+    assert made.summary["steps"] == numbers(made)[-1]["step"]
+
+
 def test_a_spike_is_left_out_and_training_goes_on(
     world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
