@@ -51,7 +51,8 @@ def plan(config: Any, tokens: costs.Given) -> Estimate:
     return Estimate(
         seconds=flops / (here * UTILISATION),
         memory_bytes=(300 << 20) + sum(memory.values()) + averages,
-        disk_bytes=2 * (memory["weights"] + memory["optimizer"] + averages),  # the last checkpoint and the next
+        disk_bytes=2
+        * (memory["weights"] + memory["optimizer"] + averages),  # the last checkpoint and the next
         note=f"{shown(size(model).all)} parameters, {shown(wanted)} tokens",
         details=tuple(lines),
         model_bytes=4 * size(model).all,
