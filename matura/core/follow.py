@@ -57,7 +57,7 @@ def _outside(recipe: Recipe, step: Step, workspace: Workspace) -> Mapping[str, R
 def _stage(step: Step, inputs: dict[str, Resolved], place: Path) -> Artifact:
     together = getattr(step.module, "TOGETHER", False)
     while not (place / RECORD).is_file():
-        if together and (place / DRAFT).is_file():
+        if together and (place / DRAFT).is_file() and (place / RESUME).is_dir():
             made = step.module.run(step.config, inputs, Followed(place))
             assert isinstance(made, Artifact)
             return made

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from matura.core import config
 from matura.core import pretrain_settings as settings
@@ -53,7 +53,7 @@ class Config(config.Config):
     )
     watch: settings.Watch = settings.Watch()
     spikes: settings.Spikes = settings.Spikes()
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N")
     precision: PrecisionName = Field("auto", description="Dtype of products; weights are always float32")
     activation_checkpointing: Recompute = Field(
         "none",
@@ -80,6 +80,18 @@ class Config(config.Config):
             raise ValueError("pairs are read by the objective translate: add it to objectives")
         return self
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Config":
+        """A shape that cannot be built is found here, not when everything before this stage has been made."""
+        from matura.model.shape import model_config
+
+        try:
+            model_config(self.shape, 1, self.sizes.sequence, 0)
+        except ValidationError as error:
+            told = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+            raise ValueError(f"shape: {told}") from error
+        return self
+
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
     """Parameters, tokens, operations, memory, time and cost, here and on accelerators."""
@@ -99,12 +111,16 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     from matura.model import store
     from matura.model.allocator import keep_freed_memory
     from matura.train import parallel, plan, resume
+    from matura.train.precision import check_device
     from matura.train.samples import SAMPLES, read_samples
     from matura.train.training import Run
 
+    check_device(config.device)
     keep_freed_memory()
-    material, task = _material(config, inputs, fresh=not any(draft.resume.iterdir())), _task(config)
+    material, task, fresh = _material(config, inputs), _task(config), not any(draft.resume.iterdir())
     with parallel.start(config.parallel, config.device) as ranks, resume.deterministic(config.seed):
+        if fresh:
+            material.shards.verify(ranks.rank, ranks.world)
         training = Run.prepare(config, material, task, ranks)
         totals = training.go(draft, lambda model: _samples(config, model, material))
         weights = training.weights()
@@ -121,8 +137,8 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     return draft.commit({"line": line, **totals}, logs=(SAMPLES, training_report.FILE))
 
 
-def _material(config: Config, inputs: dict[str, Artifact | RawInput], *, fresh: bool) -> "Material":
-    """What there is to learn from; a fresh run reads all of it once, to see that no bit has changed."""
+def _material(config: Config, inputs: dict[str, Artifact | RawInput]) -> "Material":
+    """What there is to learn from."""
     from matura.core.files import hash_file
     from matura.core.records import read_conversations
     from matura.data import shards as token_shards
@@ -134,8 +150,6 @@ def _material(config: Config, inputs: dict[str, Artifact | RawInput], *, fresh: 
     assert isinstance(tokens, Artifact)
     format = conversation.load(tokens.path / "tokenizer")
     shards = token_shards.load(tokens.path)
-    if fresh:
-        shards.verify()
     shards.check_vocabulary(hash_file(tokens.path / "tokenizer" / FILE), format.tokenizer.vocab_size)
     if not isinstance(pairs, Artifact):
         return Material(shards, format)

@@ -74,6 +74,7 @@ def train(
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     model.train()
+    optimizer.zero_grad(set_to_none=True)  # of an update that was given up, where training goes back
     for step in range(start, steps):
         micro = list(islice(batches, accumulate))
         ready, weight, tokens = ranks.sum(

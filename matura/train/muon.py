@@ -9,7 +9,8 @@ Shape suffixes: M matrices of one shape, I rows, O columns (I <= O).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic step: the steepest rise at zero that keeps singular values of 1 within about 0.7 to 1.2."""
 EPS = 1e-7
+TOGETHER = 1 << 26
+"""Numbers in the matrices that go through one iteration together: it holds about four copies of them."""
 
 
 def orthogonalize_reference(matrix_IO: Tensor) -> Tensor:
@@ -93,10 +96,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(buffers, momentum)
         torch._foreach_add_(buffers, gradients)
         wanted = torch._foreach_add(gradients, buffers, alpha=momentum)  # Nesterov's look ahead
-        shapes: dict[tuple[int, ...], list[int]] = {}
-        for i, parameter in enumerate(parameters):
-            shapes.setdefault(tuple(parameter.shape), []).append(i)
-        for shape, members in shapes.items():
+        for shape, members in _together(parameters):
             stacked_MIO = torch.stack([self._whole(wanted[i]) for i in members])
             updates = orthogonalize(stacked_MIO, self._steps).unbind()
             size = group["lr"] * 0.2 * max(shape) ** 0.5
@@ -124,6 +124,17 @@ class Muon(torch.optim.Optimizer):
             state[name] = torch.zeros_like(parameter)
         slot: Tensor = state[name]
         return slot
+
+
+def _together(parameters: list[Tensor]) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+    """Shapes, and the matrices of each by their number, as many at a time as TOGETHER allows."""
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for i, parameter in enumerate(parameters):
+        shapes.setdefault(tuple(parameter.shape), []).append(i)
+    for shape, members in shapes.items():
+        count = max(1, TOGETHER // math.prod(shape))
+        for start in range(0, len(members), count):
+            yield shape, members[start : start + count]
 
 
 def _gradients(parameters: list[Tensor]) -> list[Tensor]:

@@ -41,7 +41,7 @@ from matura.core.settings import ParallelConfig
 from matura.model.block import Attention
 from matura.model.layers import Gated, Plain
 from matura.model.transformer import Stack
-from matura.train.precision import FP32, Precision
+from matura.train.precision import FP32, Precision, check_device
 from matura.train.ranks import ALONE, Ranks
 from matura.train.transforms import blocks
 
@@ -139,9 +139,13 @@ def start(config: ParallelConfig, device: str = "cpu") -> Iterator[Ranks]:
         yield ALONE
         return
     grid(config, int(os.environ["WORLD_SIZE"]))  # settings that do not fit are found before anyone waits
-    kind = torch.device(device).type
+    kind, here = torch.device(device).type, int(os.environ.get("LOCAL_RANK", "0"))
     if kind == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        if device != kind:
+            raise ConfigError(
+                f"device={device}: each process of torchrun takes a GPU of its own; set device=cuda"
+            )
+        torch.cuda.set_device(check_device(f"{kind}:{here}"))
     dist.init_process_group("gloo" if kind == "cpu" else "cpu:gloo,cuda:nccl")
     yield arrange(config, kind)
     # Not after an error: the other ranks wait in the middle of something, and torchrun ends them.
@@ -189,11 +193,13 @@ def place(model: nn.Module, ranks: Ranks, precision: Precision = FP32) -> Ranks:
     """Spread the model over the ranks, in place; returns the ranks to train it with.
 
     Every rank must have built the same weights. Parameters become `DTensor`s where they are cut, so the optimizer is
-    built afterwards. `ALONE` changes nothing.
+    built afterwards. `ALONE` changes nothing. The model comes on the CPU, so that a GPU never holds more than its part
+    and one block: FSDP moves and cuts block by block.
     """
     if not isinstance(ranks, Group):
         return ranks
-    model.to(ranks.device)
+    if ranks.config.kind != "fsdp":
+        model.to(ranks.device)
     partial = _split_products(model, ranks.mesh["tensor"]) if ranks.config.tensor > 1 else set()
     module: nn.Module | None = None
     if ranks.config.kind == "ddp":

@@ -38,19 +38,21 @@ def plan(config: Any, tokens: costs.Given) -> Estimate:
         )
     flops = training_flops(model, sizes.sequence) * wanted
     memory = training_memory(model, sizes.rows, sizes.sequence)
+    averages = memory["weights"] if config.optimizer.average else 0
     here = matrix_speed()
     lines = [
         *_model_lines(shape, model, memory),
         _token_line(wanted, size(model).blocks, tokens),
-        *_operation_lines(flops, size(model).blocks, wanted),
+        _operation_line(flops, size(model).blocks, wanted),
         f"here: {here / 1e9:.0f} GFLOP/s of matrix products, {duration(flops / (here * UTILISATION))} at "
         f"{UTILISATION:.0%} of them",
         *_device_lines(model, flops, sizes),
     ]
     return Estimate(
         seconds=flops / (here * UTILISATION),
-        memory_bytes=(300 << 20) + sum(memory.values()),
-        disk_bytes=4 * memory["weights"],
+        memory_bytes=(300 << 20) + sum(memory.values()) + averages,
+        disk_bytes=2
+        * (memory["weights"] + memory["optimizer"] + averages),  # the last checkpoint and the next
         note=f"{shown(size(model).all)} parameters, {shown(wanted)} tokens",
         details=tuple(lines),
         model_bytes=4 * size(model).all,
@@ -90,13 +92,15 @@ def _token_line(wanted: float, blocks: int, tokens: costs.Given) -> str:
     return f"{line} (a vocabulary of {known}: the tokens are not made yet)"
 
 
-def _operation_lines(flops: float, blocks: int, wanted: float) -> list[str]:
-    parameters, best = optimal(flops)
-    where = "at the optimal point" if 0.5 < blocks / parameters < 2 else "away from the optimal point"
-    return [
-        f"operations: {flops:.3g} FLOP, {where} for them: {shown(parameters)} parameters and {shown(best)} tokens "
-        "(arXiv:2203.15556)"
-    ]
+def _operation_line(flops: float, blocks: int, wanted: float) -> str:
+    """What the run computes, and where its tokens and the parameters of its blocks stand: as everywhere here,
+    embeddings do not count, so neither do the operations of the output layer."""
+    parameters, best = optimal(6.0 * blocks * wanted)
+    where = "near" if 0.5 < blocks / parameters < 2 else "away from"
+    return (
+        f"operations: {flops:.3g} FLOP; {where} the optimal point, {shown(parameters)} parameters in blocks and "
+        f"{shown(best)} tokens for the same work in them (arXiv:2203.15556)"
+    )
 
 
 def _device_lines(model: ModelConfig, flops: float, sizes: Sizes) -> list[str]:

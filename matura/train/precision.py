@@ -109,5 +109,23 @@ def choose_precision(name: PrecisionName, device: str = "cpu") -> Precision:
     return Precision(dtype, kind, Scaler() if name == "fp16" else None)
 
 
+def check_device(name: str) -> torch.device:
+    """The device of a setting: cpu, cuda or cuda:N. Raises ConfigError when this machine has no such GPU."""
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise ConfigError(
+                f"device={name}: torch {torch.__version__} finds no GPU here: set device=cpu, or install a build of "
+                "torch for this GPU and its driver"
+            )
+        if (device.index or 0) >= count:
+            raise ConfigError(
+                f"device={name}: this machine has {count} GPUs, counted from 0: choose one of them, or start no more "
+                "processes than that"
+            )
+    return device
+
+
 def _has_bf16(kind: str) -> bool:
     return kind != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)

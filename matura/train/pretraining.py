@@ -165,7 +165,7 @@ Look = Callable[[watch.Compute, int | None], dict[str, float]]
 def looks(material: Material, task: Task, length: int, rows: int, device: str) -> dict[str, Look]:
     """How to look at held-out text, by objective: bits per byte; loss and accuracy of masked tokens; losses.
 
-    Objectives without held-out text are left out.
+    Objectives without held-out text are left out, and those that need a row of it where there is less.
     """
     shards = material.shards
     made: dict[str, Look] = {}
@@ -180,7 +180,7 @@ def looks(material: Material, task: Task, length: int, rows: int, device: str) -
                     compute, held_out(shards, length=length, rows=rows, limit=tokens, device=device)
                 )
             }
-        else:
+        elif shards.totals("heldout")["tokens"] > length:
             changed = corruption(name, material.format, task, LOOK_SEED)
             made[name] = _look_at_corrupted(name, changed, shards, length, device)
     return made

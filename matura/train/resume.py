@@ -51,6 +51,8 @@ def save(
             else:
                 slots.setdefault(str(i), {})[key] = value
     tensors["random"] = torch.get_rng_state()
+    if (gpu := _gpu(model)) is not None:
+        tensors["random.cuda"] = torch.cuda.get_rng_state(gpu)  # dropout draws there
     note = {"step": step, "position": position, "slots": slots, "threads": torch.get_num_threads()}
     with atomic_write(folder / FILE) as temporary:
         save_file({n: t.contiguous() for n, t in tensors.items()}, temporary, {"note": json.dumps(note)})
@@ -91,7 +93,15 @@ def restore(
     state["state"] = _slots(stored, note["slots"])
     optimizer.load_state_dict(state)
     torch.set_rng_state(stored["random"])
+    if (gpu := _gpu(model)) is not None and "random.cuda" in stored:
+        torch.cuda.set_rng_state(stored["random.cuda"], gpu)
     return note["step"], note["position"]
+
+
+def _gpu(model: nn.Module) -> torch.device | None:
+    """The GPU that the model is on, if it is on one."""
+    device = next(model.parameters()).device
+    return device if device.type == "cuda" else None
 
 
 def _slots(stored: dict[str, Tensor], plain: dict[str, dict[str, Any]]) -> dict[int, dict[str, Any]]:

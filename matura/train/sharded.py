@@ -21,6 +21,8 @@ from matura.train.parallel import Stored, read_parts, stored_parts, write_parts
 from matura.train.ranks import Ranks
 
 NOTE = "note.json"
+PARTIAL, REPLACED = ".partial", ".replaced"
+"""Ends of the names of directories: not complete yet; complete, and about to go."""
 
 
 def save(
@@ -37,7 +39,7 @@ def save(
     then the one before it goes. `position` is JSON that holds for all ranks (rank 0's is kept).
     """
     final = folder / f"step-{step:010d}"
-    partial = final.with_suffix(".partial")
+    partial = final.with_suffix(PARTIAL)
     if ranks.rank == 0:
         remove(partial)
     ranks.barrier()
@@ -50,9 +52,11 @@ def save(
         files = {path.name: path.stat().st_size for path in partial.glob("*.safetensors")}
         note = {"step": step, "position": position, "slots": slots, "world": ranks.world, "files": files}
         write_json(partial / NOTE, note)
-        older = [path for path in folder.glob("step-*") if path not in (final, partial)]
-        remove(final)
+        if final.is_dir():  # the same step again, after going back
+            remove(final.with_suffix(REPLACED))
+            final.rename(final.with_suffix(REPLACED))
         partial.rename(final)
+        older = [path for path in folder.glob("step-*") if path != final]
         sync(folder)
         for path in older:
             remove(path)
@@ -67,10 +71,11 @@ def restore(
     The number of ranks and the kind of parallelism may differ from those that saved; random numbers then start anew
     from the seeds of this run, with a warning. Called by all ranks.
     """
-    found = sorted(path for path in folder.glob("step-*") if path.suffix != ".partial")
+    found = sorted(path for path in folder.glob("step-*") if path.suffix != PARTIAL)
     if not found:
         return None
-    path, remedy = found[-1], f"delete {folder} to start this stage again"
+    path = next(path for path in found if path.stem == found[-1].stem)  # before the one that it replaces
+    remedy = f"delete {folder} to start this stage again"
     try:
         note = _read_note(path)
         stored = stored_parts(path)

@@ -22,11 +22,11 @@ class Unstable(Exception):  # noqa: N818 (named for what happened)
 class SpikeGuard:
     """Judges every update by the median gradient norm of the recent ones. Its position is part of a checkpoint."""
 
-    def __init__(self, settings: Spikes) -> None:
+    def __init__(self, settings: Spikes, left_out: int = 0) -> None:
         self.settings = settings
         self._norms: deque[float] = deque(maxlen=settings.window)
         self._in_row = 0
-        self.left_out = 0
+        self.left_out = left_out
 
     def accepts(self, loss: float, norm: float) -> bool:
         """Whether the update may be made. Raises Unstable after more than `patience` refusals in a row."""

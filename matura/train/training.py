@@ -26,7 +26,7 @@ from matura.train.loop import Diverged, Step, train
 from matura.train.mixture import Mixture
 from matura.train.precision import Precision, choose_precision
 from matura.train.pretraining import Look, Material, Portions, Task
-from matura.train.ranks import Ranks
+from matura.train.ranks import ALONE, Ranks
 from matura.train.samples import read_samples, write_samples
 from matura.train.spikes import SpikeGuard, Unstable
 
@@ -80,7 +80,8 @@ class Run:
         if config.compile == "on":
             transforms.compile_blocks(model, config.device)
         transforms.checkpoint_activations(model, config.activation_checkpointing)
-        model.to(config.device)
+        if ranks is ALONE:
+            model.to(config.device)
         precision = choose_precision(config.precision, config.device)
         ranks = parallel.place(model, ranks, precision)
         torch.manual_seed(config.seed + ranks.data_rank)  # of dropout: ranks that share a batch drop the same
@@ -187,13 +188,16 @@ class Run:
 
     def _activations(self) -> dict[str, float]:
         """Size of what each block writes for a row of the tokens that every model here reads."""
-        ids_BT = torch.arange(16, device=self.config.device)[None] % self.model.config.vocabulary
+        settings = self.model.config
+        ids_BT = (
+            torch.arange(min(16, settings.context), device=self.config.device)[None] % settings.vocabulary
+        )
         sizes = watch.activation_sizes(self.model, lambda: self._compute(watch.hidden, ids_BT))
         return {f"rms.{name}": value for name, value in sizes.items()}
 
     def _sample(self, draft: Draft, sample: Sample) -> None:
         """Append what the model writes now to samples.jsonl. (Weights that are cut over ranks write nothing.)"""
-        if self.ranks.world > 1:
+        if self.ranks is not ALONE:
             return
         with watch.looking(self.model), average.averaged(self.optimizer):
             rows = [{"step": self.at.step, **one} for one in sample(self.model)]
@@ -215,14 +219,14 @@ class Run:
         }
 
     def _save(self, folder: Path) -> None:
-        if self.ranks.world == 1:
+        if self.ranks is ALONE:
             resume.save(folder, self.at.step, self.model, self.optimizer, self._position())
         else:
             sharded.save(folder, self.at.step, self.model, self.optimizer, self._position(), self.ranks)
 
     def _load(self, folder: Path) -> dict[str, Any] | None:
         """Weights, moments and random state of the last checkpoint; its position."""
-        if self.ranks.world == 1:
+        if self.ranks is ALONE:
             found = resume.restore(folder, self.model, self.optimizer)
         else:
             found = sharded.restore(folder, self.model, self.optimizer, self.ranks)
@@ -252,7 +256,7 @@ class Run:
         assert position is not None  # one was saved before the first update
         self.at = Position.of(position)
         self.at.rewinds, self.at.factor = rewinds, factor
-        self.guard = SpikeGuard(self.config.spikes)
+        self.guard = SpikeGuard(self.config.spikes, self.guard.left_out)
         self._forget_after(draft, self.at.step)
         self._save(draft.resume)
 

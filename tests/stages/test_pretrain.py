@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from matura.core import artifact
 from matura.core.artifact import Artifact
@@ -12,6 +13,7 @@ from matura.core.config import parse
 from matura.core.errors import ArtifactError, ConfigError, FormatError, MaturaError
 from matura.core.metrics import MetricsLog
 from matura.core.records import Conversation
+from matura.data import shards
 from matura.model import store
 from matura.stages import encode, pretrain
 from matura.tokenizer import conversation
@@ -157,6 +159,23 @@ def test_a_rate_that_diverges_ends_in_advice_and_loses_nothing(
     assert list((tmp_path / "model" / "resume").iterdir())
 
 
+def test_after_going_back_it_still_tells_of_the_updates_left_out(
+    world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matura.train import objectives
+
+    loss, calls = objectives.loss, iter(range(10_000))
+
+    def broken(*given: Any, **more: Any) -> Any:
+        return loss(*given, **more) * (math.nan if 20 <= next(calls) < 26 else 1.0)
+
+    monkeypatch.setattr(objectives, "loss", broken)
+    made = run(pretrain, tmp_path / "model", **world, **SMALL, spikes={"patience": 2})
+    assert made.summary["rewinds"] == 1
+    assert made.summary["updates_left_out"] >= 3
+    assert made.summary["steps"] == numbers(made)[-1]["step"]
+
+
 def test_a_spike_is_left_out_and_training_goes_on(
     world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +222,47 @@ def test_another_tokenizer_beside_the_tokens_is_refused(tmp_path: Path) -> None:
         run(pretrain, tmp_path / "model", tokens=tokens, **SMALL)
 
 
+def test_of_several_processes_each_looks_at_its_share_of_the_shards(tmp_path: Path) -> None:
+    texts = corpus(tmp_path / "corpus", documents=60)
+    made = run(
+        encode, tmp_path / "t", corpus=texts, tokenizer=tokenizer(tmp_path / "tok"), shard_bytes=1 << 10
+    )
+    tokens = shards.load(made.path)
+    bad = tokens.shards("train")[1]
+    (made.path / f"{bad.name}.bin").write_bytes(bytes(2 * bad.tokens))
+    tokens.verify(0, 2)
+    with pytest.raises(ArtifactError, match=f"{bad.name}.bin: its content was changed"):
+        tokens.verify(1, 2)
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder", "encoder-decoder"])
+def test_without_held_out_text_there_is_no_look(kind: str, tmp_path: Path) -> None:
+    texts = corpus(tmp_path / "corpus", documents=60, heldout=0)
+    tokens = run(
+        encode, tmp_path / "tokens", corpus=texts, tokenizer=tokenizer(tmp_path / "tok", with_roles())
+    )
+    settings = {
+        **SMALL,
+        "shape": {**SMALL["shape"], "kind": kind},
+        "sizes": {**SMALL["sizes"], "tokens": "1K"},
+    }
+    made = run(pretrain, tmp_path / "model", tokens=tokens, **settings)
+    assert made.summary["heldout"] == {}
+
+
+def test_a_context_shorter_than_a_look_at_activations(world: dict[str, Artifact], tmp_path: Path) -> None:
+    settings = {**SMALL, "shape": {**SMALL["shape"], "position": "learned"}}
+    settings["sizes"] = {"tokens": "1K", "step": 128, "sequence": 8}
+    made = run(pretrain, tmp_path / "model", **world, **settings)
+    assert numbers(made)[-1]["rms.decoder.0"] > 0
+
+
+def test_a_device_that_is_not_there_is_named(world: dict[str, Artifact], tmp_path: Path) -> None:
+    assert not torch.cuda.is_available(), "this test is for machines without a GPU"
+    with pytest.raises(ConfigError, match=r"device=cuda:1: torch .* finds no GPU here: set device=cpu"):
+        run(pretrain, tmp_path / "model", **world, **SMALL, device="cuda:1")
+
+
 def test_a_tokenizer_without_a_mask_token_is_named(tmp_path: Path) -> None:
     texts = corpus(tmp_path / "corpus", documents=60)
     tokens = run(encode, tmp_path / "tokens", corpus=texts, tokenizer=tokenizer(tmp_path / "tok"))
@@ -219,8 +279,14 @@ def test_a_tokenizer_without_a_mask_token_is_named(tmp_path: Path) -> None:
         ({"shape": {"kind": "encoder-decoder"}, "objectives": {"translate": 1}}, "translate needs `pairs`"),
         ({"pairs": "x"}, "add it to objectives"),
         ({"shape": {"layers": 3}}, "both `layers` and `width`"),
+        (
+            {"shape": {"layers": 1, "width": 64, "kv_heads": 3}},
+            r"shape: heads \(2\) must be a multiple of kv_heads",
+        ),
+        ({"shape": {"layers": 1, "width": 33, "head_width": 33}}, "shape: rotary positions turn pairs"),
         ({"sizes": {"tokens": "many"}}, "500K, 10M"),
         ({"parallel": {"tensor": 2, "kind": "ddp"}}, "cannot be combined"),
+        ({"device": "gpu"}, "device"),
         ({"optimiser": {}}, "did you mean 'optimizer'"),
     ],
 )
@@ -236,6 +302,13 @@ def test_the_plan_says_what_it_takes_before_anything_is_made(world: dict[str, Ar
     known = pretrain.estimate(config, {"tokens": world["tokens"]})
     told = "\n".join(known.details)
     assert "20 for each parameter" in told
+    assert "near the optimal point" in told
+    scarce = parse(
+        pretrain.Config, {"tokens": "t", "shape": {"size": "135M"}, "sizes": {"tokens": "500M"}}, "test"
+    )
+    told_of_scarce = "\n".join(pretrain.estimate(scarce, {"tokens": None}).details)
+    assert "away from the optimal point" in told_of_scarce  # whatever the output layer computes
+    assert known.disk_bytes > 20 * known.model_bytes / 4  # two checkpoints of weights and moments
     assert "h100: " in told
     assert "arXiv:2203.15556" in told
     assert known.seconds > 3600

@@ -3,18 +3,24 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import yaml
 
 from matura.core import artifact
 from matura.core.artifact import Artifact
+from matura.core.errors import ConfigError
 from matura.core.metrics import MetricsLog
+from matura.core.settings import ParallelConfig
 from matura.core.workspace import Workspace
 from matura.model import store
 from matura.stages import encode, pretrain
+from matura.train import parallel, sharded
 from tests.stages.test_encode import tokenizer
 from tests.tiny_models import corpus, run
 
@@ -57,3 +63,48 @@ def test_two_processes_make_the_model_of_one(tmp_path: Path) -> None:
     assert figures[1] == pytest.approx(figures[0], rel=1e-4)
     steps = [row["step"] for row in MetricsLog(shared.path / "metrics.jsonl").rows()]
     assert steps == list(range(9))  # one log, written by one process
+
+
+@pytest.fixture
+def one_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process as the only one of a torchrun."""
+    given = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_of_torchrun")
+def test_one_process_of_torchrun_leaves_a_checkpoint_for_any_number(tmp_path: Path) -> None:
+    """What is resumed on fewer or more ranks is a checkpoint in parts, also where one rank is left."""
+    texts = corpus(tmp_path / "corpus", documents=60)
+    tokens = run(encode, tmp_path / "tokens", corpus=texts, tokenizer=tokenizer(tmp_path / "tok"))
+    settings = {**SETTINGS, "parallel": {"kind": "fsdp"}}
+    place, save = tmp_path / "model", sharded.save
+
+    def dying(folder: Path, step: int, *rest: Any) -> None:
+        save(folder, step, *rest)
+        if step == 6:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharded, "save", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(pretrain, place, tokens=tokens, **settings)
+    dist.destroy_process_group()
+    assert [path.name for path in (place / "resume").iterdir()] == ["step-0000000006"]
+    made = run(pretrain, place, tokens=tokens, **settings)
+    alone = run(pretrain, tmp_path / "alone", tokens=tokens, **SETTINGS)
+    one, other = (store.load(one.path).state_dict() for one in (made, alone))
+    for name, tensor in other.items():
+        torch.testing.assert_close(one[name], tensor, rtol=0, atol=2e-4)
+
+
+@pytest.mark.usefixtures("one_of_torchrun")
+def test_a_process_of_torchrun_takes_a_gpu_of_its_own() -> None:
+    with pytest.raises(ConfigError, match="device=cuda:1: each process of torchrun takes a GPU of its own"):
+        parallel.start(ParallelConfig(kind="fsdp"), "cuda:1").__enter__()
+    with pytest.raises(ConfigError, match=r"device=cuda:0: torch .* finds no GPU here"):
+        parallel.start(ParallelConfig(kind="fsdp"), "cuda").__enter__()

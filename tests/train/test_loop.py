@@ -16,6 +16,7 @@ from matura.train.batches import Example, PackedBatch, pack
 from matura.train.loop import Diverged, Step, train
 from matura.train.objectives import next_token
 from matura.train.optim import build_optimizer, build_schedule
+from matura.train.spikes import Unstable
 from tests.model.tiny import build, llama_config
 from tests.train.test_batches import examples
 
@@ -88,6 +89,29 @@ def test_a_bad_step_never_touches_the_weights() -> None:
     with pytest.raises(Diverged, match="gradient norm nan"):
         list(train(model, iter([good]), bad_gradient, optimizer, lambda step: 1e-2, steps=1))
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_the_gradient_of_an_update_that_was_given_up_is_in_no_later_one() -> None:
+    """Where training goes back to a checkpoint, the update that it gave up had made a gradient already."""
+
+    def given_up(loss: float, norm: float) -> bool:
+        raise Unstable
+
+    (good, bad), made = (pack(examples(2, seed=seed)) for seed in (1, 2)), []
+    for bad_first in (True, False):
+        model = build(llama_config())
+        optimizer = build_optimizer(model, ADAMW)
+        if bad_first:
+            steps = train(
+                model, iter([bad]), next_token, optimizer, lambda step: 1e-2, steps=1, allows=given_up
+            )
+            with pytest.raises(Unstable):
+                next(steps)
+        (step,) = train(model, iter([good]), next_token, optimizer, lambda step: 1e-2, steps=1)
+        made.append((step, model.state_dict()))
+    (one, weights), (other, others) = made
+    assert one == other
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
 def test_a_step_with_nothing_to_train_is_passed_over() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from matura.core.settings import OptimizerConfig
+from matura.train import muon
 from matura.train.muon import Muon, orthogonalize, orthogonalize_reference
 from matura.train.optim import build_optimizer
 from tests.model.tiny import build, llama_config, some_ids
@@ -91,6 +92,27 @@ def test_a_stored_state_goes_on_as_if_never_stored() -> None:
     update(again, other)
     for one, two in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_few_matrices_at_a_time_make_the_same_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held for the iteration is bounded, however many matrices of one shape a model has."""
+    sizes, made, iterate = [], [], muon.orthogonalize
+
+    def noting(stacked: Tensor, steps: int) -> Tensor:
+        sizes.append(stacked.numel())
+        return iterate(stacked, steps)
+
+    monkeypatch.setattr(muon, "orthogonalize", noting)
+    for together in (muon.TOGETHER, 300):
+        monkeypatch.setattr(muon, "TOGETHER", together)
+        draw = torch.Generator().manual_seed(0)
+        weights = [nn.Parameter(torch.randn(8, 16, generator=draw)) for _ in range(5)]
+        for weight in weights:
+            weight.grad = torch.randn(8, 16, generator=draw)
+        Muon([{"params": weights, "orthogonal": True}], lr=0.1).step()
+        made.append(torch.stack([weight.detach() for weight in weights]))
+    assert sizes == [640, 256, 256, 128]
+    torch.testing.assert_close(made[0], made[1])
 
 
 def test_it_learns_an_ill_conditioned_map_faster_than_adamw() -> None:

@@ -146,3 +146,20 @@ def test_without_a_checkpoint_nothing_is_restored(tmp_path: Path) -> None:
     before = digest(model)
     assert resume.restore(tmp_path, model, build_optimizer(model, CONFIG)) is None
     assert digest(model) == before
+
+
+def test_the_random_state_of_a_gpu_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout on a GPU draws from the GPU's own generator. (Stood in for: no GPU is needed.)"""
+    states = {"cuda:1": torch.tensor([7, 8], dtype=torch.uint8)}
+    monkeypatch.setattr(resume, "_gpu", lambda model: torch.device("cuda", 1))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[str(device)])
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device: states.update({str(device): state})
+    )
+    model = fresh("full")
+    optimizer = build_optimizer(model, CONFIG)
+    resume.save(tmp_path, 1, model, optimizer, {})
+    saved = states["cuda:1"]
+    states["cuda:1"] = torch.zeros(2, dtype=torch.uint8)
+    assert resume.restore(tmp_path, model, optimizer) is not None
+    assert torch.equal(states["cuda:1"], saved)

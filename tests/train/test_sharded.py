@@ -78,6 +78,30 @@ def test_a_kill_while_saving_leaves_the_last_complete_one(
     assert torch.equal(restored(tmp_path)[1].embed.weight, newer.embed.weight)
 
 
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_step_that_is_saved_again_is_never_without_a_checkpoint(
+    renames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training that went back saves the step it went back to, over the only checkpoint there is."""
+    kept = some_state(tmp_path, 1)
+    rename, left = Path.rename, iter(range(renames))
+
+    def dying(path: Path, target: Path) -> Path:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", dying)
+        with pytest.raises(KeyboardInterrupt):
+            some_state(tmp_path, 1)
+    step, model = restored(tmp_path)
+    assert step == 1
+    assert torch.equal(model.embed.weight, kept.embed.weight)
+    some_state(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000000001"]
+
+
 def test_without_a_checkpoint_nothing_is_restored(tmp_path: Path) -> None:
     model = build(llama_config())
     assert sharded.restore(tmp_path, model, build_optimizer(model, ADAMW), ALONE) is None
