@@ -7,6 +7,7 @@ from subprocess import run as process
 import pytest
 
 from matura.core.errors import MaturaError, ModelNotFound
+from matura.core.workspace import Workspace
 from matura.evaluate.story import chapters, intake, learning, page, verdicts
 from tests.evaluate.story import runs
 from tests.evaluate.story.runs import NASTY
@@ -129,6 +130,12 @@ def test_unknown_runs_and_places_that_cannot_be_written_are_errors(tmp_path):
     workspace = runs.small(tmp_path)
     with pytest.raises(ModelNotFound, match="did you mean life"):
         page.write(workspace, "lif")
+    with pytest.raises(ModelNotFound, match=r"'life/model' is one stage of a run.*`matura report life`"):
+        page.write(workspace, "life/model")
+    with pytest.raises(ModelNotFound, match="There is no run 'life/nothing'"):
+        page.write(workspace, "life/nothing")
+    with pytest.raises(ModelNotFound, match=r"has none yet.*--workspace"):
+        page.write(Workspace(tmp_path / "elsewhere"), "life")
     (tmp_path / "file").touch()
     with pytest.raises(MaturaError, match="Choose another place with --to"):
         page.write(workspace, "life", tmp_path / "file" / "page.html")
