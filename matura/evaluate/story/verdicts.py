@@ -34,7 +34,7 @@ def verdicts(chapters: Sequence[Chapter]) -> Iterator[dict[str, Any]]:
         }
         if one.made.kind == "evaluation":
             yield {**told, **_examined(one)}
-        elif one.passed is not None or _only_judges(one.made.summary):
+        elif one.passed is not None or (one.stage == "rank" and _only_judges(one.made.summary)):
             score = one.made.summary.get("score")
             rows = [report.row(score)] if isinstance(score, Mapping) else []
             yield {**told, "compared": rows, **_judged(one)}

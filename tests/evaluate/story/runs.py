@@ -92,6 +92,7 @@ def small(root: Path, *, passed: bool = True) -> Workspace:
         stages["first"] = made(
             run, "first", "preferences", "rank", ranked, {"samples": model}, **sides
         )  # judged, but beside no other
+        stages["tried"] = made(run, "tried", "samples", "sample", inputs={"model": model}, **sides)
         stages["lessons"] = made(
             run,
             "lessons",
