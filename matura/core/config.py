@@ -346,7 +346,11 @@ def _message(item: dict[str, Any], step: _Step, unknown: bool) -> str:
     given = _shown(item.get("input"))
     if item["type"] in ("value_error", "assertion_error"):
         message = item["msg"].partition(", ")[2]
-        told = not step.place or f"got {item.get('input')!r}" in message
+        told = (
+            not step.place
+            or f"got {item.get('input')!r}" in message
+            or f"got '{item.get('input')}'" in message
+        )
         return message if told else f"{message} (got {given})"
     if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"expected a group of settings, got {given}"

@@ -97,7 +97,7 @@ class Workspace:
             return RunRecord({})
         except (FormatError, OSError) as error:
             raise ArtifactError(
-                f"{error} Delete it and run the recipe again: what is finished is reused."
+                f"{str(error).rstrip('.')}. Delete it and run the recipe again: what is finished is reused."
             ) from error
         stages = record.get("stages")
         found = {}

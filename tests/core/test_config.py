@@ -47,6 +47,8 @@ class Named(Config):
     @field_validator("name", "size")
     @classmethod
     def _known(cls, given: str | int) -> str | int:
+        if given == 3:  # a setting that is read as text
+            raise ValueError(f"no such thing, got {str(given)!r}")
         raise ValueError(f"no such thing, got {given!r}" if isinstance(given, str) else "too large")
 
 
@@ -57,6 +59,8 @@ def test_what_was_given_is_said_once():
         "  name: no such thing, got 'x'",
         "  size: too large (got 2)",
     ]
+    with pytest.raises(ConfigError, match=r"no such thing, got '3'$"):
+        config.parse(Named, {"size": 3}, "tuned")
 
 
 def test_good_values_are_typed_and_frozen():
