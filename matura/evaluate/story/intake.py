@@ -22,7 +22,9 @@ def came_in(run: Run) -> figures.Table:
     ours = {one.id for one in run.artifacts}
     taken: dict[str, tuple[str, list[str], str]] = {}
     for chapter in run.chapters:
-        for key, entry in chapter.made.inputs.items() if chapter.made else ():
+        if chapter.made is None:
+            continue
+        for key, entry in chapter.made.inputs.items():
             if entry["id"] not in ours:
                 name, size = _from_outside(entry)
                 name = lineage.fetched(chapter.made, key) or name

@@ -43,8 +43,9 @@ def verdicts(chapters: Sequence[Chapter]) -> Iterator[dict[str, Any]]:
 def _only_judges(summary: Mapping[str, Any]) -> bool:
     """Whether a stage `rank` saw held-out prompts alone: it makes nothing to learn from, so it is an exam."""
     train, heldout = summary.get("train"), summary.get("heldout")
-    sides = isinstance(train, Mapping) and isinstance(heldout, Mapping)
-    return sides and not train.get("prompts") and bool(heldout.get("prompts"))
+    if not isinstance(train, Mapping) or not isinstance(heldout, Mapping):
+        return False
+    return not train.get("prompts") and bool(heldout.get("prompts"))
 
 
 def _judged(one: Chapter) -> dict[str, Any]:
