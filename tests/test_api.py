@@ -9,7 +9,9 @@ import torch
 
 import matura
 from matura.api import LanguageModel, pull
+from matura.core.artifact import begin
 from matura.core.errors import ArtifactError, ConfigError, MaturaError, ModelNotFound
+from matura.core.files import write_json
 from matura.core.peft_settings import LoraConfig, PrefixConfig, Tuning
 from matura.core.settings import Beams, Sampling
 from matura.core.workspace import Workspace
@@ -308,6 +310,25 @@ def test_a_model_that_an_older_version_pulled_is_pulled_again(tmp_path: Path) ->
     again = matura.load(made.path.name, workspace=workspace)
     assert again.artifact.id == made.id
     assert again.generate("hello", max_new_tokens=1)
+
+
+def test_a_misspelt_stage_and_an_export_lead_to_the_model(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "workspace")
+    folder = workspace.runs / "life"
+    folder.mkdir(parents=True)
+    made = pulled(folder)
+    written = begin(
+        workspace.runs / "life" / "assistant-0", kind="export", stage="export", version=2, config={},
+        inputs={"model": made},
+    ).commit({})  # fmt: skip
+    stages = {"aligned": {"dir": made.path.name}, "assistant": {"dir": written.path.name}}
+    write_json(workspace.runs / "life" / "run.json", {"schema": 1, "stages": stages})
+    with pytest.raises(ModelNotFound, match="did you mean life/aligned"):
+        matura.load("life/algned", workspace=workspace)
+    with pytest.raises(
+        ArtifactError, match=f"is an export, not a model; it was written from the model life/{made.path.name}"
+    ):
+        matura.load("life/assistant", workspace=workspace)
 
 
 def test_what_is_no_model_is_told(tmp_path: Path) -> None:

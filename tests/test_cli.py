@@ -236,6 +236,7 @@ def model(monkeypatch):
 
     class Echo:
         format = SimpleNamespace(template="a template")
+        model = SimpleNamespace(config=SimpleNamespace(head=SimpleNamespace(kind="language")))
 
         def searches(self, settings):
             return "beams" in settings
@@ -425,8 +426,6 @@ def test_chat_of_many_turns(matura_, model, monkeypatch):
     [
         ("language", "some", "matura generate"),
         ("language", None, "matura fill` or `matura embed"),
-        ("none", None, "matura embed"),
-        ("classifier", None, "classify"),
     ],
 )
 def test_chat_needs_a_template_before_the_first_line(matura_, model, monkeypatch, head, decoder, advice):
@@ -437,6 +436,25 @@ def test_chat_needs_a_template_before_the_first_line(matura_, model, monkeypatch
     code, out, err = matura_("chat", "base")
     assert (code, out) == (1, "")
     assert "base has no chat template" in err
+    assert advice in err
+
+
+@pytest.mark.parametrize(
+    ("head", "labels", "advice"),
+    [
+        ("none", (), "matura embed"),
+        ("classifier", "ab", "matura classify"),
+        ("classifier", "a", "judges answers"),
+    ],
+)
+def test_chat_refuses_what_writes_no_text(matura_, model, monkeypatch, head, labels, advice):
+    type_lines(monkeypatch, "never read")
+    config = SimpleNamespace(head=SimpleNamespace(kind=head, labels=labels), decoder="some")
+    judge = SimpleNamespace(format=SimpleNamespace(template="some"), model=SimpleNamespace(config=config))
+    monkeypatch.setattr(sys.modules["matura.api"], "load", lambda reference: judge)
+    code, out, err = matura_("chat", "life/judge")
+    assert (code, out) == (1, "")
+    assert "life/judge writes no text" in err
     assert advice in err
 
 

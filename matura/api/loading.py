@@ -11,6 +11,8 @@ from matura.core import raw, references
 from matura.core.artifact import Artifact
 from matura.core.errors import ArtifactError, ConfigError, MaturaError, ModelNotFound
 from matura.core.files import remove
+from matura.core.inputs import one_of
+from matura.core.lineage import name_of
 from matura.core.workspace import Workspace
 
 
@@ -86,9 +88,20 @@ def load(
         with place.lock(wait=True):
             made = pull(str(made.record["config"]["reference"]), place)
     if made.kind != "model":
-        raise ArtifactError(f"{made.path} is a {made.kind}, not a model")
+        raise ArtifactError(_no_model(made))
     others = {name: _adapter(place, one) for name, one in (adapters or {}).items()}
     return LanguageModel(made, device, others)
+
+
+def _no_model(made: Artifact) -> str:
+    """What was named instead of a model, and the model that it was written from."""
+    source = made.inputs.get("model")
+    hint = (
+        f"; it was written from the model {name_of(Path(source['path']))}"
+        if made.kind == "export" and source
+        else ""
+    )
+    return f"{made.path} is {one_of(made.kind)}, not a model{hint}"
 
 
 def _adapter(workspace: Workspace, reference: str | Path) -> Artifact | Path:

@@ -50,6 +50,8 @@ def chat(reference: str, system: str | None, sampling: dict[str, Any], around: s
 
     settings = sampling if prompt is None else {**sampling, "prompt": prompt}
     model = api.load(reference)
+    if model.model.config.head.kind != "language":
+        raise MaturaError(f"{reference} writes no text, so it cannot talk; {_advice(model)}")
     if model.format.template is None:
         raise MaturaError(f"{reference} has no chat template, so it knows no conversations; {_advice(model)}")
     opening = [{"role": "system", "content": system}] if system else []
@@ -82,8 +84,10 @@ def chat(reference: str, system: str | None, sampling: dict[str, Any], around: s
 
 
 def _advice(model: "LanguageModel") -> str:
-    """What a model without a template is for."""
+    """What a model that does not talk is for."""
     config = model.model.config
+    if config.head.kind == "classifier" and len(config.head.labels) == 1:
+        return "it judges answers: `matura rank` with rewards.judge.model"
     if config.head.kind == "classifier":
         return "it gives labels: `matura classify`"
     if config.head.kind != "language":

@@ -345,7 +345,13 @@ def _message(item: dict[str, Any], step: _Step, unknown: bool) -> str:
         return f"is required (expected {wanted})"
     given = _shown(item.get("input"))
     if item["type"] in ("value_error", "assertion_error"):
-        return item["msg"].partition(", ")[2] + (f" (got {given})" if step.place else "")
+        message = item["msg"].partition(", ")[2]
+        told = (
+            not step.place
+            or f"got {item.get('input')!r}" in message
+            or f"got '{item.get('input')}'" in message
+        )
+        return message if told else f"{message} (got {given})"
     if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"expected a group of settings, got {given}"
     wanted = item["msg"].removeprefix("Input should be ").replace("a valid ", "a ")

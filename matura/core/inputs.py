@@ -20,6 +20,11 @@ GENERAL_TEXT = ("forgetting.text", "front.text")
 """Inputs of which a wheel can be given."""
 
 
+def one_of(kind: str) -> str:
+    """A kind of input in a sentence: "a model", "an export", "tokens"."""
+    return kind if kind.endswith("s") and kind != "corpus" else f"a{'n' * (kind[:1] in 'aeiou')} {kind}"
+
+
 def walk(config: Config, prefix: str = "") -> Iterator[tuple[str, Kinds, Any]]:
     """(dotted name, kinds, value) of every input setting of a config and of the groups in it."""
     kinds = input_kinds(type(config))

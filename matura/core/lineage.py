@@ -1,6 +1,7 @@
 """Where an artifact comes from: a tree from it to the raw files, and a page about a single one."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from matura.core.files import size_text
 
 MAX_DEPTH = 200
 _SHOWN_FILES = 12
+_FETCHED = re.compile(r"[a-z][a-z0-9+]+:")
 
 Node = dict[str, Any]
 
@@ -39,13 +41,22 @@ def _input_node(artifact: Artifact, name: str, told: set[str], depth: int) -> No
     entry = artifact.inputs[name]
     if entry["kind"] == "raw":
         path = Path(entry["path"])
-        return _node("raw", path, entry["id"], _raw_line(entry), "here" if path.exists() else "missing")
+        node = _node("raw", path, entry["id"], _raw_line(entry), "here" if path.exists() else "missing")
+        return {**node, "name": fetched(artifact, name) or node["name"]}
     try:
         return _artifact_node(artifact.input(name), told, depth + 1)
     except ArtifactError:
         place = Path(entry["path"])
         taken = any(_is_artifact(place) for place in artifact.input_places(name))
         return _node(entry["kind"], place, entry["id"], "", "changed" if taken else "missing")
+
+
+def fetched(artifact: Artifact, name: str) -> str:
+    """How the settings name a raw input that was fetched, such as `wheel:...#sha256=...`; "" for a path."""
+    value: Any = artifact.config
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, str) and _FETCHED.match(value) else ""
 
 
 def _is_artifact(place: Path) -> bool:

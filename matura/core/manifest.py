@@ -37,7 +37,9 @@ def read_record(place: Path) -> dict[str, Any]:
     try:
         record = read_json(record_path, limit=MAX_RECORD_BYTES, what="an artifact's record")
     except FormatError as error:
-        raise ArtifactError(f"{error} The artifact was damaged; delete {place} and make it again.") from error
+        raise ArtifactError(
+            f"{str(error).rstrip('.')}. The artifact was damaged; delete {place} and make it again."
+        ) from error
     except OSError as error:
         raise ArtifactError(f"Cannot read {record_path}: {error.strerror}.") from error
     schema = record.get("schema")

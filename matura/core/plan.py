@@ -37,15 +37,12 @@ class Planned:
 
 
 def table(rows: Sequence[Planned]) -> str:
-    """The plan as text: a line for each stage, then the totals (of memory: the largest)."""
+    """The plan as text: a line for each stage, then the totals (of memory: the largest). What is not known yet, such as
+    the work on files that are fetched first, is a question mark and no part of the totals."""
     cells = [("stage", "action", "time", "memory", "disk", "why")]
     for row in rows:
         cost = row.estimate
-        costs = (
-            ("-", "-", "-")
-            if not row.works
-            else (duration(cost.seconds), size_text(cost.memory_bytes), size_text(cost.disk_bytes))
-        )
+        costs = _costs(cost) if row.works else ("-", "-", "-")
         why = f"{row.why} ({cost.note})" if cost.note and row.works else row.why
         cells.append((row.name, row.action, *costs, why))
     work = [row.estimate for row in rows if row.works]
@@ -73,11 +70,23 @@ def table(rows: Sequence[Planned]) -> str:
     return "\n".join(lines)
 
 
+def _costs(cost: Estimate) -> tuple[str, str, str]:
+    """Time, memory and disk; a stage that says nothing of them does not know."""
+    if not (cost.seconds or cost.memory_bytes or cost.disk_bytes):
+        return "?", "?", "?"
+    return duration(cost.seconds), size_text(cost.memory_bytes), size_text(cost.disk_bytes)
+
+
 def duration(seconds: float) -> str:
-    """Seconds for people: '0 s', '4.2 s', '12 min', '3 h 05 min'."""
+    """Seconds for people: '0 s', '4.2 s', '12 min', '3 h 05 min', '9 days', '4.5 years'."""
     if seconds < 10:
         return f"{seconds:.1f} s" if seconds else "0 s"
     if seconds < 90:
         return f"{seconds:.0f} s"
+    days = seconds / 86400
+    if days >= 730:
+        return f"{days / 365.25:.3g} years"
+    if days >= 4:
+        return f"{days:.0f} days"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

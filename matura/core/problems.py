@@ -71,7 +71,8 @@ class Problems:
     def _placed(self, place: Place, text: str) -> tuple[int, str]:
         """The line of a problem, and the message that names it."""
         above = [place[:length] for length in range(len(place), -1, -1)]
-        if any(one in self.given for one in above):
+        inside = place not in self.lines and any(one[: len(place)] == place for one in self.given)
+        if inside or any(one in self.given for one in above):
             return 0, f"on the command line: {text}"
         line = next((self.lines[one] for one in above if one in self.lines), 0)
         if line:

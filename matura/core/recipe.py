@@ -298,8 +298,8 @@ def _check_use(
         return
     made = modules[made_by].KIND
     if made not in kinds:
-        wanted = " or ".join("path" if kind == "raw" else kind for kind in kinds)
-        problems.add(place, f"expected a {wanted}, but ${name} makes a {made}")
+        wanted = " or ".join(inputs.one_of("path" if kind == "raw" else kind) for kind in kinds)
+        problems.add(place, f"expected {wanted}, but ${name} makes {inputs.one_of(made)}")
 
 
 def _inputs_text(kinds: Mapping[str, Any]) -> str:

@@ -163,6 +163,7 @@ def _named(name: str, workspace: "Workspace") -> Path:
     if (workspace.models / name).is_dir():
         return workspace.models / name
     local = sorted(path.name for path in workspace.models.glob("*") if not path.name.startswith("."))
+    local += [one for one in workspace.names("model") if one not in local]
     raise ModelNotFound(f"There is no model {name!r}{_suggestion(name, [*local, *ALIASES])} {_known(local)}")
 
 

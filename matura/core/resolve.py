@@ -12,7 +12,7 @@ from matura.core import promptfile, references
 from matura.core.artifact import Artifact
 from matura.core.errors import ConfigError, FormatError, MaturaError, ModelNotFound
 from matura.core.files import canonical_hash, read_json, write_json
-from matura.core.inputs import kinds_of
+from matura.core.inputs import kinds_of, one_of
 from matura.core.raw import RawInput, raw_input
 from matura.core.recipe import Recipe, Step
 from matura.core.workspace import Workspace
@@ -171,10 +171,10 @@ def _kinds(step: Step, setting: str) -> tuple[str, ...]:
 def _right_kind(step: Step, setting: str, found: Artifact) -> Artifact:
     kinds = _kinds(step, setting)
     if found.kind not in kinds:
-        wanted = " or ".join("files" if kind == "raw" else kind for kind in kinds)
+        wanted = " or ".join(one_of("files" if kind == "raw" else kind) for kind in kinds)
         raise ConfigError(
-            f"{step.name}.{setting}: expected a {wanted}, "
-            f"but {step.outside[setting]} is a {found.kind} ({found.path})"
+            f"{step.name}.{setting}: expected {wanted}, "
+            f"but {step.outside[setting]} is {one_of(found.kind)} ({found.path})"
         )
     return found
 

@@ -97,7 +97,7 @@ class Workspace:
             return RunRecord({})
         except (FormatError, OSError) as error:
             raise ArtifactError(
-                f"{error} Delete it and run the recipe again: what is finished is reused."
+                f"{str(error).rstrip('.')}. Delete it and run the recipe again: what is finished is reused."
             ) from error
         stages = record.get("stages")
         found = {}
@@ -141,6 +141,8 @@ class Workspace:
             stages = self.latest(recipe).stages
             if stage in stages:
                 return self._stage_artifact(reference, *stages[stage])
+            if _NAME.fullmatch(stage) and (self.runs / recipe / stage / RECORD).exists():
+                return load(self.runs / recipe / stage)  # as lineages name it: STAGE-HASH
         name = model_name(parse(reference))
         if (self.models / name / RECORD).exists():  # an interrupted pull counts as not pulled: it goes on
             return load(self.models / name)
@@ -161,15 +163,25 @@ class Workspace:
     def _not_found(self, reference: str, path: Path) -> str:
         if path.exists():
             return f"{path} is not an artifact: it has no {RECORD}."
-        known = sorted(path.parent.name for path in self.models.glob(f"*/{RECORD}"))
-        for recipe in self.recipes():
-            with contextlib.suppress(ArtifactError):
-                known += [f"{recipe}/{stage}" for stage in self.read_run(recipe)]
+        if reference in self.recipes() and (stages := list(self.read_run(reference))):
+            return (
+                f"{reference!r} is a whole run; name one of its stages, such as {reference}/{stages[-1]}. "
+                f"`matura report {reference}` tells of all of them."
+            )
+        known = self.names()
         close = difflib.get_close_matches(reference, known, n=1)
         if close:
             return f"There is no artifact {reference!r}; did you mean {close[0]}?"
         listed = ", ".join(known) if known else "nothing yet"
         return f"There is no artifact {reference!r}. The workspace {self.root} has: {listed}."
+
+    def names(self, kind: str = "") -> list[str]:
+        """What `find` knows by a name: models, and RUN/STAGE of the latest runs; of one kind only, if it is given."""
+        known = {path.parent.name: path.parent for path in sorted(self.models.glob(f"*/{RECORD}"))}
+        for recipe in self.recipes():
+            with contextlib.suppress(ArtifactError):
+                known |= {f"{recipe}/{stage}": place for stage, place in self.read_run(recipe).items()}
+        return [name for name, place in known.items() if not kind or _is(kind, place)]
 
     def check_disk(self, bytes_needed: int, what: str) -> None:
         """Raise ArtifactError when less than `bytes_needed` is free; `what` completes "... needs about"."""
@@ -188,9 +200,15 @@ class Workspace:
         `wait` waits for another process to finish; without it, raises MaturaError that names the holder. Not
         to be taken twice by one process.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        # Never removed: a waiting process would go on to lock a file that is not there for the next one.
-        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            # Never removed: a waiting process would go on to lock a file that is not there for the next one.
+            descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise MaturaError(
+                f"The workspace {self.root} cannot be used: {error.strerror}. It must be a folder that you may write "
+                f"in; choose another with --workspace or {VARIABLE}."
+            ) from error
         try:
             self._acquire(descriptor, wait)
             _write_holder(descriptor, {"pid": os.getpid(), "command": _command(), "since": _now()})
@@ -218,6 +236,12 @@ class Workspace:
                 print(f"Waiting for the workspace {self.root}, in use by {holder} ...", file=sys.stderr)
                 announced = True
             time.sleep(_POLL_SECONDS)
+
+
+def _is(kind: str, place: Path) -> bool:
+    with contextlib.suppress(ArtifactError):
+        return load(place).kind == kind
+    return False
 
 
 def _checked(name: str, what: str) -> str:

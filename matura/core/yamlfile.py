@@ -92,6 +92,8 @@ def parse(text: str, where: str) -> Document:
         mark = error.problem_mark or error.context_mark
         at = f"{where}:{mark.line + 1}" if mark else where
         why = " ".join(part for part in (error.context, error.problem) if part)
+        if "'\\t'" in why:
+            why = "a line is indented by a tab; YAML is indented by spaces"
         raise ConfigError(f"{at}: is not valid YAML: {why}") from None
     except yaml.YAMLError as error:  # a character YAML does not allow
         raise ConfigError(f"{where}: is not valid YAML: {' '.join(str(error).split())}") from None

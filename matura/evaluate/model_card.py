@@ -27,7 +27,7 @@ FILE = "README.md"
 MAX_RESULTS = 256 << 20
 PLACES = re.compile(r"(?<![\w.:/])~?/(?:[^\s/|`]+/)+")
 """Folders of an absolute path on this machine; addresses on the web are none."""
-TRAINED = ("pretrain", "finetune")
+TRAINED = ("pretrain", "finetune", "dpo", "ppo", "grpo")
 FIGURES = 2
 """The first version of the stage `evaluate` whose results have figures of each task."""
 SHORTEST = 1.0
@@ -39,27 +39,48 @@ SHOWN = 40
 def write(folder: Path, model: Artifact, weights: str) -> None:
     """README.md for an exported model, with the exams of it (or of what it was merged from) in its workspace."""
     with atomic_write(folder / FILE) as temporary:
-        temporary.write_text(text(model, weights, list(exams(model))), encoding="utf-8")
+        card = text(model, weights, list(exams(model)), list(rankings(model)))
+        temporary.write_text(card, encoding="utf-8")
 
 
 def exams(model: Artifact) -> Iterator[Artifact]:
     """Evaluations of the model, or of one that differs from it only by a merge, in the order of their places."""
+    same = _same(model)
+    for found in _around(model):
+        known = found.kind == "evaluation" and found.record["stage_version"] >= FIGURES
+        if known and found.inputs.get("model", {}).get("id") in same:
+            yield found
+
+
+def _same(model: Artifact) -> set[str]:
+    """The ids of the model and of those it was merged from."""
     same = {model.id}
-    one = model
-    while one.record["stage"] == "merge":
-        one = one.input("model")
-        same.add(one.id)
+    while model.record["stage"] == "merge":
+        model = model.input("model")
+        same.add(model.id)
+    return same
+
+
+def _around(model: Artifact) -> Iterator[Artifact]:
+    """What the runs of its workspace have made, in the order of their places."""
     root = next((parent.parent for parent in model.path.parents if parent.name in ("runs", "models")), None)
     for record in sorted(root.glob("runs/*/*/artifact.json")) if root else ():
         with contextlib.suppress(ArtifactError):
-            found = artifacts.load(record)
-            known = found.kind == "evaluation" and found.record["stage_version"] >= FIGURES
-            if known and found.inputs.get("model", {}).get("id") in same:
-                yield found
+            yield artifacts.load(record)
 
 
-def text(model: Artifact, weights: str, sat: Sequence[Artifact]) -> str:
-    """The whole card."""
+def rankings(model: Artifact) -> Iterator[Artifact]:
+    """Where a stage `rank` compared answers of the model (or of one that a merge alone sets apart) with another's."""
+    same = _same(model)
+    for found in _around(model):
+        if found.kind == "preferences" and isinstance(found.summary.get("score"), Mapping):
+            with contextlib.suppress(ArtifactError, KeyError):
+                if found.input("samples").inputs["model"]["id"] in same:
+                    yield found
+
+
+def text(model: Artifact, weights: str, sat: Sequence[Artifact], ranked: Sequence[Artifact] = ()) -> str:
+    """The whole card; `sat` are the exams of the model, `ranked` the comparisons of its answers."""
     made = list(history.ancestors([model]))
     results = [
         (one, read_json(one.file("results.json"), limit=MAX_RESULTS, what="results of an exam"))
@@ -70,11 +91,11 @@ def text(model: Artifact, weights: str, sat: Sequence[Artifact]) -> str:
         f"# {_name(model)}\n\n{_summary(model, made)}",
         f"## Details\n\n{_details(model, made, weights)}",
         "## Uses\n\nNot written yet: say for what it is meant, for whom, and for what it is not.",
-        f"## Limits\n\n{_limits(made, results)}",
+        f"## Limits\n\n{_limits(results, ranked)}",
         f"## How to start\n\n{_start(model)}",
         f"## Training data\n\n{_data(made)}",
         f"## Training\n\n{_training(made)}",
-        f"## Evaluation\n\n{_evaluation(results)}",
+        f"## Evaluation\n\n{_evaluation(results, ranked)}",
         f"## What it took\n\n{_cost(made)}",
         f"## Where it comes from\n\n```\n{lineage.draw(_nameless(lineage.tree(model)))}\n```",
     ]
@@ -137,15 +158,17 @@ def _summary(model: Artifact, made: Sequence[Artifact]) -> str:
 
 def _details(model: Artifact, made: Sequence[Artifact], weights: str) -> str:
     from matura.model.counting import count_parameters
+    from matura.model.families import registry
 
     config = store.read_config(model.path)
+    home = registry.home(config).family
     parameters, _ = count_parameters(config)
     origin = next(
         (one.summary.get("source_quantization") for one in made if one.summary.get("source_quantization")),
         None,
     )
     rows = [
-        ("family", config.family),
+        ("family", config.family if home == config.family else f"{config.family}, written here as {home}"),
         ("parameters", f"{parameters:,}"),
         ("context", f"{config.context:,} tokens"),
         ("vocabulary", f"{config.vocabulary:,}"),
@@ -158,12 +181,12 @@ def _details(model: Artifact, made: Sequence[Artifact], weights: str) -> str:
     return "\n".join(f"- **{name}**: {value}" for name, value in rows)
 
 
-def _limits(made: Sequence[Artifact], results: Sequence[tuple[Artifact, Mapping[str, Any]]]) -> str:
+def _limits(results: Sequence[tuple[Artifact, Mapping[str, Any]]], ranked: Sequence[Artifact]) -> str:
     """What is known to be wrong or unknown, from the records alone."""
     lines = [note for _, found in results for note in found["notes"]]
     lines += [reason for _, found in results for reason in found["gate"]["reasons"]]
     lines += [page.told(one) for _, found in results for one in found.get("panels", ())]
-    if not results:
+    if not results and not ranked:
         lines.append("It has sat no exam in the workspace it was exported from.")
     lines.append(
         "Bias, toxicity and truthfulness are known as far as the exams below ask for them, and no further."
@@ -215,8 +238,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield f"{prefix}{key}", told.replace("|", "\\|")
 
 
-def _evaluation(results: Sequence[tuple[Artifact, Mapping[str, Any]]]) -> str:
-    parts = []
+def _evaluation(results: Sequence[tuple[Artifact, Mapping[str, Any]]], ranked: Sequence[Artifact]) -> str:
+    parts = [_answers(one) for one in ranked]
     for one, found in results:
         rows = [
             "| task | metric | figure | 95% interval | guessing | items | shots |",
@@ -242,6 +265,24 @@ def _evaluation(results: Sequence[tuple[Artifact, Mapping[str, Any]]]) -> str:
         asked = f"Exam `{one.id[:12]}`, {_asked_with(_prompt(found))}"
         parts.append(f"{verdict}{chr(10).join(rows)}\n\n{asked}")
     return "\n\n".join(parts) or "Not examined."
+
+
+def _answers(one: Artifact) -> str:
+    """What its answers to held-out prompts were worth, beside those of the model before."""
+    score, side = one.summary["score"], one.summary.get("heldout") or {}
+    passed = (one.summary.get("gate") or {}).get("passed")
+    gate = "" if passed is None else "passed. " if passed else "did not pass. "
+    rows = ["| reward | mean of its answers |", "|---|---|"]
+    rows += [
+        f"| {key.removeprefix('reward.')} | {value:.4f} |"
+        for key, value in side.items()
+        if key.startswith("reward.")
+    ]
+    return (
+        f"Its answers to {score['items']:,} held-out prompts: {gate}{score['parent']:.4f} -> {score['child']:.4f}, "
+        f"{score['verdict']} ({score['low']:+.4f} … {score['high']:+.4f}, {score['level']:.0%} interval).\n\n"
+        f"{chr(10).join(rows)}\n\nJudged in `{one.id[:12]}`."
+    )
 
 
 def _asked_with(prompt: Mapping[str, Any] | None) -> str:
@@ -271,6 +312,7 @@ def _cost(made: Sequence[Artifact]) -> str:
 
 def _nameless(node: lineage.Node) -> lineage.Node:
     """A lineage without the places of this machine."""
-    name = PurePath(node["name"]).name if node["kind"] == "raw" else node["name"]
+    place = node["kind"] == "raw" and node["name"] == node["path"]  # what was fetched has a name of its own
+    name = PurePath(node["name"]).name if place else node["name"]
     inputs = {key: _nameless(one) for key, one in node["inputs"].items()}
     return {**node, "name": name, "path": name, "inputs": inputs}

@@ -18,6 +18,7 @@ from torch import Tensor
 from matura.core import artifact as artifacts
 from matura.core.errors import FormatError
 from matura.core.files import atomic_write, write_json
+from matura.core.inputs import one_of
 from matura.core.peft_settings import BaseConfig, Tuning
 from matura.model.checkpoint import Checkpoint, plausible, same_names, same_shape
 from matura.model.config import Classifier, ModelConfig
@@ -48,7 +49,7 @@ def load(
     """
     made = artifacts.load(path)
     if made.kind != "model":
-        raise FormatError(f"{made.path} is a {made.kind}, not a model")
+        raise FormatError(f"{made.path} is {one_of(made.kind)}, not a model")
     if ADAPTER_CONFIG in made.record["files"]:
         held = base or read_tuning(made.path).base
         model = load(made.input("model").path, device=device, dtype=dtype, base=held)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from matura.core.errors import FormatError
 from matura.model import config as c
 from matura.model.attention import Attend, Mask, Packed, attend
 from matura.model.bias import build_bias
@@ -206,7 +207,10 @@ class Transformer(nn.Module):
     @property
     def _language_head(self) -> LanguageHead:
         if not isinstance(self.head, LanguageHead):
-            raise ValueError("this model has no scores over its vocabulary")
+            raise FormatError(
+                "this model writes nothing: it has no scores over its vocabulary. A reward model or a classifier "
+                "judges texts; the model that it was trained from writes"
+            )
         return self.head
 
     def new_cache(self, batch: int, capacity: int = 64) -> Cache:

@@ -158,7 +158,7 @@ def copy_to(made: Artifact, place: str | Path) -> list[Path]:
     """Copy the files of an export to a folder outside, or a GGUF file to a path that ends in `.gguf`.
 
     Files that are there already with the same content stay. Raises MaturaError when a different one is there; then
-    nothing is copied.
+    nothing is copied. Also raises MaturaError for a place that cannot be written.
     """
     goals = _goals(made, Path(place).expanduser())
     for source, goal in goals.items():
@@ -172,9 +172,15 @@ def copy_to(made: Artifact, place: str | Path) -> list[Path]:
     for source, goal in goals.items():
         if goal.is_file():
             continue
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(goal) as temporary:
-            shutil.copyfile(source, temporary)
+        try:
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(goal) as temporary:
+                shutil.copyfile(source, temporary)
+        except OSError as error:
+            raise MaturaError(
+                f"Cannot write {goal}: {error.strerror}. Choose another place with --to. The export itself is "
+                f"{source.parent}"
+            ) from error
     return list(goals.values())
 
 

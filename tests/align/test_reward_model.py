@@ -157,3 +157,11 @@ def test_what_is_no_reward_model_is_refused() -> None:
     with pytest.raises(ConfigError, match="a decoder or an encoder"):
         set_reward_head(build(both))
     assert judge().scores([PROMPTS[0]], [[]]) == [[]]
+
+
+def test_a_reward_model_writes_nothing_and_says_so() -> None:
+    model = judge().model
+    with pytest.raises(
+        MaturaError, match=r"this model writes nothing.*the model that it was trained from writes"
+    ):
+        model.logits(model.decode(torch.tensor([[1, 2]])))

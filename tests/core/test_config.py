@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from matura.core import config, inputs, yamlfile
 from matura.core.config import Config, Input
@@ -38,6 +38,29 @@ def wrong(**values: object) -> str:
     with pytest.raises(ConfigError) as caught:
         config.parse(Training, {"corpus": "docs", **values}, "tuned")
     return str(caught.value)
+
+
+class Named(Config):
+    name: str = ""
+    size: int = 1
+
+    @field_validator("name", "size")
+    @classmethod
+    def _known(cls, given: str | int) -> str | int:
+        if given == 3:  # a setting that is read as text
+            raise ValueError(f"no such thing, got {str(given)!r}")
+        raise ValueError(f"no such thing, got {given!r}" if isinstance(given, str) else "too large")
+
+
+def test_what_was_given_is_said_once():
+    with pytest.raises(ConfigError) as caught:
+        config.parse(Named, {"name": "x", "size": 2}, "tuned")
+    assert str(caught.value).splitlines()[1:] == [
+        "  name: no such thing, got 'x'",
+        "  size: too large (got 2)",
+    ]
+    with pytest.raises(ConfigError, match=r"no such thing, got '3'$"):
+        config.parse(Named, {"size": 3}, "tuned")
 
 
 def test_good_values_are_typed_and_frozen():
@@ -169,6 +192,7 @@ def test_yaml_knows_its_lines():
         ("a: &x [*x]", r"f:1: \*x stands inside itself"),
         ("[" * 40 + "]" * 40, "levels deep"),
         ("x: [" + "1, " * 10_000 + "]", "more than 10,000 values"),
+        ("a:\n\tb: 1", "f:2: is not valid YAML: a line is indented by a tab; YAML is indented by spaces"),
         ("a: \x07", "f: is not valid YAML"),
     ],
 )

@@ -14,6 +14,13 @@ from matura.core.errors import ConfigError
 from matura.core.workspace import Workspace
 
 
+def test_kinds_in_a_sentence() -> None:
+    kinds = ("model", "corpus", "export", "evaluation", "tokens", "files")
+    assert [inputs.one_of(kind) for kind in kinds] == [
+        "a model", "a corpus", "an export", "an evaluation", "tokens", "files",
+    ]  # fmt: skip
+
+
 class Source(Config):
     path: Annotated[str | None, Input("raw")] = Field(None, description="Folder.")
     made: Annotated[str | None, Input("corpus")] = Field(None, description="Or an artifact.")

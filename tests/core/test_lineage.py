@@ -58,6 +58,22 @@ def test_the_drawing(chain: Artifact, tmp_path: Path) -> None:
     ]
 
 
+def test_what_was_fetched_is_called_as_the_settings_call_it(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("abc")
+    inputs = {"sources.wiki.path": raw_input(tmp_path / "notes"), "path": raw_input(tmp_path / "notes")}
+    config = {
+        "sources": {"wiki": {"path": "wheel:some==1.0/texts#sha256=ab"}},
+        "path": str(tmp_path / "notes"),
+    }
+    made = begin(
+        tmp_path / "made", kind="corpus", stage="curate", version=1, config=config, inputs=inputs
+    ).commit({})
+    nodes = lineage.tree(made)["inputs"]
+    assert nodes["sources.wiki.path"]["name"] == "wheel:some==1.0/texts#sha256=ab"
+    assert nodes["path"]["name"] == nodes["sources.wiki.path"]["path"] == str(tmp_path / "notes")
+
+
 def test_what_is_missing_or_replaced_is_shown(chain: Artifact, tmp_path: Path) -> None:
     run = tmp_path / "work" / "runs" / "adapt"
     shutil.rmtree(tmp_path / "notes")

@@ -37,6 +37,15 @@ def test_a_list_from_the_command_line_is_not_looked_for_in_the_file() -> None:
     assert told(problems)[1:] == ["  on the command line: a.list[0]: x", "  f.yaml:3: a: y"]
 
 
+def test_an_unknown_group_from_the_command_line_is_not_looked_for_in_the_file() -> None:
+    problems = Problems(
+        "f.yaml", LINES, given={("stages", "a", "grup", "key"), ("stages", "a", "list", "key")}
+    )
+    problems.add(("stages", "a", "grup"), "x")
+    problems.add(("stages", "a", "list"), "y")
+    assert told(problems)[1:] == ["  on the command line: a.grup: x", "  f.yaml:4: a.list: y"]
+
+
 def test_stages_of_rounds_and_sweeps_stand_where_they_are_written() -> None:
     problems = Problems(
         "f.yaml", LINES, origin={"a-2-b": ("stages", "a", "stages", "b"), "a-rank2": ("stages", "a")}

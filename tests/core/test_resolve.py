@@ -68,5 +68,5 @@ def test_what_is_neither_says_what_it_looks_like(tmp_path: Path) -> None:
         found(place, str(tmp_path / "mine.json"))
     with pytest.raises(MaturaError, match="There is no artifact 'tlaks'"):
         found(place, "tlaks")
-    with pytest.raises(ConfigError, match="expected a conversations or files, but base is a model"):
+    with pytest.raises(ConfigError, match="expected conversations or files, but base is a model"):
         found(place, "base")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from matura.core import lineage
 from matura.core.artifact import Artifact, begin
 from matura.core.errors import ArtifactError, MaturaError, ModelNotFound
 from matura.core.workspace import Workspace
@@ -85,6 +86,43 @@ def test_what_is_not_found_names_the_nearest(workspace: Workspace, tmp_path: Pat
     (tmp_path / "folder").mkdir()
     with pytest.raises(ModelNotFound, match=r"is not an artifact: it has no artifact\.json"):
         workspace.find(str(tmp_path / "folder"))
+
+
+def test_a_run_is_told_from_its_stages_and_from_what_does_not_exist(workspace: Workspace) -> None:
+    made = make(workspace.stage("adapt", "tuned", "0" * 64))
+    record_run(workspace, "adapt", tuned=made.path.name)
+    with pytest.raises(
+        ModelNotFound, match=r"'adapt' is a whole run; name one of its stages, such as adapt/tuned"
+    ):
+        workspace.find("adapt")
+    with pytest.raises(ModelNotFound, match="There is no artifact 'adap'"):
+        workspace.find("adap")
+
+
+def test_what_a_lineage_names_is_found(workspace: Workspace) -> None:
+    made = make(workspace.stage("adapt", "tuned", "0" * 64))
+    record_run(workspace, "adapt", tuned="tuned-111111111111")
+    assert workspace.find(lineage.name_of(made.path)) == made
+    with pytest.raises(ModelNotFound, match="did you mean adapt/tuned"):
+        workspace.find("adapt/tuned-0123456789ab")
+
+
+def test_names_of_one_kind(workspace: Workspace) -> None:
+    made = make(workspace.stage("adapt", "tuned", "0" * 64))
+    record_run(workspace, "adapt", tuned=made.path.name, later="later-000000000000")
+    assert workspace.names() == ["adapt/tuned", "adapt/later"]
+    assert workspace.names(made.kind) == ["adapt/tuned"]
+    assert workspace.names("another") == []
+
+
+def test_a_workspace_that_is_no_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with (
+            pytest.raises(MaturaError, match=r"cannot be used.*choose another with --workspace"),
+            Workspace(place).lock(),
+        ):
+            pass
 
 
 def test_an_interrupted_pull_counts_as_not_pulled_but_its_path_says_so(workspace: Workspace) -> None:

@@ -85,6 +85,42 @@ def test_a_card_tells_lineage_settings_and_exams(tmp_path: Path) -> None:
     assert "base_model" not in head  # the parent came from a file
 
 
+def test_a_card_tells_of_alignment_and_of_judged_answers(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "r"
+    draft = artifact.begin(
+        run / "aligned-0123456789ab", kind="model", stage="dpo", version=1, config={"loss": {"beta": 0.25}},
+        inputs={"model": tuned(tmp_path)},
+    )  # fmt: skip
+    store.save(draft.path, tiny_models.network(seed=1))
+    tiny_models.chatml().save(draft.path)
+    model = draft.commit({"line": "on 9 pairs"})
+    score = {
+        "items": 12, "parent": 0.25, "child": 0.5, "low": 0.125, "high": 0.375, "level": 0.95, "verdict": "improved",
+    }  # fmt: skip
+    for name, told, source in (
+        ("judged", {"score": score}, model),
+        ("alone", {}, model),
+        ("other", {}, None),
+    ):
+        samples = artifact.begin(
+            run / f"tried_{name}", kind="samples", stage="sample", version=1, config={},
+            inputs={"model": source or model.input("model")},
+        ).commit({})  # fmt: skip
+        told = {"score": score} if name == "other" else told
+        artifact.begin(
+            run / name, kind="preferences", stage="rank", version=1, config={}, inputs={"samples": samples}
+        ).commit({"heldout": {"reward.rule": 0.5}, "gate": {"passed": True}, **told})
+    ranked = list(model_card.rankings(model))
+    assert [one.path.name for one in ranked] == ["judged"]
+    card = model_card.text(model, "F32", [], ranked)
+    assert "| `loss.beta` | 0.25 |" in card
+    assert (
+        "Its answers to 12 held-out prompts: passed. 0.2500 -> 0.5000, improved (+0.1250 … +0.3750, 95% interval)."
+    ) in card
+    assert "| rule | 0.5000 |" in card
+    assert "It has sat no exam" not in card
+
+
 def test_a_card_says_which_prompt_the_questions_had(tmp_path: Path) -> None:
     model = tuned(tmp_path)
     examined(tmp_path, model, "exam-1", passed=True)

@@ -239,6 +239,8 @@ def test_an_export_is_copied_out_and_nothing_is_overwritten(tmp_path: Path) -> N
     assert not (place / "tokenizer.json").exists()
     with pytest.raises(MaturaError, match="there is a file in its place"):
         export.copy_to(made, place / "config.json")
+    with pytest.raises(MaturaError, match=r"Cannot write /proc/mine/.*Choose another place with --to"):
+        export.copy_to(made, "/proc/mine")
 
 
 def test_a_format_refuses_weights_that_it_does_not_have() -> None:

@@ -86,8 +86,14 @@ class Run:
 
 def read(workspace: Workspace, name: str) -> Run:
     """The latest run of that name. Raises ModelNotFound when there was none, ArtifactError when run.json is broken."""
-    latest = workspace.latest(name)
-    if not latest.stages:
+    run, slash, stage = name.rstrip("/").partition("/")
+    if slash and stage in workspace.latest(run).stages:
+        raise ModelNotFound(
+            f"{name!r} is one stage of a run; the report is about all of it: `matura report {run}`. About the stage: "
+            f"`matura show {name}`."
+        )
+    latest = workspace.latest(run)
+    if slash or not latest.stages:
         raise ModelNotFound(_not_found(workspace, name))
     chapters = tuple(
         _chapter(stage, place, status)
@@ -129,4 +135,9 @@ def _not_found(workspace: Workspace, name: str) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f"There is no run {name!r}; did you mean {close[0]}?"
-    return f"There is no run {name!r}. The workspace {workspace.root} has: {', '.join(known) or 'none yet'}."
+    if known:
+        return f"There is no run {name!r}. The workspace {workspace.root} has: {', '.join(known)}."
+    return (
+        f"There is no run {name!r}: the workspace {workspace.root} has none yet. Runs elsewhere are named with "
+        "--workspace or MATURA_WORKSPACE."
+    )

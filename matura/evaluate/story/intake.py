@@ -22,12 +22,15 @@ def came_in(run: Run) -> figures.Table:
     ours = {one.id for one in run.artifacts}
     taken: dict[str, tuple[str, list[str], str]] = {}
     for chapter in run.chapters:
-        for entry in chapter.made.inputs.values() if chapter.made else ():
+        if chapter.made is None:
+            continue
+        for key, entry in chapter.made.inputs.items():
             if entry["id"] not in ours:
                 name, size = _from_outside(entry)
+                name = lineage.fetched(chapter.made, key) or name
                 taken.setdefault(entry["id"], (name, [], size))[1].append(chapter.name)
     rows = [(name, ", ".join(dict.fromkeys(stages)), size) for name, stages, size in taken.values()]
-    return figures.table(["what", "for", "size"], rows)
+    return {**figures.table(["what", "for", "size"], rows), "words": 2}
 
 
 def _from_outside(entry: Mapping[str, Any]) -> tuple[str, str]:

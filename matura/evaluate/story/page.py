@@ -155,13 +155,13 @@ def _summary(run: Run, spent: list[costs.Cost]) -> str:
 
 def _told(one: Chapter, names: Mapping[str, str], cost: costs.Cost | None) -> dict[str, Any]:
     """A stage as a paragraph. `names` are those of the run's stages, by the id of what they made."""
-    inputs = one.made.inputs.values() if one.made else ()
+    inputs = one.made.inputs.items() if one.made else ()
     return {
         "name": one.name,
         "stage": one.stage,
         "about": ABOUT.get(one.stage, ""),
         "line": page.visible(one.line, figures.MAX_DETAIL * 3),
-        "inputs": [names.get(entry["id"]) or _short(entry) for entry in inputs],
+        "inputs": list(dict.fromkeys(names.get(entry["id"]) or _short(one, key) for key, entry in inputs)),
         "status": one.status,
         "done": one.status in DONE,
         "passed": one.passed if one.reasons or one.stage != "evaluate" or _compares(one.made) else None,
@@ -174,9 +174,13 @@ def _compares(made: Artifact | None) -> bool:
     return made is not None and "parent" in made.inputs
 
 
-def _short(entry: Mapping[str, Any]) -> str:
-    """An input from outside of the run, by the last part of its name."""
-    return Path(entry["path"]).name if entry["kind"] == "raw" else lineage.name_of(Path(entry["path"]))
+def _short(one: Chapter, key: str) -> str:
+    """An input from outside of the run, by the last part of its name, or as the recipe names what is fetched."""
+    assert one.made is not None
+    entry = one.made.inputs[key]
+    if entry["kind"] != "raw":
+        return lineage.name_of(Path(entry["path"]))
+    return lineage.fetched(one.made, key).partition("#")[0] or Path(entry["path"]).name
 
 
 def _link(one: Chapter, folder: Path) -> str:
@@ -193,7 +197,7 @@ def _places(told: tuple[Chapter, ...]) -> figures.Table:
         if one.made:
             groups.setdefault(tuple(_place(one.made)), []).append(one.name)
     rows = [(", ".join(stages), *place) for place, stages in groups.items()]
-    return figures.table(["stages", "processor", "threads", "torch", "code"], rows)
+    return {**figures.table(["stages", "processor", "threads", "torch", "code"], rows), "words": 5}
 
 
 def _place(made: Artifact) -> Iterator[str]:

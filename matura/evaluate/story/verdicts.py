@@ -7,6 +7,7 @@ from typing import Any
 
 from matura.core.errors import MaturaError
 from matura.evaluate import report
+from matura.evaluate.story import answers
 from matura.evaluate.story.chapters import Chapter
 
 MAX_ROWS = 24
@@ -15,7 +16,7 @@ MAX_ROWS = 24
 
 def verdicts(chapters: Sequence[Chapter]) -> Iterator[dict[str, Any]]:
     """Of each exam, and of each stage with a gate: its name and line, whether it passed (None: no gate) and why not,
-    rows that compare two models, and rows about one."""
+    rows that compare two models, rows about one, the means of rewards, and some answers."""
     for one in chapters:
         if one.made is None:
             continue
@@ -27,14 +28,34 @@ def verdicts(chapters: Sequence[Chapter]) -> Iterator[dict[str, Any]]:
             "compared": [],
             "alone": [],
             "more": 0,
+            "means": "",
+            "answers": [],
             "problem": "",
         }
         if one.made.kind == "evaluation":
             yield {**told, **_examined(one)}
-        elif one.passed is not None:
+        elif one.passed is not None or (one.stage == "rank" and _only_judges(one.made.summary)):
             score = one.made.summary.get("score")
             rows = [report.row(score)] if isinstance(score, Mapping) else []
-            yield {**told, "compared": rows}
+            yield {**told, "compared": rows, **_judged(one)}
+
+
+def _only_judges(summary: Mapping[str, Any]) -> bool:
+    """Whether a stage `rank` saw held-out prompts alone: it makes nothing to learn from, so it is an exam."""
+    train, heldout = summary.get("train"), summary.get("heldout")
+    if not isinstance(train, Mapping) or not isinstance(heldout, Mapping):
+        return False
+    return not train.get("prompts") and bool(heldout.get("prompts"))
+
+
+def _judged(one: Chapter) -> dict[str, Any]:
+    """Rewards and answers of a stage `rank`."""
+    if one.made is None or one.stage != "rank":
+        return {}
+    try:
+        return {"means": answers.means(one.made.summary), "answers": answers.judged(one)}
+    except MaturaError as error:
+        return {"problem": str(error)}
 
 
 def _examined(one: Chapter) -> dict[str, Any]:
@@ -43,6 +64,7 @@ def _examined(one: Chapter) -> dict[str, Any]:
         found = one.read("results.json", "results of an exam") or {}
         compared = [report.row(figure) for figure in found.get("metrics", ())]
         alone = [report.standing(figure) for figure in found.get("tasks", {}).get("child", ())]
+        looked = answers.examined(found)
     except MaturaError as error:
         return {"problem": str(error)}
     except (KeyError, TypeError, ValueError):
@@ -54,4 +76,5 @@ def _examined(one: Chapter) -> dict[str, Any]:
         "compared": compared[:MAX_ROWS],
         "alone": [] if compared else alone[:MAX_ROWS],
         "more": max(0, len(shown) - MAX_ROWS),
+        "answers": looked,
     }

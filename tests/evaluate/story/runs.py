@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matura.core import artifact
 from matura.core.files import write_json
+from matura.core.preferences import Answer, Ranking, write_rankings
 from matura.core.workspace import Workspace
 from matura.evaluate.gates import Gate, accuracy, bits_per_byte, judge
 from matura.train.samples import write_samples
@@ -40,6 +41,17 @@ def curated(folder: Path) -> None:
     (folder / "report.html").write_text("<p>")
 
 
+def ranked(folder: Path) -> None:
+    rows = [
+        Ranking(
+            f"r{n}", ({"role": "user", "content": f"task {n}"},), (Answer(f"said {n}", score=0.5),),
+            facts={"gold": f"gold {n}"},
+        )
+        for n in range(12)
+    ]  # fmt: skip
+    write_rankings(folder / "heldout.jsonl", rows)
+
+
 def training(run: Path, name: str, *, finished: bool = True, **more):
     draft = artifact.begin(
         run / f"{name}-0123456789ab", kind="model", stage="pretrain", version=1, config={}, **more
@@ -63,7 +75,8 @@ def small(root: Path, *, passed: bool = True) -> Workspace:
     model = training(run, "model", inputs={"tokens": corpus})
     metrics, reasons = judged(better=passed)
     gate = {"passed": passed, "reasons": reasons}
-    found = {"metrics": metrics, "gate": gate, "line": "it", "tasks": {"child": []}}
+    samples = [{"question": "why?", "parent": "no idea", "child": NASTY}]
+    found = {"metrics": metrics, "gate": gate, "line": "it", "tasks": {"child": []}, "samples": samples}
     inputs = {"model": model, "parent": model}
     exam = made(
         run, "exam", "evaluation", "evaluate", lambda to: write_json(to / "results.json", found), inputs,
@@ -71,10 +84,24 @@ def small(root: Path, *, passed: bool = True) -> Workspace:
     )  # fmt: skip
     stages = {"corpus": corpus, "model": model, "exam": exam}
     if passed:
+        sides = {"train": {"prompts": 0}, "heldout": {"prompts": 12, "answers": 24, "reward.rule": 0.25}}
         stages["rank"] = made(
-            run, "rank", "preferences", "rank", inputs={"samples": model}, score={**metrics[0], "name": "score"},
-            gate={"passed": True, "reasons": []},
+            run, "rank", "preferences", "rank", ranked, {"samples": model}, score={**metrics[0], "name": "score"},
+            gate={"passed": True, "reasons": []}, **sides,
         )  # fmt: skip
+        stages["first"] = made(
+            run, "first", "preferences", "rank", ranked, {"samples": model}, **sides
+        )  # judged, but beside no other
+        stages["tried"] = made(run, "tried", "samples", "sample", inputs={"model": model}, **sides)
+        stages["lessons"] = made(
+            run,
+            "lessons",
+            "preferences",
+            "rank",
+            ranked,
+            {"samples": model},
+            **{**sides, "train": {"prompts": 9}},
+        )  # to learn from
     listed = {name: entry(one.path, "made") for name, one in stages.items()}
     listed["exam"] = entry(exam.path, "made" if passed else "gate failed")
     record(run, listed, "finished" if passed else "gate failed", [] if passed else ["export"])

@@ -1,5 +1,6 @@
 """The page of a run: the whole story, of a finished run, of one that a gate ended, and of one that was killed."""
 
+import json
 import re
 import sys
 from subprocess import run as process
@@ -7,6 +8,7 @@ from subprocess import run as process
 import pytest
 
 from matura.core.errors import MaturaError, ModelNotFound
+from matura.core.workspace import Workspace
 from matura.evaluate.story import chapters, intake, learning, page, verdicts
 from tests.evaluate.story import runs
 from tests.evaluate.story.runs import NASTY
@@ -43,6 +45,39 @@ def test_a_finished_run_tells_all_of_it(tmp_path):
     assert "4e+09" in section(text, "cost")
     assert str(tmp_path / "notes") in section(text, "lineage")
     assert text.count("<svg ") == 3
+
+
+def test_answers_and_rewards_of_exams_are_told(tmp_path):
+    run = chapters.read(runs.small(tmp_path), "life")
+    exam, rank, first = verdicts.verdicts(run.chapters)
+    assert [(one["question"], one["before"], one["answer"]) for one in exam["answers"]] == [
+        ("why?", "no idea", NASTY)
+    ]
+    assert [one["question"] for one in rank["answers"]] == [f"task {n}" for n in range(0, 12, 2)]
+    assert rank["answers"][1] == {
+        "question": "task 2", "answer": "said 2", "before": "", "right": "gold 2", "worth": "worth 0.5",
+    }  # fmt: skip
+    assert first["means"] == "Means over 24 answers to held-out prompts: rule 0.250."
+    (run.chapters[3].path / "heldout.jsonl").write_text("{")
+    assert "not valid JSON" in list(verdicts.verdicts(run.chapters))[1]["problem"]
+
+
+def test_what_was_fetched_is_called_as_the_recipe_calls_it(tmp_path):
+    workspace = runs.small(tmp_path)
+    path = workspace.runs / "life" / "corpus-0123456789ab" / "artifact.json"
+    record = json.loads(path.read_text())
+    record["config"] = {"path": "wheel:some==1/texts#sha256=ab"}
+    path.write_text(json.dumps(record))
+    text = told(workspace)
+    assert "From wheel:some==1/texts." in section(text, "story")
+    assert "wheel:some==1/texts#sha256=ab corpus 1 file, 9 B" in section(text, "data")
+    assert "wheel:some==1/texts#sha256=ab" in section(text, "lineage")
+
+
+def test_inputs_of_one_place_are_named_once(tmp_path):
+    story = section(told(runs.small(tmp_path)), "story")
+    assert re.search(r"exam evaluate.* From model\. ", story)  # the exam of a model beside itself
+    assert "From model, model." not in story
 
 
 def test_texts_are_escaped_and_nothing_is_loaded(tmp_path):
@@ -129,6 +164,12 @@ def test_unknown_runs_and_places_that_cannot_be_written_are_errors(tmp_path):
     workspace = runs.small(tmp_path)
     with pytest.raises(ModelNotFound, match="did you mean life"):
         page.write(workspace, "lif")
+    with pytest.raises(ModelNotFound, match=r"'life/model' is one stage of a run.*`matura report life`"):
+        page.write(workspace, "life/model")
+    with pytest.raises(ModelNotFound, match="There is no run 'life/nothing'"):
+        page.write(workspace, "life/nothing")
+    with pytest.raises(ModelNotFound, match=r"has none yet.*--workspace"):
+        page.write(Workspace(tmp_path / "elsewhere"), "life")
     (tmp_path / "file").touch()
     with pytest.raises(MaturaError, match="Choose another place with --to"):
         page.write(workspace, "life", tmp_path / "file" / "page.html")
@@ -147,6 +188,7 @@ def test_parts_know_what_they_take(tmp_path):
     assert [(one["name"], one["passed"]) for one in verdicts.verdicts(run.chapters)] == [
         ("exam", True),
         ("rank", True),
+        ("first", None),
     ]
     assert intake.left_out(run.chapters)["rows"] == [["model: too long", "3"]]
     assert learning.picture([{"step": 1, "tokens": 5, "loss": 2.0}], "") == ""
