@@ -335,11 +335,19 @@ def doctor(
 
 
 @app.command("lineage")
-def show_lineage(artifact: ArtifactArgument, workspace: WorkspaceOption = None) -> None:
+def show_lineage(
+    artifact: ArtifactArgument,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash every file of it again; exit 1 when something was changed.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+) -> None:
     """Draw what an artifact was made from, down to the raw files."""
-    from matura.core import lineage
+    from matura.commands import tracing
 
-    print(lineage.draw(lineage.tree(use_workspace(workspace).find(artifact))))
+    found = use_workspace(workspace).find(artifact)
+    if not (tracing.verify(found) if verify else tracing.draw(found)):
+        raise typer.Exit(1)
 
 
 @app.command()

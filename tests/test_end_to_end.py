@@ -191,6 +191,8 @@ def test_raw_notes_to_an_assistant_and_everything_is_reused(life: Life) -> None:
     assert str(Path("notes").resolve()) in drawn
     assert str(Path("tiny.gguf").resolve()) in drawn
 
+    code, out, _ = matura_("lineage", "life/assistant", "--verify", "--workspace", workspace)
+    assert code == 0 and out.splitlines()[-1].endswith("none damaged.")
     before = {stage: one.id for stage, one in life.stages.items()}
     code, out, _ = matura_("run", "life.yaml", "--workspace", workspace)
     assert "Nothing had changed: all 5 stages were reused" in out
@@ -200,6 +202,11 @@ def test_raw_notes_to_an_assistant_and_everything_is_reused(life: Life) -> None:
     assert code == 0
     changed = {stage for stage in STAGES if made(stage, workspace).id != before[stage]}
     assert changed == {"tuned", "exam", "assistant"}
+
+    weights = made("assistant", workspace).file("model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    code, out, _ = matura_("lineage", "life/assistant", "--verify", "--workspace", workspace)
+    assert code == 1 and "model.safetensors: its content was changed" in out
 
 
 @pytest.fixture
