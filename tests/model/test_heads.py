@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from matura.core.errors import FormatError
 from matura.model import config as c
 from matura.model.heads import Classifier, LanguageHead, Pooler, pick
 from matura.model.transformer import Transformer
@@ -86,7 +87,7 @@ def test_a_language_head(
 
 def test_a_model_without_language_head_has_no_logits() -> None:
     model = build(c.ModelConfig(vocabulary=97, context=64, decoder=gpt_stack(), head=c.NoHead()))
-    with pytest.raises(ValueError, match="no scores"):
+    with pytest.raises(FormatError, match="no scores"):
         model.logits(torch.zeros(1, 32))
 
 
