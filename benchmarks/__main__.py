@@ -43,6 +43,7 @@ NAMES = {
     "reward_models": "reward models on people's preferences, beside length, words and shuffles (--preferences, --base)",
     "startup": "from the command to the first token, on pulled models",
     "life": "what each stage of the whole life is worth: the same life without it, and with controls",
+    "life_exports": "the life's exports in transformers and llama.cpp: the same answers (--workspace with the life)",
     "kill": "kill -9 at random moments of a recipe, rerun, compare the bits",
 }
 

@@ -87,7 +87,7 @@ def run(options: Options) -> bool:
 @contextlib.contextmanager
 def _settled(options: Options) -> Iterator[tuple[str, Stages, Workspace]]:
     """Name of the run, its stages, and the workspace: the usual one, or one for a moment where it is only tried."""
-    name, stages = _stages(RECIPE, options.overrides)
+    name, stages = as_run(RECIPE, options.overrides)
     if not options.quick:
         yield name, stages, Workspace(options.workspace)
         return
@@ -101,7 +101,7 @@ def _settled(options: Options) -> Iterator[tuple[str, Stages, Workspace]]:
         yield name, merged(stages, changes), Workspace(Path(folder, "workspace"))
 
 
-def _stages(file: Path, overrides: Sequence[str]) -> tuple[str, Stages]:
+def as_run(file: Path, overrides: Sequence[str]) -> tuple[str, Stages]:
     """Name and stages of a recipe as it is run: in its size, with what is overridden. What the recipe itself checks
     (see `core/recipe.py`) is checked when it runs."""
     document = yamlfile.read(file)
