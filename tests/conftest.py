@@ -9,6 +9,8 @@ from typing import IO, Any
 import pytest
 import torch
 
+from matura.core.workspace import VARIABLE
+
 torch.set_num_threads(1)
 
 TESTS = Path(__file__).parent
@@ -34,6 +36,14 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", _look)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_workspace_of_another_test() -> Iterator[None]:
+    """`--workspace` stays in the environment, for the processes that a command starts."""
+    os.environ.pop(VARIABLE, None)
+    yield
+    os.environ.pop(VARIABLE, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

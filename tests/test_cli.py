@@ -495,13 +495,15 @@ def test_a_real_interrupt_exits_130_and_a_rerun_goes_on(tmp_path):
     with subprocess.Popen(
         words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
+        before = []
         for line in process.stderr:
+            before.append(line)
             if line.startswith("at 2"):
                 break
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 130, "".join(before) + err
     assert "to go on: matura run adapt.yaml" in err
     assert "Traceback" not in err
     again = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)

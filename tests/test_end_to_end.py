@@ -192,7 +192,8 @@ def test_raw_notes_to_an_assistant_and_everything_is_reused(life: Life) -> None:
     assert str(Path("tiny.gguf").resolve()) in drawn
 
     code, out, _ = matura_("lineage", "life/assistant", "--verify", "--workspace", workspace)
-    assert code == 0 and out.splitlines()[-1].endswith("none damaged.")
+    assert code == 0
+    assert out.splitlines()[-1].endswith("none damaged.")
     before = {stage: one.id for stage, one in life.stages.items()}
     code, out, _ = matura_("run", "life.yaml", "--workspace", workspace)
     assert "Nothing had changed: all 5 stages were reused" in out
@@ -206,7 +207,8 @@ def test_raw_notes_to_an_assistant_and_everything_is_reused(life: Life) -> None:
     weights = made("assistant", workspace).file("model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     code, out, _ = matura_("lineage", "life/assistant", "--verify", "--workspace", workspace)
-    assert code == 1 and "model.safetensors: its content was changed" in out
+    assert code == 1
+    assert "model.safetensors: its content was changed" in out
 
 
 @pytest.fixture

@@ -36,7 +36,9 @@ def test_a_changed_byte_is_found_wherever_it_is(tmp_path: Path) -> None:
     weights.write_text(weights.read_text().swapcase())  # as many bytes as before
     found = wrong(exam)
     assert "data.bin: its content was changed" in found["tuned-2"]
-    assert not found["documents-1"] and not found["exam-3"] and not found["notes"]
+    assert not found["documents-1"]
+    assert not found["exam-3"]
+    assert not found["notes"]
 
     (tmp_path / "notes" / "a.md").write_text("two")
     assert wrong(exam)["notes"] == "Changed since: a.md."
