@@ -37,7 +37,8 @@ def plan(config: Any, tokens: costs.Given) -> Estimate:
             model_bytes=weights,
         )
     flops = training_flops(model, sizes.sequence) * wanted
-    memory = training_memory(model, sizes.rows, sizes.sequence)
+    half = config.precision in ("bf16", "fp16")
+    memory = training_memory(model, sizes.rows, sizes.sequence, half=half)
     averages = memory["weights"] if config.optimizer.average else 0
     here = matrix_speed()
     lines = [
@@ -105,15 +106,26 @@ def _operation_line(flops: float, blocks: int, wanted: float) -> str:
 
 def _device_lines(model: ModelConfig, flops: float, sizes: Sizes) -> list[str]:
     cost = prices()
-    least = training_memory(model, 1, sizes.sequence, half=True)
-    need = sum(least.values())
-    return [_device_line(device, cost[device.name], flops, need) for device in DEVICES]
+    one, two = (training_memory(model, rows, sizes.sequence, half=True) for rows in (1, 2))
+    row = two["activations"] - one["activations"]
+    need = sum(one.values())
+    return [
+        _device_line(device, cost[device.name], flops, _fits(device, need, row, sizes.rows))
+        for device in DEVICES
+    ]
 
 
-def _device_line(device: Device, price: float, flops: float, need: int) -> str:
+def _fits(device: Device, need: int, row: int, asked: int) -> str:
+    """What a device holds, a tenth of it left free: `need` bytes with one row, `row` bytes for each more."""
+    room = int(0.9 * device.memory)
+    if need > room:
+        return f"{-(-need // room):,} hold it together (parallel.kind=fsdp)"
+    rows = 1 + (room - need) // row
+    return "one holds it" if rows >= asked else f"one holds it with sizes.rows={rows}, not {asked}"
+
+
+def _device_line(device: Device, price: float, flops: float, fits: str) -> str:
     seconds = flops / (device.flops * device.utilisation)
-    count = -(-need // int(0.9 * device.memory))
-    fits = "one holds it" if count == 1 else f"{count:,} hold it together (parallel.kind=fsdp)"
     dollars = seconds / 3600 * price
     money = f"${dollars:,.0f}" if dollars >= 10 else f"${dollars:.2g}"
     return (

@@ -312,3 +312,34 @@ def test_the_plan_says_what_it_takes_before_anything_is_made(world: dict[str, Ar
     assert "h100: " in told
     assert "arXiv:2203.15556" in told
     assert known.seconds > 3600
+
+
+@pytest.mark.parametrize(
+    ("rows", "card", "fits"),
+    [
+        (8, "h100", "one holds it"),
+        (32, "h100", "one holds it with sizes.rows="),
+        (8, "l4", "sizes.rows=6, not 8"),
+    ],
+)
+def test_the_plan_says_how_many_rows_an_accelerator_holds(rows: int, card: str, fits: str) -> None:
+    sizes = {"tokens": "1B", "sequence": 2048, "rows": rows}
+    config = parse(pretrain.Config, {"tokens": "t", "shape": {"size": "350M"}, "sizes": sizes}, "test")
+    (line,) = (
+        one for one in pretrain.estimate(config, {"tokens": None}).details if one.startswith(f"{card}: ")
+    )
+    assert fits in line
+    assert ("sizes.rows=" in line) == ("sizes.rows=" in fits)
+
+
+def test_a_plan_in_half_precision_keeps_half_of_the_activations() -> None:
+    bytes_needed = [
+        pretrain.estimate(
+            parse(
+                pretrain.Config, {"tokens": "t", "shape": {"size": "135M"}, "precision": precision}, "test"
+            ),
+            {"tokens": None},
+        ).memory_bytes
+        for precision in ("fp32", "bf16")
+    ]
+    assert bytes_needed[1] < 0.7 * bytes_needed[0]
