@@ -1,5 +1,6 @@
 """Sources to a corpus: read, filter, drop copies, mask personal data, mix, hold some out for the exam."""
 
+import difflib
 import hashlib
 import re
 from collections.abc import Mapping
@@ -143,11 +144,25 @@ class Config(config.Config):
         return self
 
 
+_SCHEME = re.compile(r"(?P<name>[a-z][a-z0-9+.-]+):(?!//)")
+
+
 def _known_form(value: str | None) -> str | None:
     if value is not None and value.startswith("wheel:") and not WHEEL.fullmatch(value):
         raise ValueError(f"expected a path, or {WHEEL_FORM}")
     if value is not None and (problem := credentials.problem(value)):
         raise ValueError(problem)
+    scheme = _SCHEME.match(value or "")
+    if scheme and scheme["name"] not in ("wheel", "hf") and not Path(str(value)).expanduser().exists():
+        close = difflib.get_close_matches(scheme["name"], ("wheel", "hf"), n=1)
+        raise ValueError(
+            f"there is no file of this name, and nothing is fetched by {scheme['name']}:"
+            + (
+                f"; did you mean {close[0]}:?"
+                if close
+                else "; expected a path, wheel:..., hf:... or an address with ://"
+            )
+        )
     return value
 
 

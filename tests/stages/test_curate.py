@@ -313,6 +313,8 @@ class TestErrors:
         [
             ({"path": "wheel:demo/docs"}, "wheel:NAME==VERSION/FOLDER"),
             ({"path": "wheel:demo==1.0"}, "wheel:NAME==VERSION/FOLDER"),
+            ({"path": "whel:demo==1.0/docs"}, "did you mean wheel:?"),
+            ({"path": "ftp:host/docs"}, "expected a path, wheel:..."),
             ({"path": "x", "pii": "hide"}, "mask"),
             ({"path": "x", "engine": "spark"}, "engine.kind: expected 'native' or 'ray'"),
             ({"path": "x", "gopher": {"min_words": 9}}, "gopher: min_words would do nothing"),
