@@ -1,5 +1,6 @@
 """Complete tiny models for tests: weights, tokenizer, chat template, as GGUF file and as artifact."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 
 from matura.core import artifact
 from matura.core.artifact import Artifact
-from matura.core.config import parse
+from matura.core.config import Config, parse
 from matura.core.peft_settings import Tuning
 from matura.core.raw import RawInput, raw_input
 from matura.core.records import Conversation, Document, write_conversations, write_documents
@@ -115,7 +116,11 @@ def run(stage: ModuleType, folder: Path, /, **settings: Any) -> Artifact:
         }
     inputs = {name: one for name, one in settings.items() if isinstance(one, Artifact | RawInput)}
     values = settings | {name: str(one.path) for name, one in inputs.items()}
-    config = parse(stage.Config, values, "test")
+    return make(stage, folder, parse(stage.Config, values, "test"), inputs)
+
+
+def make(stage: ModuleType, folder: Path, config: Config, inputs: Mapping[str, Any]) -> Artifact:
+    """What a stage makes in `folder` of checked settings and resolved inputs."""
     name = stage.__name__.rpartition(".")[2]
     draft = artifact.begin(
         folder, kind=stage.KIND, stage=name, version=stage.VERSION, config=config, inputs=inputs

@@ -5,13 +5,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from matura.core import artifact
 from matura.core.artifact import Artifact, RawInput
 from matura.core.config import parse
 from matura.core.metrics import MetricsLog
 from matura.core.preferences import Ranking, write_rankings
 from matura.core.raw import raw_input
-from tests.tiny_models import network, pulled
+from tests.tiny_models import make, network, pulled
 
 World = dict[str, Artifact | RawInput]
 """`model`, `prompts`, and the `file` of the rewards."""
@@ -38,13 +37,7 @@ def run_stage(
     config = parse(stage.Config, settings | places | {"rewards": {"own": own}}, "test")
     inputs = {name: world[name] for name in places}
     inputs |= {f"rewards.own.{name}.file": world["file"] for name in rewards}
-    name = stage.__name__.rpartition(".")[2]
-    draft = artifact.begin(
-        folder, kind=stage.KIND, stage=name, version=stage.VERSION, config=config, inputs=inputs
-    )
-    made = stage.run(config, inputs, draft)
-    assert isinstance(made, Artifact)
-    return made
+    return make(stage, folder, config, inputs)
 
 
 def rows(made: Artifact) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from matura.core.workspace import Workspace
 from matura.data.parts import PartFiles
 from matura.stages import curate
 from tests.stages.pictures import MARK
+from tests.tiny_models import make
 
 PROSE = "Chapter {0} tells how part {0} of the machine is built, used and taken care of. " * 5
 
@@ -40,10 +41,7 @@ def place_of(config: curate.Config, workspace: Workspace | None = None) -> Path:
 def make_corpus(out: Path, folder: Path, **settings: Any) -> Artifact:
     config = parse(curate.Config, {"path": str(folder), "heldout": 3, **settings}, "test")
     inputs = {"path": raw_input(place_of(config))}
-    draft = artifact.begin(
-        out, kind=curate.KIND, stage="curate", version=curate.VERSION, config=config, inputs=inputs
-    )
-    return curate.run(config, inputs, draft)
+    return make(curate, out, config, inputs)
 
 
 def documents(corpus: Artifact, *sides: str) -> list[Document]:

@@ -13,6 +13,7 @@ from matura.data import reading
 from matura.stages import curate
 from tests.stages import planted
 from tests.stages.test_curate import bytes_of, killed_at, make_corpus, make_folder, report
+from tests.tiny_models import make
 
 ON = {"use": "on"}
 
@@ -25,10 +26,7 @@ def made(out: Path, **settings: Any) -> artifact.Artifact:
     inputs: dict[str, Any] = {"path": raw_input(Path(values["path"])), **given}
     if problems := values.get("decontaminate", {}).get("problems"):
         inputs["decontaminate.problems"] = raw_input(Path(problems))
-    draft = artifact.begin(
-        out, kind=curate.KIND, stage="curate", version=curate.VERSION, config=config, inputs=inputs
-    )
-    return curate.run(config, inputs, draft)
+    return make(curate, out, config, inputs)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from matura.stages import encode
 from matura.tokenizer import conversation
 from matura.tokenizer.conversation import Format
 from matura.tokenizer.tokenizer import Roles, Tokenizer
-from tests.tiny_models import chatml, corpus, run
+from tests.tiny_models import chatml, corpus, make, run
 
 SMALL_SHARDS: dict[str, Any] = {"shard_bytes": 1500, "workers": 1}
 
@@ -124,10 +124,7 @@ def test_several_corpora_are_sources(world: dict[str, Artifact], tmp_path: Path)
     inputs = {"corpora.b.path": world["corpus"], "corpora.a.path": more, "tokenizer": world["tokenizer"]}
     groups = {"corpora": {"a": {"path": "x"}, "b": {"path": "y"}}, "tokenizer": "z"}
     config = parse(encode.Config, groups, "test")
-    draft = artifact.begin(
-        tmp_path / "out", kind=encode.KIND, stage="encode", version=1, config=config, inputs=inputs
-    )
-    made = encode.run(config, inputs, draft)
+    made = make(encode, tmp_path / "out", config, inputs)
     sources = shards.load(made.path).sources("train")
     assert {name: one["documents"] for name, one in sources.items()} == {"a": 10, "b": 58}
 

@@ -21,6 +21,7 @@ from matura.tokenizer.conversation import Format
 from matura.tokenizer.tokenizer import Roles, Tokenizer
 from tests.evaluate.exam_wheel import write_wheel
 from tests.stages.pictures import MARK
+from tests.tiny_models import make
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -126,10 +127,7 @@ def exam(world, child, out, **settings):
     values = {**{name: str(one.path) for name, one in inputs.items() if one}, **QUICK, **settings}
     config = parse(evaluate.Config, values, "test")
     inputs = {name: one for name, one in inputs.items() if getattr(config, name) is not None}
-    draft = artifact.begin(
-        out, kind=evaluate.KIND, stage="evaluate", version=evaluate.VERSION, config=config, inputs=inputs
-    )
-    return evaluate.run(config, inputs, draft)
+    return make(evaluate, out, config, inputs)
 
 
 def results(made):

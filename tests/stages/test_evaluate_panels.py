@@ -13,6 +13,7 @@ from matura.data import canary
 from matura.stages import evaluate
 from tests.evaluate.panels import made_rows
 from tests.stages.test_evaluate import network, write_model
+from tests.tiny_models import make
 
 IDS = [f"d{n}" for n in range(12)]
 FIGURES = {
@@ -88,10 +89,7 @@ def exam(world, out, panels, **settings):
     values = {name: str(one.path) for name, one in inputs.items() if "." not in name}
     quick = {"exams": None, "questions": [], "resamples": 1000, "texts": {"document_tokens": 16}}
     config = parse(evaluate.Config, {**values, **quick, "panels": panels, **settings}, "test")
-    draft = artifact.begin(
-        out, kind=evaluate.KIND, stage="evaluate", version=evaluate.VERSION, config=config, inputs=inputs
-    )
-    return evaluate.run(config, inputs, draft)
+    return make(evaluate, out, config, inputs)
 
 
 @pytest.fixture(scope="module")

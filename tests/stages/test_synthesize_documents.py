@@ -13,7 +13,7 @@ from matura.core.raw import raw_input
 from matura.core.records import Conversation, read_conversations, read_documents
 from matura.stages import curate, synthesize
 from tests.data.synthesis.fake_endpoint import Reply, said, serving
-from tests.tiny_models import corpus, pulled
+from tests.tiny_models import corpus, make, pulled
 
 KEY = "sk-very-secret-0123456789"
 
@@ -22,7 +22,6 @@ def made_from(
     folder: Path, documents: Artifact, *, tasks: dict[str, Any] | None = None, **settings: Any
 ) -> Artifact:
     """`run`, for an input in a group of settings."""
-    from matura.core import artifact
 
     values = {
         "tasks": {"documents": str(documents.path)} | (tasks or {}),
@@ -36,10 +35,7 @@ def made_from(
     if "templates" in values["tasks"]:
         inputs["tasks.templates"] = raw_input(Path(values["tasks"]["templates"]))
     config = parse(synthesize.Config, values, "test")
-    draft = artifact.begin(
-        folder, kind=synthesize.KIND, stage="synthesize", version=1, config=config, inputs=inputs
-    )
-    return synthesize.run(config, inputs, draft)
+    return make(synthesize, folder, config, inputs)
 
 
 def rows(made: Artifact) -> list[Conversation]:
