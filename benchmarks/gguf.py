@@ -128,14 +128,14 @@ def _case(made: Any, folder: Path, weights: str, new: int, threads: int) -> dict
     format, model = conversation.from_files(reading.read(file)), store.build(checkpoint.read(file), file)
     prompts = _prompts(format)
     settings = {"texts": TEXTS, "messages": CHAT if format.template else [], "prompts": prompts, "new": new}
-    theirs = _judge(file, threads, **settings)
+    theirs = judge(file, threads, **settings)
     found = _answers(model, format, prompts, theirs["answers"], new)
     megabytes, limit, checks = file.stat().st_size / 1e6, ROUNDED, _texts(source, format, theirs)
     found["difference_in_f32"] = None
     if weights.startswith("Q"):
         # The same weights without rounding in between: are they what llama.cpp takes them for?
         _write(file, model, format, "F32")
-        again = _judge(file, threads, **settings)
+        again = judge(file, threads, **settings)
         plain = _answers(model, format, prompts, again["answers"], new)
         found["difference_in_f32"] = plain["difference"]
         checks |= {"in F32: " + name: ok for name, ok in _near(plain, EXACT).items()}
@@ -190,7 +190,7 @@ def _tiny(folder: Path, threads: int) -> dict[str, Any]:
         model = store.build(checkpoint.read(folder / row), folder / row)
         file = folder / "tiny.gguf"
         _write(file, model, format, "F32")
-        theirs = _judge(file, threads, texts=[], messages=[], prompts=prompts, new=32)
+        theirs = judge(file, threads, texts=[], messages=[], prompts=prompts, new=32)
         one = _answers(store.build(checkpoint.read(file), file), format, prompts, theirs["answers"], 32)
         megabytes = file.stat().st_size / 1e6
         found[f"tiny {row}"] = {
@@ -215,7 +215,8 @@ def _bytes_only() -> Any:
     return Tokenizer(backend, Roles(eos="<|end|>"))
 
 
-def _judge(file: Path, threads: int, **settings: Any) -> dict[str, Any]:
+def judge(file: Path, threads: int, **settings: Any) -> dict[str, Any]:
+    """What llama.cpp makes of a file, in a process of its own; see `llama_cpp.judge`."""
     about = {"file": str(file), "context": 512, "threads": threads, **settings}
     return sides.measure("llama_cpp", "judge", about, threads)
 

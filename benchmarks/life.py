@@ -39,7 +39,7 @@ from matura.core.artifact import Artifact
 from matura.core.corpus_settings import Engine, Fuzzy
 from matura.core.errors import GateFailed
 from matura.core.files import read_json
-from matura.core.preferences import HELDOUT, Ranking, read_rankings
+from matura.core.preferences import HELDOUT, Ranking, mean_rewards, read_rankings
 from matura.core.problems import Problems
 from matura.core.records import read_conversations, read_documents
 from matura.core.rounds import merged
@@ -169,8 +169,8 @@ def _row(made: Made, label: str, model: str, beside: str) -> dict[str, Any]:
     bits = next(one for one in results["metrics"] if one["name"] == "domain.bpb")
     row: dict[str, Any] = {"model": model, "beside": beside, "bpb": bits["child"], "bits": _told(bits)}
     if f"judged_{model}" in made:
-        side = made[f"judged_{model}"].summary["heldout"]
-        row |= {key: side[f"reward.{key}"] for key in ("command", "same_command")}
+        means = mean_rewards(made[f"judged_{model}"].summary)
+        row |= {key: means[key] for key in ("command", "same_command")}
         now = _rankings(made, model)
         row["whole"] = _difference(_rankings(made, "aligned"), now)
         if f"judged_{beside}" in made:

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import life, record, sides
-from benchmarks.gguf import EXACT as TIE
+from benchmarks import gguf, life, record
 from benchmarks.options import Options
 from matura.core.errors import ModelNotFound
 from matura.core.records import read_conversations
 from matura.core.workspace import Workspace
 
 NEW, CONTEXT = 96, 256
+TIE = gguf.EXACT
 Answers = list[list[int]]
 
 
@@ -49,12 +49,11 @@ def run(options: Options) -> bool:
     stops = format.stop_ids
     ours, control = (_ours(models[stage], prompts, stops) for stage in ("aligned", "taught"))
     theirs = {
-        "transformers": _transformers(made["assistant"].path / "hf", asked, stops),
+        "transformers": _transformers(made["assistant"].path / "hf", asked, prompts, stops),
         "llama.cpp": _llama_cpp(made["gguf"].path / "model.gguf", asked[0], prompts, stops, options.threads),
     }
     found = {
-        reader: _compare(models["aligned"], prompts, ours, answers, stops[0])
-        | {"same_ids": same_ids(prompts)}
+        reader: _compare(models["aligned"], prompts, ours, answers, stops[0]) | {"same_ids": same_ids}
         for reader, (same_ids, answers) in theirs.items()
     }
     found["before alignment (control)"] = _compare(models["aligned"], prompts, ours, control, stops[0])
@@ -81,8 +80,10 @@ def _ours(model: Any, prompts: Answers, stops: Sequence[int]) -> Answers:
     return engine.generate(model, prompts, Sampling(max_new_tokens=NEW, temperature=0), stops)
 
 
-def _transformers(folder: Path, asked: list[Any], stops: Sequence[int]) -> tuple[Any, Answers]:
-    """Whether it renders questions as the given ids, and its answers without their stop token."""
+def _transformers(
+    folder: Path, asked: list[Any], prompts: Answers, stops: Sequence[int]
+) -> tuple[bool, Answers]:
+    """Whether it renders the questions as we do, and its answers without their stop token."""
     import torch
     import transformers
 
@@ -103,24 +104,15 @@ def _transformers(folder: Path, asked: list[Any], stops: Sequence[int]) -> tuple
             temperature=None,
         )
         answers.append(_without(made_1T[0, len(ids) :].tolist(), stops))
-    return rendered.__eq__, answers
+    return rendered == prompts, answers
 
 
 def _llama_cpp(
     file: Path, first: list[Any], prompts: Answers, stops: Sequence[int], threads: int
-) -> tuple[Any, Answers]:
-    """The same of llama.cpp, which renders the first question by its own engine of templates."""
-    about: dict[str, Any] = {
-        "file": str(file),
-        "context": CONTEXT,
-        "threads": threads,
-        "texts": [],
-        "new": NEW,
-    }
-    about |= {"messages": first, "prompts": prompts}
-    found = sides.measure("llama_cpp", "judge", about, threads)
-    answers = [_without(one["ids"], stops) for one in found["answers"]]
-    return lambda ours: found["chat"] == ours[0], answers
+) -> tuple[bool, Answers]:
+    """The same of llama.cpp, which renders the first question alone, by its own engine of templates."""
+    found = gguf.judge(file, threads, context=CONTEXT, texts=[], messages=first, prompts=prompts, new=NEW)
+    return found["chat"] == prompts[0], [_without(one["ids"], stops) for one in found["answers"]]
 
 
 def _without(ids: list[int], stops: Sequence[int]) -> list[int]:

@@ -344,9 +344,12 @@ def show_lineage(
 ) -> None:
     """Draw what an artifact was made from, down to the raw files."""
     from matura.commands import tracing
+    from matura.core import lineage
 
     found = use_workspace(workspace).find(artifact)
-    if not (tracing.verify(found) if verify else tracing.draw(found)):
+    if not verify:
+        print(lineage.draw(lineage.tree(found)))
+    elif not tracing.verify(found):
         raise typer.Exit(1)
 
 

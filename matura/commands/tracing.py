@@ -1,13 +1,7 @@
-"""`matura lineage`: what an artifact was made from, and with `--verify` whether all of it is still what it was."""
+"""`matura lineage --verify`: whether an artifact and all that it was made from are still what they were."""
 
-from matura.core import intact, lineage
+from matura.core import intact
 from matura.core.artifact import Artifact
-
-
-def draw(artifact: Artifact) -> bool:
-    """Print the tree; True."""
-    print(lineage.draw(lineage.tree(artifact)))
-    return True
 
 
 def verify(artifact: Artifact) -> bool:

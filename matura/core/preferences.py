@@ -171,3 +171,9 @@ def _known(row: Any, fields: tuple[str, ...], where: str) -> None:
     for key in row:
         if key not in fields:
             raise FormatError(f"{where}: unknown key {key!r}{did_you_mean(key, fields)}.")
+
+
+def mean_rewards(summary: Mapping[str, Any]) -> dict[str, float]:
+    """By name the mean of each reward over the answers to held-out prompts, from the summary of a stage `rank`."""
+    side = summary.get("heldout") or {}
+    return {key.removeprefix("reward."): one for key, one in side.items() if key.startswith("reward.")}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -18,6 +18,7 @@ from matura.core import lineage
 from matura.core.artifact import Artifact
 from matura.core.errors import ArtifactError
 from matura.core.files import atomic_write, read_json
+from matura.core.preferences import mean_rewards
 from matura.evaluate import costs, history
 from matura.evaluate.panels import page
 from matura.model import config as c
@@ -39,14 +40,15 @@ SHOWN = 40
 def write(folder: Path, model: Artifact, weights: str) -> None:
     """README.md for an exported model, with the exams of it (or of what it was merged from) in its workspace."""
     with atomic_write(folder / FILE) as temporary:
-        card = text(model, weights, list(exams(model)), list(rankings(model)))
+        made = list(around(model))
+        card = text(model, weights, list(exams(model, made)), list(rankings(model, made)))
         temporary.write_text(card, encoding="utf-8")
 
 
-def exams(model: Artifact) -> Iterator[Artifact]:
-    """Evaluations of the model, or of one that differs from it only by a merge, in the order of their places."""
+def exams(model: Artifact, made: Iterable[Artifact]) -> Iterator[Artifact]:
+    """Those of `made` that are evaluations of the model, or of one that differs from it only by a merge."""
     same = _same(model)
-    for found in _around(model):
+    for found in made:
         known = found.kind == "evaluation" and found.record["stage_version"] >= FIGURES
         if known and found.inputs.get("model", {}).get("id") in same:
             yield found
@@ -61,7 +63,7 @@ def _same(model: Artifact) -> set[str]:
     return same
 
 
-def _around(model: Artifact) -> Iterator[Artifact]:
+def around(model: Artifact) -> Iterator[Artifact]:
     """What the runs of its workspace have made, in the order of their places."""
     root = next((parent.parent for parent in model.path.parents if parent.name in ("runs", "models")), None)
     for record in sorted(root.glob("runs/*/*/artifact.json")) if root else ():
@@ -69,10 +71,11 @@ def _around(model: Artifact) -> Iterator[Artifact]:
             yield artifacts.load(record)
 
 
-def rankings(model: Artifact) -> Iterator[Artifact]:
-    """Where a stage `rank` compared answers of the model (or of one that a merge alone sets apart) with another's."""
+def rankings(model: Artifact, made: Iterable[Artifact]) -> Iterator[Artifact]:
+    """Those of `made` where a stage `rank` compared answers of the model (or of one that a merge alone sets apart) with
+    another's."""
     same = _same(model)
-    for found in _around(model):
+    for found in made:
         if found.kind == "preferences" and isinstance(found.summary.get("score"), Mapping):
             with contextlib.suppress(ArtifactError, KeyError):
                 if found.input("samples").inputs["model"]["id"] in same:
@@ -269,15 +272,11 @@ def _evaluation(results: Sequence[tuple[Artifact, Mapping[str, Any]]], ranked: S
 
 def _answers(one: Artifact) -> str:
     """What its answers to held-out prompts were worth, beside those of the model before."""
-    score, side = one.summary["score"], one.summary.get("heldout") or {}
+    score = one.summary["score"]
     passed = (one.summary.get("gate") or {}).get("passed")
     gate = "" if passed is None else "passed. " if passed else "did not pass. "
     rows = ["| reward | mean of its answers |", "|---|---|"]
-    rows += [
-        f"| {key.removeprefix('reward.')} | {value:.4f} |"
-        for key, value in side.items()
-        if key.startswith("reward.")
-    ]
+    rows += [f"| {name} | {value:.4f} |" for name, value in mean_rewards(one.summary).items()]
     return (
         f"Its answers to {score['items']:,} held-out prompts: {gate}{score['parent']:.4f} -> {score['child']:.4f}, "
         f"{score['verdict']} ({score['low']:+.4f} … {score['high']:+.4f}, {score['level']:.0%} interval).\n\n"

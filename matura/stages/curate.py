@@ -144,6 +144,7 @@ class Config(config.Config):
         return self
 
 
+_FETCHED = ("wheel", "hf")
 _SCHEME = re.compile(r"(?P<name>[a-z][a-z0-9+.-]+):(?!//)")
 
 
@@ -152,17 +153,16 @@ def _known_form(value: str | None) -> str | None:
         raise ValueError(f"expected a path, or {WHEEL_FORM}")
     if value is not None and (problem := credentials.problem(value)):
         raise ValueError(problem)
-    scheme = _SCHEME.match(value or "")
-    if scheme and scheme["name"] not in ("wheel", "hf") and not Path(str(value)).expanduser().exists():
-        close = difflib.get_close_matches(scheme["name"], ("wheel", "hf"), n=1)
-        raise ValueError(
-            f"there is no file of this name, and nothing is fetched by {scheme['name']}:"
-            + (
-                f"; did you mean {close[0]}:?"
-                if close
-                else "; expected a path, wheel:..., hf:... or an address with ://"
-            )
+    if value is not None and (scheme := _SCHEME.match(value)) and not Path(value).expanduser().exists():
+        name = scheme["name"]
+        close = difflib.get_close_matches(name, _FETCHED, n=1)
+        hint = (
+            f"did you mean {close[0]}:?"
+            if close
+            else "expected a path, wheel:..., hf:... or an address with ://"
         )
+        if name not in _FETCHED:
+            raise ValueError(f"there is no file of this name, and nothing is fetched by {name}:; {hint}")
     return value
 
 

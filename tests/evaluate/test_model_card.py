@@ -66,7 +66,7 @@ def front(text: str) -> dict:
 def test_a_card_tells_lineage_settings_and_exams(tmp_path: Path) -> None:
     model = tuned(tmp_path)
     examined(tmp_path, model, "exam-1", passed=False)
-    card = model_card.text(model, "F32", list(model_card.exams(model)))
+    card = model_card.text(model, "F32", list(model_card.exams(model, model_card.around(model))))
     assert "| `optimizer.lr` | 0.5 |" in card
     assert "| piqa | acc_norm | 0.6250 | 0.5000 … 0.7500 | 0.500 | 80 | 0 |" in card
     assert "did not pass. all of it" in card
@@ -110,7 +110,7 @@ def test_a_card_tells_of_alignment_and_of_judged_answers(tmp_path: Path) -> None
         artifact.begin(
             run / name, kind="preferences", stage="rank", version=1, config={}, inputs={"samples": samples}
         ).commit({"heldout": {"reward.rule": 0.5}, "gate": {"passed": True}, **told})
-    ranked = list(model_card.rankings(model))
+    ranked = list(model_card.rankings(model, model_card.around(model)))
     assert [one.path.name for one in ranked] == ["judged"]
     card = model_card.text(model, "F32", [], ranked)
     assert "| `loss.beta` | 0.25 |" in card
@@ -127,7 +127,7 @@ def test_a_card_says_which_prompt_the_questions_had(tmp_path: Path) -> None:
     prompt = {"id": "abcdef0123456789", "about": "", "system": "Be\nbrief.", "template": "Q: {{ input }}"}
     prompts = {"parent": None, "child": {**prompt, "examples": 2, "choose": "similar"}}
     examined(tmp_path, model, "exam-2", passed=True, prompts=prompts)
-    card = model_card.text(model, "F32", list(model_card.exams(model)))
+    card = model_card.text(model, "F32", list(model_card.exams(model, model_card.around(model))))
     assert card.count("asked without a prompt.") == 1
     assert "asked with the prompt `abcdef012345` around every question: the system text `Be brief.`" in card
     assert "the template `Q: {{ input }}`, 2 examples (similar)" in card
@@ -138,7 +138,7 @@ def test_a_card_says_which_prompt_the_questions_had(tmp_path: Path) -> None:
 def test_panels_are_told_with_what_they_do_not_show(tmp_path: Path) -> None:
     model = tuned(tmp_path)
     examined(tmp_path, model, "exam-1", passed=True, panels=[{**PANEL, "figures": [FIGURE]}])
-    card = model_card.text(model, "F32", list(model_card.exams(model)))
+    card = model_card.text(model, "F32", list(model_card.exams(model, model_card.around(model))))
     assert "preference 60.0% (55.0% … 65.0%, 1,200 items). What this does not show: Fairness." in card
 
 
@@ -157,7 +157,8 @@ def test_exams_of_other_models_are_not_told_and_those_before_a_merge_are(tmp_pat
     )
     store.save(draft.path, tiny_models.network(seed=1))
     tiny_models.chatml().save(draft.path)
-    assert [one.id for one in model_card.exams(draft.commit({}))] == [mine.id]
+    merged = draft.commit({})
+    assert [one.id for one in model_card.exams(merged, model_card.around(merged))] == [mine.id]
 
 
 def test_an_export_has_a_card_that_is_no_part_of_its_id(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from matura.core.preferences import HELDOUT, Ranking, read_rankings
+from matura.core.preferences import HELDOUT, Ranking, mean_rewards, read_rankings
 from matura.evaluate.story.chapters import Chapter
 
 MAX_ANSWERS = 6
@@ -35,12 +35,11 @@ def examined(results: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def means(summary: Mapping[str, Any]) -> str:
     """The mean of each reward over the answers to held-out prompts, in words; "" where there is none."""
-    side = summary.get("heldout") or {}
-    found = {key.removeprefix("reward."): value for key, value in side.items() if key.startswith("reward.")}
+    found = mean_rewards(summary)
     if not found:
         return ""
     listed = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
-    return f"Means over {side.get('answers', 0):,} answers to held-out prompts: {listed}."
+    return f"Means over {summary['heldout'].get('answers', 0):,} answers to held-out prompts: {listed}."
 
 
 def _prompts(summary: Mapping[str, Any]) -> int:

@@ -87,12 +87,12 @@ class Run:
 def read(workspace: Workspace, name: str) -> Run:
     """The latest run of that name. Raises ModelNotFound when there was none, ArtifactError when run.json is broken."""
     run, slash, stage = name.rstrip("/").partition("/")
-    if slash and stage in workspace.latest(run).stages:
+    latest = workspace.latest(run)
+    if slash and stage in latest.stages:
         raise ModelNotFound(
             f"{name!r} is one stage of a run; the report is about all of it: `matura report {run}`. About the stage: "
             f"`matura show {name}`."
         )
-    latest = workspace.latest(run)
     if slash or not latest.stages:
         raise ModelNotFound(_not_found(workspace, name))
     chapters = tuple(
