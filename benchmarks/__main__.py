@@ -23,6 +23,7 @@ NAMES = {
     "tuning_speed": "LoRA with assistant-only loss beside TRL's SFTTrainer: real tokens/s and peak memory",
     "learning": "bits per byte after the same minutes of training as nanoGPT and transformers (--text, --nanogpt)",
     "pretrain_speed": "tokens/s of one 10.65M-parameter GPT beside nanoGPT, eager and compiled (--nanogpt)",
+    "recipes": "shipped recipes run to their ends and asked whether they work (--cases: encoder translate dpo ...)",
     "scaling": "loss by parameters and tokens, fitted on small runs, asked about a larger one (--text: tokens; hours)",
     "dpo": "losses of preferences on a small model: who wins by words that nobody learned from; labels by lot",
     "dpo_speed": "learning from pairs beside TRL's DPOTrainer: tokens/s and peak memory",

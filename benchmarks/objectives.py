@@ -74,14 +74,14 @@ def _numbers(options: Options) -> tuple[dict[str, Any], bool]:
         batches = PairBatches(pairs, tokens=2048, start=0, seed=options.seed)
         figures["parameters"] = count_parameters(model.config)[0]
         figures[name] = _fit(model, batches, steps, 5e-3) | {"epochs": round(batches.epochs, 1)}
-        answers = _answers(model, tokenizer, [row.messages[0]["content"] for row in heldout])
-        figures[name] |= _scores(heldout, answers)
+        answered = answer(model, tokenizer, [row.messages[0]["content"] for row in heldout])
+        figures[name] |= scores(heldout, answered)
         print(f"{name}: {figures[name]}", flush=True)
     good = figures["taught"]["exact"] >= LEAST_EXACT and figures["copying"]["exact"] < 0.01
     return figures, good and figures["copying"]["copied"] >= LEAST_EXACT
 
 
-def _scores(heldout: Sequence[Conversation], answers: Sequence[str]) -> dict[str, float]:
+def scores(heldout: Sequence[Conversation], answers: Sequence[str]) -> dict[str, float]:
     """Shares of answers that are right (in all and by direction), and of those that only repeat the source."""
     right: defaultdict[str, list[bool]] = defaultdict(list)
     for row, answer in zip(heldout, answers, strict=True):
@@ -92,7 +92,8 @@ def _scores(heldout: Sequence[Conversation], answers: Sequence[str]) -> dict[str
     return {name: sum(found) / len(found) for name, found in right.items()}
 
 
-def _answers(model: Transformer, tokenizer: Tokenizer, sources: Sequence[str]) -> list[str]:
+def answer(model: Transformer, tokenizer: Tokenizer, sources: Sequence[str]) -> list[str]:
+    """The likeliest answer of an encoder-decoder to each source."""
     assert tokenizer.eos_id is not None
     greedy = Sampling(temperature=0, max_new_tokens=64)
     ids = [[*tokenizer.encode(text), tokenizer.eos_id] for text in sources]
@@ -127,13 +128,13 @@ def _masks(options: Options) -> tuple[dict[str, Any], bool]:
         "vocabulary": tokenizer.vocab_size,
         "parameters": count_parameters(model.config)[0],
         **spent,
-        **_top1(model, hide, np.concatenate(learnt), np.concatenate(asked)),
+        **top1(model, hide, np.concatenate(learnt), np.concatenate(asked)),
     }
     good = figures["encoder"] >= 2 * figures["unigram"] and figures["encoder"] > figures["trigram"]
     return figures, good
 
 
-def _top1(model: Transformer, hide: Masking, learnt: np.ndarray, asked: np.ndarray) -> dict[str, float]:
+def top1(model: Transformer, hide: Masking, learnt: np.ndarray, asked: np.ndarray) -> dict[str, float]:
     """Share of held-out masked tokens that are found, and the binomial standard error of the encoder's."""
     every = Masking(hide.mask_id, hide.special_V, hide.replacements, hide.seed + 1, masked=1.0, random=0.0)
     rows = len(asked) // ROW

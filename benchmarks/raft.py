@@ -38,6 +38,22 @@ CHANGE = 3
 """The round from which on the annotator likes the other form."""
 HELD_OUT = 400
 MARGIN = 0.05
+PAIRS: dict[str, Any] = {
+    "stage": "dpo",
+    "model": "$previous.tuned",
+    "preferences": "$ranked",
+    "method": "full",
+    "optimizer": {"lr": 5e-4},
+    "loss": {"nll": 0.2},
+    "epochs": 1,
+    "tokens_per_batch": 1024,
+    "sequence": 64,
+    "forgetting": {"text": None},
+    "meter_every": 0,
+    "save_every": 50,
+}
+"""What learns where the rule changes: the pairs (online DPO). When hardly an answer is disliked there is hardly a pair and
+the step is small, so that the other form is still written when it is wanted; then there are many."""
 FACTS = 60
 COLOURS = ("red", "green", "blue", "white", "black", "brown", "grey", "pink")
 Stages = dict[str, Any]
@@ -204,8 +220,8 @@ def _evolving(place: Path, seed: int, options: Options) -> dict[str, Any]:
     stages = _recipe(seed, options)
     _two_forms(place, seed, stages)
     rounds, inner = stages["rounds"], stages["rounds"]["stages"]
-    # Small steps: a model that has left a form behind altogether never writes it again, whoever likes it.
-    inner["tuned"] |= {"tokens": inner["tuned"]["tokens"] // 4, "tokens_per_step": 768}
+    inner["ranked"].pop("keep")
+    inner["tuned"] = {**PAIRS, "seed": seed}
     likes = {
         name: _liked(old=1.0 - later, new=float(later)) for later, name in enumerate(("before", "after"))
     }

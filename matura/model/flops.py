@@ -30,13 +30,16 @@ def size(config: c.ModelConfig) -> Size:
     return Size(everything, products, products - head)
 
 
-def training_flops(config: c.ModelConfig, sequence: int) -> float:
+def training_flops(config: c.ModelConfig, sequence: int, scored: float = 1.0) -> float:
     """Floating-point operations for each token of a row of `sequence` tokens, forward and backward.
 
-    For an encoder-decoder: for each token of either side, if both are equally long.
+    For an encoder-decoder: for each token of either side, if both are equally long. `scored` is the share of the tokens
+    that reach the output layer: of an encoder that fills masks, those that are masked.
     """
     stacks = [one for one in (config.encoder, config.decoder) if one]
-    products = 6 * size(config).products / len(stacks)
+    counted = size(config)
+    head = counted.products - counted.blocks
+    products = 6 * (counted.blocks + scored * head) / len(stacks)
     return products + sum(_attention(one, sequence) for one in stacks) / len(stacks)
 
 

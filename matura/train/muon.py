@@ -10,17 +10,19 @@ Shape suffixes: M matrices of one shape, I rows, O columns (I <= O).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from matura.train.ranks import ALONE, Ranks
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic step: the steepest rise at zero that keeps singular values of 1 within about 0.7 to 1.2."""
 EPS = 1e-7
 TOGETHER = 1 << 26
-"""Numbers in the matrices that go through one iteration together: it holds about four copies of them."""
+"""Numbers in the matrices that go through one iteration together on one rank: it holds about four copies of them."""
 
 
 def orthogonalize_reference(matrix_IO: Tensor) -> Tensor:
@@ -52,8 +54,8 @@ class Muon(torch.optim.Optimizer):
     """Muon for groups with `orthogonal=True`, AdamW (arXiv:1711.05101) for the others.
 
     An update of Muon has the root mean square of a typical AdamW update (0.2 * lr for every element, arXiv:2502.16982,
-    section 2.2), so both kinds of groups share one learning rate and one weight decay. `whole` and `part` turn a
-    sharded gradient into a full one and a full update into the shard (see `train/parallel.py`).
+    section 2.2), so both kinds of groups share one learning rate and one weight decay. The ranks of a run share the
+    work on the matrices.
     """
 
     def __init__(
@@ -66,8 +68,7 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         momentum: float = 0.95,
         steps: int = 5,
-        whole: Callable[[Tensor], Tensor] = lambda gradient: gradient,
-        part: Callable[[Tensor, Tensor], Tensor] = lambda update, like: update,
+        ranks: Ranks = ALONE,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -78,7 +79,7 @@ class Muon(torch.optim.Optimizer):
             "orthogonal": False,
         }
         super().__init__(groups, defaults)
-        self._steps, self._whole, self._part = steps, whole, part
+        self._steps, self._ranks = steps, ranks
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -96,12 +97,14 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(buffers, momentum)
         torch._foreach_add_(buffers, gradients)
         wanted = torch._foreach_add(gradients, buffers, alpha=momentum)  # Nesterov's look ahead
-        for shape, members in _together(parameters):
-            stacked_MIO = torch.stack([self._whole(wanted[i]) for i in members])
-            updates = orthogonalize(stacked_MIO, self._steps).unbind()
+        for shape, members in _together(parameters, self._ranks.world):
+            updates = self._ranks.deal(self._turned, [wanted[i] for i in members])
             size = group["lr"] * 0.2 * max(shape) ** 0.5
             for i, update in zip(members, updates, strict=True):
-                parameters[i].sub_(self._part(update, parameters[i]), alpha=size)
+                parameters[i].sub_(update, alpha=size)
+
+    def _turned(self, stacked_MIO: Tensor) -> Tensor:
+        return orthogonalize(stacked_MIO, self._steps)
 
     def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         first, second = ([self._slot(p, name) for p in parameters] for name in ("first", "second"))
@@ -126,13 +129,13 @@ class Muon(torch.optim.Optimizer):
         return slot
 
 
-def _together(parameters: list[Tensor]) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-    """Shapes, and the matrices of each by their number, as many at a time as TOGETHER allows."""
+def _together(parameters: list[Tensor], ranks: int) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+    """Shapes, and the matrices of each by their number, as many at a time as TOGETHER allows each of the ranks."""
     shapes: dict[tuple[int, ...], list[int]] = {}
     for i, parameter in enumerate(parameters):
         shapes.setdefault(tuple(parameter.shape), []).append(i)
     for shape, members in shapes.items():
-        count = max(1, TOGETHER // math.prod(shape))
+        count = ranks * max(1, TOGETHER // math.prod(shape))
         for start in range(0, len(members), count):
             yield shape, members[start : start + count]
 

@@ -12,20 +12,15 @@ from torch import Tensor, nn
 from matura.core.settings import OptimizerConfig
 from matura.model.block import Block
 from matura.train.muon import Muon
+from matura.train.ranks import ALONE, Ranks
 
 
-def build_optimizer(
-    model: nn.Module,
-    config: OptimizerConfig,
-    *,
-    whole: Callable[[Tensor], Tensor] = lambda gradient: gradient,
-    part: Callable[[Tensor, Tensor], Tensor] = lambda update, like: update,
-) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: OptimizerConfig, ranks: Ranks = ALONE) -> torch.optim.Optimizer:
     """The optimizer over the trainable parameters: matrices with decay, vectors without.
 
     With `kind="muon"` the matrices inside the blocks are updated by Muon; embeddings and the output layer, whose rows
-    belong to single tokens, by AdamW. `whole` and `part` are for a model that is cut over ranks (see `Muon`);
-    such a model gets AdamW's plain form, since the fused one knows one grid of ranks at a time.
+    belong to single tokens, by AdamW; `ranks` share Muon's work. A model that is cut over ranks gets AdamW's plain
+    form, since the fused one knows one grid of ranks at a time.
     """
     matrices, tables, vectors = _kinds(model)
     settings: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
@@ -46,8 +41,7 @@ def build_optimizer(
         _filled(groups),
         weight_decay=config.weight_decay,
         momentum=config.momentum,
-        whole=whole,
-        part=part,
+        ranks=ranks,
         **settings,
     )
 

@@ -5,29 +5,24 @@
         for step in train(model, batches, ..., ranks=ranks, precision=precision): ...
 
 `torchrun` starts the processes. They form a grid of replicas x shards x tensor ranks (`ParallelConfig`); the sums are
-the same as in one process, whatever the grid. docs/scale.md has the arithmetic. The only module that touches
+the same as in one process, whatever the grid. docs/scale.md has the arithmetic. Only this module and `parts.py` touch
 torch.distributed.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Placement, Replicate, distribute_tensor
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     PrepareModuleInput,
@@ -113,13 +108,39 @@ class Group:
             torch.nn.utils.clip_grads_with_norm_(some, limit, norm)
         return norm.item()
 
+    def deal(self, work: Callable[[Tensor], Tensor], matrices: Sequence[Tensor]) -> Sequence[Tensor]:
+        if self.config.kind == "ddp":  # whole on every rank
+            copies = [DTensor.from_local(one, self.mesh["replica"], [Replicate()]) for one in matrices]
+            return [_local(one) for one in _dealt(work, copies)]
+        layouts: dict[Any, list[int]] = {}
+        for i, one in enumerate(matrices):
+            layouts.setdefault(one.placements if isinstance(one, DTensor) else None, []).append(i)
+        done: dict[int, Tensor] = {}
+        for layout, members in layouts.items():
+            some = [matrices[i] for i in members]
+            made = work(torch.stack(some)).unbind() if layout is None else _dealt(work, some)  # type: ignore[arg-type]
+            done |= dict(zip(members, made, strict=True))
+        return [done[i] for i in range(len(matrices))]
+
+
+def _dealt(work: Callable[[Tensor], Tensor], matrices: Sequence[DTensor]) -> list[DTensor]:
+    """`work` on matrices that lie on the ranks in the same way: from parts of all to some of them whole, and back."""
+    like, mesh = matrices[0], matrices[0].device_mesh
+    cut = torch.stack(list(matrices))
+    own = cut.redistribute(placements=[Shard(0)] * mesh.ndim)
+    size = {"shape": cut.shape, "stride": cut.stride()}
+    done = DTensor.from_local(work(own.to_local()), mesh, own.placements, run_check=False, **size)
+    parts = done.redistribute(placements=cut.placements).to_local().unbind()
+    size = {"shape": like.shape, "stride": like.stride()}
+    return [DTensor.from_local(one, mesh, like.placements, run_check=False, **size) for one in parts]
+
 
 def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor that is cut over the ranks, put together on each of them: also what Muon needs of a gradient."""
+    """A tensor that is cut over the ranks, put together on each of them."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -296,55 +317,3 @@ def whole_weights(model: nn.Module, ranks: Ranks) -> dict[str, Tensor]:
         if ranks.rank == 0:
             found[name] = full.cpu()
     return found
-
-
-def part(update: Tensor, like: Tensor) -> Tensor:
-    """Of a whole matrix the part that this rank holds of `like`."""
-    if not isinstance(like, DTensor):
-        return update
-    return distribute_tensor(update, like.device_mesh, like.placements, src_data_rank=None)
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A tensor in a distributed checkpoint, put together from its parts."""
-
-    shape: torch.Size
-    dtype: torch.dtype
-
-
-def write_parts(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
-    """Write tensors, whole or cut, as safetensors files that say where each part belongs; every rank its own parts.
-
-    Raises OSError as the disk does.
-    """
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    with _checkpointing():
-        dcp.save(dict(tensors), storage_writer=writer, no_dist=ranks is ALONE)
-
-
-def stored_parts(folder: Path) -> dict[str, Stored]:
-    """What `write_parts` left in a folder, by name."""
-    found = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    return {name: Stored(info.size, info.properties.dtype) for name, info in found.items()}  # type: ignore[union-attr]
-
-
-def read_parts(folder: Path, targets: Mapping[str, Tensor], ranks: Ranks) -> None:
-    """Fill tensors, whole or cut in any way, from the parts that hold their numbers.
-
-    Raises OSError, or what the reader of safetensors raises.
-    """
-    reader = HuggingFaceStorageReader(str(folder))
-    with _checkpointing():
-        dcp.load(dict(targets), storage_reader=reader, no_dist=ranks is ALONE)
-
-
-@contextmanager
-def _checkpointing() -> Iterator[None]:
-    """Without the warning that one process is one process, and with the first rank's own error."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        try:
-            yield
-        except CheckpointException as error:
-            raise next(iter(error.failures.values()))[0] from error

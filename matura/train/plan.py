@@ -36,7 +36,7 @@ def plan(config: Any, tokens: costs.Given) -> Estimate:
             note="first weights alone",
             model_bytes=weights,
         )
-    flops = training_flops(model, sizes.sequence) * wanted
+    flops = token_flops(config, model) * wanted
     half = config.precision in ("bf16", "fp16")
     memory = training_memory(model, sizes.rows, sizes.sequence, half=half)
     averages = memory["weights"] if config.optimizer.average else 0
@@ -91,6 +91,12 @@ def _token_line(wanted: float, blocks: int, tokens: costs.Given) -> str:
     told = costs.vocabulary(tokens)
     known = f"{told:,}, as its tokenizer is asked for" if told else f"{VOCABULARY:,} is assumed"
     return f"{line} (a vocabulary of {known}: the tokens are not made yet)"
+
+
+def token_flops(config: Any, model: ModelConfig) -> float:
+    """Operations for each token of a `pretrain` config. An encoder's output layer sees the masked tokens alone."""
+    scored = config.masking.share if config.shape.kind == "encoder" else 1.0
+    return training_flops(model, config.sizes.sequence, scored)
 
 
 def _operation_line(flops: float, blocks: int, wanted: float) -> str:

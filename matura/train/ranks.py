@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Ranks(Protocol):
@@ -56,6 +56,13 @@ class Ranks(Protocol):
         all parts of all weights."""
         ...
 
+    def deal(self, work: Callable[[Tensor], Tensor], matrices: Sequence[Tensor]) -> Sequence[Tensor]:
+        """This rank's parts of what `work` ([M, I, O] -> the same) makes of M matrices of one shape, each for itself.
+
+        A matrix is put together on one rank, which works on it for all; `world` of them keep every rank busy.
+        """
+        ...
+
 
 class Alone:
     """One process."""
@@ -73,6 +80,9 @@ class Alone:
 
     def clip(self, parameters: Sequence[nn.Parameter], limit: float) -> float:
         return torch.nn.utils.clip_grad_norm_(parameters, limit).item()
+
+    def deal(self, work: Callable[[Tensor], Tensor], matrices: Sequence[Tensor]) -> Sequence[Tensor]:
+        return work(torch.stack(list(matrices))).unbind()
 
 
 ALONE: Ranks = Alone()

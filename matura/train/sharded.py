@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from matura.core.errors import ArtifactError, FormatError
 from matura.core.files import read_json, remove, saving, sync, write_json
-from matura.train.parallel import Stored, read_parts, stored_parts, write_parts
+from matura.train.parts import Stored, read_parts, stored_parts, write_parts
 from matura.train.ranks import Ranks
 
 NOTE = "note.json"

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from matura.core.artifact import Draft
 from matura.core.metrics import progress
-from matura.model.flops import size, training_flops
+from matura.model.flops import size
 from matura.model.initialize import initialize
 from matura.model.shape import model_config, rate_factor
 from matura.model.transformer import Transformer
 from matura.train import average, objectives, optim, parallel, pretraining, resume, sharded, transforms, watch
 from matura.train.loop import Diverged, Step, train
 from matura.train.mixture import Mixture
+from matura.train.plan import token_flops
 from matura.train.precision import Precision, choose_precision
 from matura.train.pretraining import Look, Material, Portions, Task
 from matura.train.ranks import ALONE, Ranks
@@ -89,7 +90,7 @@ class Run:
         batches = pretraining.batches(
             material, task, portions, sizes.sequence, config.seed, ranks, config.device
         )
-        optimizer = optim.build_optimizer(model, config.optimizer, whole=parallel.whole, part=parallel.part)
+        optimizer = optim.build_optimizer(model, config.optimizer, ranks)
         return cls(
             config,
             model,
@@ -268,7 +269,7 @@ class Run:
             "loss": self.at.loss,
             "parameters": counted.all,
             "block_parameters": counted.blocks,
-            "flops": training_flops(self.model.config, self.config.sizes.sequence) * self.at.tokens,
+            "flops": token_flops(self.config, self.model.config) * self.at.tokens,
             "updates_left_out": self.guard.left_out,
             "rewinds": self.at.rewinds,
             "heldout": self.heldout,
@@ -281,7 +282,7 @@ class _Meter:
     def __init__(self, run: Run) -> None:
         self.run = run
         device = run.config.device
-        self.flops = training_flops(run.model.config, run.config.sizes.sequence)
+        self.flops = token_flops(run.config, run.model.config)
         self.peak = watch.matrix_speed(device, run.precision.dtype) * run.ranks.world
         self.last = time.perf_counter()
 

@@ -84,20 +84,23 @@ def test_rates_fall_with_the_root_of_the_width() -> None:
     assert rate_factor(512) == 0.5
 
 
-def test_flops_of_products_are_those_that_torch_counts() -> None:
+@pytest.mark.parametrize(("kind", "scored"), [("decoder", 1.0), ("encoder", 0.25)])
+def test_flops_of_products_are_those_that_torch_counts(kind: str, scored: float) -> None:
+    """An encoder's output layer sees the masked tokens alone."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = initialize(Transformer(model_config(Shape(layers=3, width=64, qk_norm="off"), 200, 64)), 0)
+    shape = Shape.model_validate({"kind": kind, "layers": 3, "width": 64, "qk_norm": "off"})
+    config = model_config(shape, 200, 64)
+    model = initialize(Transformer(config), 0)
     ids_BT = some_ids(2, 32, vocabulary=200)
     with FlopCounterMode(display=False) as counter:
-        model.logits(model.decode(ids_BT)).sum().backward()
-    attention = (
-        6 * 3 * 64 * 32
-    )  # torch does not see into its kernel: scores and sums of 32 tokens, half of them seen
+        hidden_BTD = model.encode(ids_BT) if config.encoder else model.decode(ids_BT)
+        model.logits(hidden_BTD[:, : int(32 * scored)]).sum().backward()
+    # torch does not see into its kernel: scores and sums of 32 tokens, in a decoder half of them seen
+    attention = 12 * 3 * 64 * 32 // (1 if config.encoder else 2)
     counted = counter.get_total_flops() / ids_BT.numel()
-    assert training_flops(model.config, 32) - attention == pytest.approx(
-        counted, rel=0.004
-    )  # norms have weights too
+    expected = training_flops(config, 32, scored) - attention
+    assert expected == pytest.approx(counted, rel=0.004)  # norms have weights too
 
 
 def test_memory_grows_with_rows_and_is_halved_by_half() -> None:

@@ -155,7 +155,7 @@ def train_on(
         checkpoint_activations(model)
     ranks = parallel.place(model, ranks, precision)
     settings = MUON if name == "muon" else ADAMW
-    optimizer = build_optimizer(model, settings, whole=parallel.whole, part=parallel.part)
+    optimizer = build_optimizer(model, settings, ranks)
     start = 0
     if folder and (found := sharded.restore(folder, model, optimizer, ranks)) is not None:
         start, position = found

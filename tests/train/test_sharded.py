@@ -11,7 +11,7 @@ from torch import Tensor
 
 from matura.core.errors import ArtifactError
 from matura.model.transformer import Transformer
-from matura.train import parallel, sharded
+from matura.train import parts, sharded
 from matura.train.optim import build_optimizer
 from matura.train.ranks import ALONE, Ranks
 from tests.model.tiny import build, llama_config
@@ -60,7 +60,7 @@ def test_a_kill_while_saving_leaves_the_last_complete_one(
     kept = some_state(tmp_path, 1)
 
     def killed(folder: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
-        parallel.write_parts(folder, dict(list(tensors.items())[:3]), ranks)
+        parts.write_parts(folder, dict(list(tensors.items())[:3]), ranks)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
