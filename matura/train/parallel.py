@@ -110,7 +110,9 @@ class Group:
 
     def deal(self, work: Callable[[Tensor], Tensor], matrices: Sequence[Tensor]) -> Sequence[Tensor]:
         if self.config.kind == "ddp":  # whole on every rank
-            copies = [DTensor.from_local(one, self.mesh["replica"], [Replicate()]) for one in matrices]
+            copies: list[Tensor] = [
+                DTensor.from_local(one, self.mesh["replica"], [Replicate()]) for one in matrices
+            ]
             return [_local(one) for one in _dealt(work, copies)]
         layouts: dict[Any, list[int]] = {}
         for i, one in enumerate(matrices):
@@ -118,21 +120,25 @@ class Group:
         done: dict[int, Tensor] = {}
         for layout, members in layouts.items():
             some = [matrices[i] for i in members]
-            made = work(torch.stack(some)).unbind() if layout is None else _dealt(work, some)  # type: ignore[arg-type]
+            made = work(torch.stack(some)).unbind() if layout is None else _dealt(work, some)
             done |= dict(zip(members, made, strict=True))
         return [done[i] for i in range(len(matrices))]
 
 
-def _dealt(work: Callable[[Tensor], Tensor], matrices: Sequence[DTensor]) -> list[DTensor]:
+def _dealt(work: Callable[[Tensor], Tensor], matrices: Sequence[Tensor]) -> list[Tensor]:
     """`work` on matrices that lie on the ranks in the same way: from parts of all to some of them whole, and back."""
-    like, mesh = matrices[0], matrices[0].device_mesh
     cut = torch.stack(list(matrices))
-    own = cut.redistribute(placements=[Shard(0)] * mesh.ndim)
-    size = {"shape": cut.shape, "stride": cut.stride()}
-    done = DTensor.from_local(work(own.to_local()), mesh, own.placements, run_check=False, **size)
-    parts = done.redistribute(placements=cut.placements).to_local().unbind()
-    size = {"shape": like.shape, "stride": like.stride()}
-    return [DTensor.from_local(one, mesh, like.placements, run_check=False, **size) for one in parts]
+    assert isinstance(cut, DTensor)
+    own = cut.redistribute(placements=[Shard(0)] * cut.device_mesh.ndim)
+    done = _as_part(work(own.to_local()), own).redistribute(placements=cut.placements)
+    return [_as_part(one, matrices[0]) for one in done.to_local().unbind()]
+
+
+def _as_part(here: Tensor, like: Tensor) -> DTensor:
+    assert isinstance(like, DTensor)
+    return DTensor.from_local(
+        here, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -162,8 +162,11 @@ Look = Callable[[watch.Compute, int | None], dict[str, float]]
 """(how to compute, held-out tokens to read or None for all of them) -> figures by name."""
 
 
-def looks(material: Material, task: Task, length: int, rows: int, device: str) -> dict[str, Look]:
-    """How to look at held-out text, by objective: bits per byte; loss and accuracy of masked tokens; losses.
+def looks(
+    material: Material, task: Task, length: int, rows: int, ranks: Ranks, device: str
+) -> dict[str, Look]:
+    """How to look at held-out text, by objective: bits per byte; loss and accuracy of masked tokens; losses. The ranks
+    share it.
 
     Objectives without held-out text are left out, and those that need a row of it where there is less.
     """
@@ -173,21 +176,26 @@ def looks(material: Material, task: Task, length: int, rows: int, device: str) -
         if name == "translate":
             if material.heldout_pairs:
                 read = _read(material, length, heldout=True)
-                made[name] = _look_at_pairs(read, material, rows, length, device)
+                made[name] = _look_at_pairs(read, material, rows, length, ranks, device)
         elif name == "next_token":
             made[name] = lambda compute, tokens: {
                 "heldout_bpb": watch.bits_per_byte(
-                    compute, held_out(shards, length=length, rows=rows, limit=tokens, device=device)
+                    compute, held_out(shards, length=length, rows=rows, limit=tokens, device=device), ranks
                 )
             }
         elif shards.totals("heldout")["tokens"] > length:
             changed = corruption(name, material.format, task, LOOK_SEED)
-            made[name] = _look_at_corrupted(name, changed, shards, length, device)
+            made[name] = _look_at_corrupted(name, changed, shards, length, ranks, device)
     return made
 
 
 def _look_at_corrupted(
-    name: str, changed: corrupt.Masking | corrupt.Spans, shards: TokenShards, length: int, device: str
+    name: str,
+    changed: corrupt.Masking | corrupt.Spans,
+    shards: TokenShards,
+    length: int,
+    ranks: Ranks,
+    device: str,
 ) -> Look:
     def batches(tokens: int | None) -> Iterator[Any]:
         rows = TokenBatches(shards, rows=1, length=length, seed=LOOK_SEED, split="heldout", device=device)
@@ -196,16 +204,16 @@ def _look_at_corrupted(
         return itertools.islice(corrupt.Corrupted(rows, changed), count)
 
     def look(compute: watch.Compute, tokens: int | None) -> dict[str, float]:
-        found = {f"heldout_{name}_loss": watch.mean_loss(compute, batches(tokens))}
+        found = {f"heldout_{name}_loss": watch.mean_loss(compute, batches(tokens), ranks)}
         if name == "masked":
-            found["heldout_masked_accuracy"] = watch.masked_accuracy(compute, batches(tokens))
+            found["heldout_masked_accuracy"] = watch.masked_accuracy(compute, batches(tokens), ranks)
         return found
 
     return look
 
 
 def _look_at_pairs(
-    read: tuple[pairs.Pair, ...], material: Material, rows: int, length: int, device: str
+    read: tuple[pairs.Pair, ...], material: Material, rows: int, length: int, ranks: Ranks, device: str
 ) -> Look:
     start = start_id(material.format)
     groups = pairs.PairBatches(
@@ -215,7 +223,7 @@ def _look_at_pairs(
     def look(compute: watch.Compute, tokens: int | None) -> dict[str, float]:
         groups.restore({**groups.state(), "epoch": 0, "next": 0})
         batches = itertools.takewhile(lambda _: groups.epochs <= 1, groups)
-        return {"heldout_translate_loss": watch.mean_loss(compute, batches)}
+        return {"heldout_translate_loss": watch.mean_loss(compute, batches, ranks)}
 
     return look
 

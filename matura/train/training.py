@@ -102,7 +102,7 @@ class Run:
             precision,
             SpikeGuard(config.spikes),
             ranks,
-            pretraining.looks(material, task, sizes.sequence, sizes.rows, config.device),
+            pretraining.looks(material, task, sizes.sequence, sizes.rows, ranks, config.device),
         )
 
     def go(self, draft: Draft, sample: Sample) -> dict[str, Any]:

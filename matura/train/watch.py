@@ -7,6 +7,7 @@ Shape suffixes: B rows, T tokens, D width, N positions, V vocabulary.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from matura.model.block import Block
 from matura.train.objectives import loss
+from matura.train.ranks import ALONE, Ranks
 
 Compute = Callable[..., Tensor]
 """(function of model and batch, batch) -> its value, by a forward pass wherever the weights are."""
@@ -35,31 +37,40 @@ def looking(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def bits_per_byte(compute: Compute, batches: Iterable[Any]) -> float:
+def bits_per_byte(compute: Compute, batches: Iterable[Any], ranks: Ranks = ALONE) -> float:
     """Summed loss of all held-out tokens in bits, by the bytes of their text: comparable across tokenizers."""
-    nats, size = 0.0, 0
-    for held in batches:
-        nats += float(compute(loss, held.batch))
-        size += held.bytes
+    nats, size = _summed(compute, loss, ((held.batch, held.bytes) for held in batches), ranks)
     return nats / math.log(2) / size if size else math.nan
 
 
-def mean_loss(compute: Compute, batches: Iterable[Any]) -> float:
+def mean_loss(compute: Compute, batches: Iterable[Any], ranks: Ranks = ALONE) -> float:
     """Nats for each unit of the batches' weight."""
-    nats, weight = 0.0, 0.0
-    for batch in batches:
-        nats += float(compute(loss, batch))
-        weight += batch.weight
+    nats, weight = _summed(compute, loss, ((batch, batch.weight) for batch in batches), ranks)
     return nats / weight if weight else math.nan
 
 
-def masked_accuracy(compute: Compute, batches: Iterable[Any]) -> float:
+def masked_accuracy(compute: Compute, batches: Iterable[Any], ranks: Ranks = ALONE) -> float:
     """Share of the masked tokens that are the likeliest at their place."""
-    right, count = 0, 0
-    for batch in batches:
-        right += int(compute(_found, batch))
-        count += len(batch.targets_N)
+    right, count = _summed(compute, _found, ((batch, len(batch.targets_N)) for batch in batches), ranks)
     return right / count if count else math.nan
+
+
+def _summed(
+    compute: Compute, function: Any, batches: Iterable[tuple[Any, float]], ranks: Ranks
+) -> tuple[float, float]:
+    """Values of all batches and their units, added up over the ranks, to which the batches are dealt.
+
+    Weights that are cut over ranks need all of them in every pass: in the last turn, some read what another one counts.
+    """
+    value = units = 0.0
+    waiting = iter(batches)
+    while turn := list(itertools.islice(waiting, ranks.data)):
+        own = ranks.data_rank < len(turn)
+        batch, size = turn[ranks.data_rank if own else 0]
+        found = float(compute(function, batch))
+        value, units = value + own * found, units + own * size
+    value, units = ranks.sum(value, units)
+    return value, units
 
 
 def _found(model: Any, batch: Any) -> Tensor:

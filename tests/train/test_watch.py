@@ -1,6 +1,7 @@
 """What is looked at: bits per byte against counting by hand, sizes of activations, and no trace left behind."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from matura.train import watch
 from matura.train.blocks import HeldoutBatch, TokenBatch
 from matura.train.objectives import loss
+from matura.train.ranks import Alone
 from tests.model.tiny import build, llama_config, some_ids
 
 
@@ -34,6 +36,37 @@ def test_the_mean_loss_is_that_of_the_weights() -> None:
         expected = float(loss(model, TokenBatch(ids_BT[:1, :-1], ids_BT[:1, 1:]))) / 8
         found = watch.mean_loss(lambda function, one: function(model, one), [batch])
     assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_ranks_share_the_batches_and_make_as_many_passes() -> None:
+    model = build(llama_config())
+    batches = [TokenBatch(row[None, :-1], row[None, 1:]) for row in some_ids(3, 9)]
+    parts: list[tuple[float, ...]] = []
+    passes: list[int] = []
+
+    class Rank(Alone):
+        data = 2
+
+        def sum(self, *values: float) -> tuple[float, ...]:
+            parts.append(values)
+            return values
+
+    with torch.no_grad():
+        expected = watch.mean_loss(lambda function, batch: function(model, batch), batches)
+        for number in range(2):
+            rank, seen = Rank(), [0]
+            rank.data_rank = number
+
+            def compute(function: Any, batch: Any, seen: list[int] = seen) -> torch.Tensor:
+                seen[0] += 1
+                return function(model, batch)
+
+            watch.mean_loss(compute, batches, rank)
+            passes += seen
+    nats, weight = map(sum, zip(*parts, strict=True))
+    assert nats / weight == pytest.approx(expected, rel=1e-12)
+    assert passes == [2, 2]
+    assert parts[1][1] == 8  # the second rank read a batch twice that counts once, elsewhere
 
 
 def test_activations_are_those_of_the_blocks_and_hooks_are_gone() -> None:
