@@ -6,7 +6,7 @@ bytes are counted. A side falls to its final learning rate exactly with the end 
 way count, as in nanoGPT's train.py. Three seeds; the best configuration of a peer, by its mean, is its result.
 
 Finished runs are kept in `--results`/learning, so the hours may be spent in pieces: `--cases`, `--seed` and
-`--pairs` (how many seeds) say which.
+`--pairs` (how many seeds) say which to make; what is told is everything that is kept of the text.
 """
 
 from __future__ import annotations
@@ -51,10 +51,12 @@ def run(options: Options) -> bool:
         found = _kept(module, case, name, _settings(options, seed), options)
         runs[name].append(found)
         print(f"  seed {seed} {name}: {found['val_bits_per_byte']:.4f} bits per byte", flush=True)
+    if not options.quick:
+        runs = _every_kept(options)
     scores = {name: [one["val_bits_per_byte"] for one in made] for name, made in runs.items()}
-    record.table(COLUMNS, [_row(name, runs[name], scores[name]) for name in cases])
+    record.table(COLUMNS, [_row(name, runs[name], scores[name]) for name in runs])
     means = {name: statistics.mean(found) for name, found in scores.items()}
-    ratio = _ratio(means, cases)
+    ratio = _ratio(means)
     checks = {} if ratio is None else {"8% below the best peer": ratio <= GOAL}
     figures = {"text": options.text.name, "runs": runs, "means": means, "ratio": ratio, "checks": checks}
     record.save(f"learning.{options.text.stem}", options, figures)
@@ -73,6 +75,19 @@ def _kept(module: str, case: str, name: str, settings: dict[str, Any], options: 
     if not options.quick:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(place, found)
+    return found
+
+
+def _every_kept(options: Options) -> dict[str, list[dict[str, Any]]]:
+    """The runs of this text that are there with the same budget, by side and seed."""
+    assert options.text is not None
+    budget = _settings(options, 0)["seconds"]
+    found = {}
+    for name in CASES:
+        places = sorted((options.results / "learning").glob(f"{options.text.stem}-{name}-[0-9]*.json"))
+        made = [read_json(place, limit=1 << 20, what="a run") for place in places]
+        if kept := [one for one in made if one["budget"] == budget]:
+            found[name] = kept
     return found
 
 
@@ -98,10 +113,10 @@ def _settings(options: Options, seed: int) -> dict[str, Any]:
     }
 
 
-def _ratio(means: dict[str, float], cases: dict[str, tuple[str, str]]) -> float | None:
+def _ratio(means: dict[str, float]) -> float | None:
     """Ours over the best peer; None when one of them did not run."""
-    theirs = [means[name] for name, (module, _) in cases.items() if module in PEERS]
-    ours = [means[name] for name, (module, _) in cases.items() if module not in PEERS]
+    theirs = [means[name] for name in means if CASES[name][0] in PEERS]
+    ours = [means[name] for name in means if CASES[name][0] not in PEERS]
     return min(ours) / min(theirs) if ours and theirs else None
 
 
