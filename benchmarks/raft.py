@@ -52,8 +52,8 @@ PAIRS: dict[str, Any] = {
     "meter_every": 0,
     "save_every": 50,
 }
-"""What learns where the rule changes: the pairs (online DPO). When hardly an answer is disliked there is hardly a pair and
-the step is small, so that the other form is still written when it is wanted; then there are many."""
+"""What learns where the rule changes: the pairs (online DPO). Where hardly an answer is disliked there is hardly a pair
+and the step is small, so that the other form is still written when it is wanted; then there are many."""
 FACTS = 60
 COLOURS = ("red", "green", "blue", "white", "black", "brown", "grey", "pink")
 Stages = dict[str, Any]
