@@ -4,7 +4,7 @@ one (arXiv:2203.15556, approach 3; branches of one trunk as in arXiv:2405.18392)
 Each size trains one trunk at a constant rate; at 5, 10 and 20 tokens for each parameter a branch leaves it, in which
 the rate falls. `--text` is the folder of a `tokens` artifact (what `matura encode` made), large enough for the
 largest run. Finished branches and the trunk's latest weights are kept in `--results`/scaling, so the hours may be
-spent in pieces.
+spent in pieces; `--cases 800K 3.2M` trains only these, without a law, which several processes may do side by side.
 """
 
 from __future__ import annotations
@@ -59,8 +59,17 @@ def run(options: Options) -> bool:
     sizes, ratios = (QUICK, RATIOS[:2]) if options.quick else (SIZES, RATIOS)
     tokens, kept = shards.load(options.text), options.results / "scaling"
     kept.mkdir(parents=True, exist_ok=True)
+    last = QUICK_ASKED if options.quick else ASKED
+    if options.cases:
+        if unknown := set(options.cases) - {*sizes, last}:
+            raise SystemExit(
+                f"scaling: no size {', '.join(sorted(unknown))}; there are {', '.join((*sizes, last))}"
+            )
+        for name in options.cases:
+            _measure(name, (ASKED_RATIO,) if name == last else ratios, tokens, kept, options)
+        return True
     rows = [row for name in sizes for row in _measure(name, ratios, tokens, kept, options)]
-    (asked,) = _measure(QUICK_ASKED if options.quick else ASKED, (ASKED_RATIO,), tokens, kept, options)
+    (asked,) = _measure(last, (ASKED_RATIO,), tokens, kept, options)
     law = fit([(row["parameters"], row["tokens"], row["loss"]) for row in rows])
     predicted = law_at(law, asked["parameters"], asked["tokens"])
     largest = max(rows, key=lambda row: (row["parameters"], row["tokens"]))["loss"]
