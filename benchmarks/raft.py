@@ -5,9 +5,9 @@ The recipe is recipes/raft.yaml on a model that is made on the spot, judged on h
 with four rounds. `dice` is the same with an annotator who throws dice: what it learns must be nothing. `once` draws as
 many answers as all rounds together from the start and learns the best of them in one go, with as many tokens. In
 `evolving` the start writes dates in two forms; the annotator likes one of them, and from round 3 the other. Earlier
-gates must still hold then: days stay as right as the start had them, and what it knew by heart stays known. What a model
-no longer writes cannot be ranked, whoever likes it now; so a round begins with answers that the start once wrote, which
-the annotator ranks anew, by the rule of today.
+gates must still hold then: days stay as right as the start had them, and what it knew by heart stays known. What a
+model no longer writes cannot be ranked, whoever likes it now; so a round begins with answers that the start once wrote,
+which the annotator ranks anew, by the rule of today.
 """
 
 from __future__ import annotations
