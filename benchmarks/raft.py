@@ -40,7 +40,7 @@ CHANGE = 3
 """The round from which on the annotator likes the other form."""
 HELD_OUT = 400
 MARGIN = 0.05
-STEP = {"tokens": 20_000, "tokens_per_step": 768}
+STEP = {"tokens": 30_000, "tokens_per_step": 768}
 """What is learned at a time where the rule changes."""
 FACTS = 60
 COLOURS = ("red", "green", "blue", "white", "black", "brown", "grey", "pink")
