@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +44,11 @@ class Alarm:
 
 
 class Series:
-    """The values of each metric with their steps, in order; what is no number is left out."""
+    """The values of each metric with their steps, in order; what is no number is left out. `penalties` are rewards of
+    which less is better."""
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, rows: Sequence[Mapping[str, Any]], penalties: Collection[str] = ()) -> None:
+        self.penalties = frozenset(penalties)
         self._found: dict[str, list[tuple[int, float]]] = {}
         for row in rows:
             for name, value in row.items():
@@ -97,15 +99,16 @@ class Series:
         return next((self._found[name] for name in names if name in self._found), [])
 
 
-def examine(rows: Sequence[Mapping[str, Any]]) -> list[Alarm]:
-    """The alarms over the metrics of a run, as `MetricsLog.rows` gives them; none for a run in order."""
-    series = Series(rows)
+def examine(rows: Sequence[Mapping[str, Any]], penalties: Collection[str] = ()) -> list[Alarm]:
+    """The alarms over the metrics of a run, as `MetricsLog.rows` gives them; none for a run in order. `penalties` are
+    the names of rewards whose weight is below 0."""
+    series = Series(rows, penalties)
     return [alarm for check in CHECKS for alarm in check(series)]
 
 
-def alarms(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def alarms(rows: Sequence[Mapping[str, Any]], penalties: Collection[str] = ()) -> list[str]:
     """The alarms as texts, for a summary and its report."""
-    return [str(one) for one in examine(rows)]
+    return [str(one) for one in examine(rows, penalties)]
 
 
 def in_short(alarms: Sequence[str]) -> str:
@@ -212,13 +215,15 @@ def _overoptimised(series: Series) -> list[Alarm]:
     for name in series.names("heldout_reward"):
         if name.endswith("_std"):
             continue  # answers that become alike are no loss
-        down, certain = series.change(name)
-        if down < 0 and certain <= -SURE:
+        is_penalty = name.removeprefix("heldout_reward.") in series.penalties
+        change, certain = (-one if is_penalty else one for one in series.change(name))
+        if change < 0 and certain <= -SURE:
+            how = ", whose weight is below 0, rose" if is_penalty else " fell"
             found.append(
                 Alarm(
                     "reward up, held-out reward down",
                     series.began(name),
-                    f"the reward rose by {up:.3g} in training, while {name} fell by {-down:.3g}.",
+                    f"the reward rose by {up:.3g} in training, while {name}{how} by {-change:.3g}.",
                     "The model has found what the reward does not mean: read its answers, stop earlier, hold it nearer "
                     "to its parent (kl), or mend the reward.",
                 )

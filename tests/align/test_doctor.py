@@ -89,3 +89,19 @@ def test_groups_that_are_even_at_the_top_need_harder_prompts():
 
 def test_values_that_are_no_numbers_are_passed_over():
     assert doctor.examine(rows(kl=[float("nan")] * 5, ended=[None] * 5)) == []
+
+
+def test_of_a_reward_with_a_negative_weight_less_is_better():
+    fewer = rows(reward=noisy(0, 1), heldout_reward__words=noisy(0.9, 0.2))
+    assert [one.name for one in doctor.examine(fewer)] == ["reward up, held-out reward down"]
+    assert doctor.examine(fewer, {"words"}) == []
+    more = rows(reward=noisy(0, 1), heldout_reward__words=noisy(0.2, 0.9))
+    assert doctor.examine(more) == []
+    assert "heldout_reward.words, whose weight is below 0, rose by" in doctor.alarms(more, {"words"})[0]
+
+
+def test_t14_a_margin_may_grow_while_chosen_answers_become_unlikely():
+    margin = noisy(0, 5)
+    (alarm,) = doctor.examine(rows(margin=margin, logprob_chosen=noisy(-50, -80)))
+    assert alarm.name == "chosen log-probability falls"
+    assert doctor.examine(rows(margin=margin, logprob_chosen=noisy(-50, -40))) == []
