@@ -61,8 +61,8 @@ class Config(peft_settings.Tuning):
     sequence: int = Field(
         512,
         ge=8,
-        description="Longest prompt with its answer, in tokens, at most the model's context; pairs with a longer one are "
-        "dropped",
+        description="Longest prompt with its answer, in tokens, at most the model's context; pairs with a longer one "
+        "are dropped",
     )
     meter_every: int = Field(20, ge=0, description="Steps between looks at held-out rankings; 0 for none")
     meter_tokens: int = Field(

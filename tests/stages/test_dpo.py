@@ -14,14 +14,14 @@ from matura.core.artifact import Artifact
 from matura.core.config import parse
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.metrics import MetricsLog
-from matura.core.preferences import write_rankings
+from matura.core.preferences import Answer, Ranking, write_rankings
 from matura.core.raw import raw_input
 from matura.model import store
 from matura.stages import dpo
-from tests.align.preferences import pair, preferences, ranked, thumb
+from tests.align.preferences import pair, preferences, question, ranked, thumb
 from tests.killing import killed_after
 from tests.stages.pictures import MARK
-from tests.tiny_models import network, pulled, run
+from tests.tiny_models import CONTEXT, network, pulled, run
 
 QUICK: dict[str, Any] = {
     "epochs": 2,
@@ -220,6 +220,16 @@ def test_pairs_that_do_not_fit_are_dropped_and_counted(world: dict[str, Artifact
     for length, message in [(20, "24 answer cut away. sequence=20 is"), (44, "truncation=cut")]:
         with pytest.raises(MaturaError, match=f"nothing to learn from: .*{message}"):
             run(dpo, tmp_path / f"dpo-{length}", **world, **QUICK | {"sequence": length})
+
+
+def test_no_pair_is_longer_than_what_the_model_reads(world: dict[str, Artifact], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"sequence=300: the model reads at most {CONTEXT} tokens at once"):
+        run(dpo, tmp_path / "no", **world, **QUICK | {"sequence": 300})
+    long = Ranking("long", question(99), (Answer("x" * 300, 1), Answer("no", 2)))
+    given = preferences(tmp_path / "given", [*map(pair, range(8)), long], [pair(50)])
+    default = {name: one for name, one in QUICK.items() if name != "sequence"} | {"epochs": 0.1}
+    made = run(dpo, tmp_path / "dpo", model=world["model"], preferences=given, **default)
+    assert made.summary["dropped_pairs"] == {"too long": 1}
 
 
 def test_what_would_do_nothing_is_refused() -> None:

@@ -261,7 +261,7 @@ def test_settings_that_would_do_nothing_are_refused() -> None:
 def test_margins_without_scores_to_take_them_from_are_refused(model: Artifact, tmp_path: Path) -> None:
     settings = QUICK | {"margin": 0.5, "epochs": 0.1, "data": {"heldout": 0}}
     ranked = file(tmp_path, rankings(12))
-    with pytest.raises(MaturaError, match="margin=0.5 would do nothing: no pair has scores"):
+    with pytest.raises(MaturaError, match="would do nothing: no pair has scores"):
         trained(tmp_path / "no", model=model, preferences=ranked, **settings)
     rows = [
         replace(row, answers=tuple(replace(one, score=-float(one.rank or 0)) for one in row.answers))
