@@ -67,6 +67,7 @@ def rows(made: Artifact) -> list[dict[str, Any]]:
 def test_killed_at_any_checkpoint_it_ends_in_the_same_bits(
     settings: dict[str, Any], world: dict[str, Artifact], tmp_path: Path
 ) -> None:
+    """T37: weights, log and record."""
     given = {k: v for k, v in QUICK.items() if k != "lora" or settings.get("method") != "full"} | settings
     whole = run(dpo, tmp_path / "whole" / "dpo", **world, **given)
     steps = whole.summary["steps"]
@@ -244,6 +245,7 @@ def test_what_would_do_nothing_is_refused() -> None:
 
 
 def test_rates_are_those_of_preferences_and_scale_with_the_method() -> None:
+    """T40: a default that moves a small model, ten times as high where few weights are trained."""
     config = parse(dpo.Config, {"model": "m", "preferences": "p"}, "test")
     rates = {method: config.optimizer.of(method).lr for method in ("lora", "full")}
     assert rates["lora"] >= 10 * rates["full"] > 1e-6

@@ -77,6 +77,7 @@ KINDS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 def test_killed_in_the_middle_of_an_iteration_it_ends_in_the_same_bits(
     name: str, world: World, tmp_path: Path
 ) -> None:
+    """T37: with the coefficient, the values, the answers and their order."""
     kind, stops = KINDS[name]
     kind = {"iterations": 2} | kind
     whole = practise(world, tmp_path / "whole", **kind)
