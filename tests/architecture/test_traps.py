@@ -1,5 +1,5 @@
-"""The known traps of fine-tuning and alignment (masks, packing, losses of preferences, reinforcement learning, adapters,
-resuming: T1 to T40) each have a test that names them, in its docstring or its name."""
+"""The known traps of fine-tuning and alignment (masks, packing, losses of preferences, reinforcement learning,
+adapters, resuming: T1 to T40) each have a test that names them, in its docstring or its name."""
 
 import re
 from pathlib import Path
