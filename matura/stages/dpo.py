@@ -4,6 +4,7 @@
 The reference is the parent, whose log-probabilities are read once. `--audit` shows the answers token by token.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -161,9 +162,10 @@ def _found(totals: dict[str, Any], alarms: list[str]) -> str:
 
 
 def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> "Audit":
-    """What would be learned, with `rows` of the answers shown token by token; nothing is trained."""
+    """What would be learned, with `rows` of the answers shown token by token, and what the preferences are made of;
+    nothing is trained."""
     from matura.core.conversation_settings import ConversationData
-    from matura.data.preferences import loading, pairs, selection
+    from matura.data.preferences import loading, pairs, selection, statistics
     from matura.model import store
     from matura.tokenizer import conversation
     from matura.train import audit
@@ -184,7 +186,8 @@ def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> 
     material = Material(said, [], {})
     length = longest(config, store.read_config(inputs["model"].path))
     capacity = config.tokens_per_batch
-    return audit.look(material, format, length, settings, rows=rows, capacity=capacity, seed=config.seed)
+    found = audit.look(material, format, length, settings, rows=rows, capacity=capacity, seed=config.seed)
+    return replace(found, about=tuple(statistics.describe(loaded)))
 
 
 def _lesson(

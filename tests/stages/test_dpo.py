@@ -10,6 +10,7 @@ import torch
 
 from matura.align import reference
 from matura.align.sequences import Prompted
+from matura.commands import auditing
 from matura.core.artifact import Artifact
 from matura.core.config import parse
 from matura.core.errors import ConfigError, MaturaError
@@ -267,3 +268,4 @@ def test_the_plan_and_the_audit(world: dict[str, Artifact]) -> None:
     assert {one.name.split()[-1] for one in seen.shown} <= {"chosen", "rejected"}
     assert all(one.stops for one in seen.shown)
     assert json.dumps(seen.dropped) == "{}"
+    assert "30 pairs; 0 rankings make none" in auditing.counts(seen)
