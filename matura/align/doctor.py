@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 from typing import Any
 
 WINDOW = 5
@@ -26,6 +28,8 @@ CLIPPED = 0.3
 """Share of clipped tokens above which an update goes too far."""
 SURE = 2.0
 """Standard errors from which on a change is one."""
+MOST = 200
+"""Values that a trend is made of."""
 FALLING = 0.1
 """Share of its size by which the chosen answers' log-probability may fall."""
 
@@ -82,21 +86,37 @@ class Series:
         return self._points((name,))[number][0]
 
     def change(self, *names: str) -> tuple[float, float]:
-        """From the first third of the values to the last: the difference of their means, and how many standard errors
-        that is; (0, 0) with fewer than nine."""
-        values = self.values(*names)
-        third = len(values) // 3
-        if third < 3:
+        """From the first third of the values to the last the difference of their means, and how many standard errors
+        all of them rise or fall by; (0, 0) with fewer than `WINDOW`."""
+        values = _condensed(self.values(*names))
+        if len(values) < WINDOW:
             return 0.0, 0.0
-        before, after = values[:third], values[-third:]
-        difference = statistics.fmean(after) - statistics.fmean(before)
-        error = math.sqrt((statistics.variance(before) + statistics.variance(after)) / third)
-        if error == 0:
-            return difference, math.copysign(math.inf, difference) if difference else 0.0
-        return difference, difference / error
+        third = len(values) // 3
+        return statistics.fmean(values[-third:]) - statistics.fmean(values[:third]), _trend(values)
 
     def _points(self, names: Sequence[str]) -> list[tuple[int, float]]:
         return next((self._found[name] for name in names if name in self._found), [])
+
+
+def _condensed(values: list[float]) -> list[float]:
+    """At most `MOST` values: of more, means of neighbours."""
+    count = len(values)
+    if count <= MOST:
+        return values
+    ends = [i * count // MOST for i in range(MOST + 1)]
+    return [statistics.fmean(values[start:end]) for start, end in pairwise(ends)]
+
+
+def _trend(values: Sequence[float]) -> float:
+    """How much more often a later value is above an earlier one than below it, in standard deviations of what chance
+    makes: Mann and Kendall's test (Econometrica 13, 1945), which few values are enough for."""
+    count = len(values)
+    above = sum((later > sooner) - (later < sooner) for sooner, later in combinations(values, 2))
+    if not above:
+        return 0.0
+    ties = sum(n * (n - 1) * (2 * n + 5) for n in Counter(values).values())
+    variance = (count * (count - 1) * (2 * count + 5) - ties) / 18
+    return (above - math.copysign(1, above)) / math.sqrt(variance)
 
 
 def examine(rows: Sequence[Mapping[str, Any]], penalties: Collection[str] = ()) -> list[Alarm]:

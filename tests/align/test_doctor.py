@@ -105,3 +105,22 @@ def test_t14_a_margin_may_grow_while_chosen_answers_become_unlikely():
     (alarm,) = doctor.examine(rows(margin=margin, logprob_chosen=noisy(-50, -80)))
     assert alarm.name == "chosen log-probability falls"
     assert doctor.examine(rows(margin=margin, logprob_chosen=noisy(-50, -40))) == []
+
+
+def test_t30_few_looks_are_enough_when_they_agree():
+    """As many as GRPO makes by default. The control has as many that do not agree."""
+    learned = noisy(0, 1, 100)
+    falls = doctor.examine(rows(reward=learned, heldout_reward=[0.6, 0.55, 0.5, 0.52, 0.4, 0.3]))
+    assert [one.name for one in falls] == ["reward up, held-out reward down"]
+    assert doctor.examine(rows(reward=learned, heldout_reward=[0.6, 0.4, 0.5, 0.62, 0.4, 0.5])) == []
+    assert doctor.examine(rows(reward=learned, heldout_reward=[0.6, 0.5, 0.4, 0.3])) == []
+
+
+def test_a_trend_is_mann_and_kendalls():
+    series = doctor.Series(rows(x=[1.0, 2.0, 2.0, 3.0, 5.0, 4.0]))
+    # 14 pairs differ, 13 rise and 1 falls; one tie of two: (6 5 17 - 2 1 9) / 18
+    assert series.change("x")[1] == pytest.approx((12 - 1) / ((510 - 18) / 18) ** 0.5)
+    assert doctor.Series(rows(x=[1.0] * 9)).change("x") == (0.0, 0.0)
+    long = doctor.Series(rows(x=noisy(0, 1, 5_000)))
+    assert long.change("x")[0] == pytest.approx(2 / 3, abs=0.02)
+    assert long.change("x")[1] > 10
