@@ -22,7 +22,7 @@ from matura.core.forgetting_settings import (
 )
 from matura.core.inputs import located
 from matura.core.plan import Estimate
-from matura.core.preference_settings import PreferenceData
+from matura.core.preference_settings import PreferenceData, check_without_facts
 from matura.core.settings import Recompute
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Config(peft_settings.Tuning):
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> "Config":
+        check_without_facts(self.data)
         check_looks(self, "meter_tokens", "heldout_tokens")
         if self.lora.dropout:
             raise ValueError(

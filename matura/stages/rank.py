@@ -19,7 +19,7 @@ from matura.core.files import canonical_hash, write_json
 from matura.core.inputs import located
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
-from matura.core.preference_settings import PreferenceData
+from matura.core.preference_settings import PreferenceData, check_without_facts
 from matura.core.preferences import HELDOUT, SAMPLES, TRAIN, Ranking, read_rankings, write_rankings
 from matura.core.reward_settings import Rewards
 
@@ -101,6 +101,7 @@ class Config(config.Config):
             )
         if self.ranks is None and self.data != PreferenceData():
             raise ValueError("`data` is for files of people: give `ranks`")
+        check_without_facts(self.data)
         compares = self.gate.fail_on is not None or self.keep.above_previous
         if compares and self.previous is None:
             raise ValueError("gate and keep.above_previous compare with the round before: give `previous`")

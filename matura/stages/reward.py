@@ -15,7 +15,7 @@ from matura.core.errors import MaturaError
 from matura.core.forgetting_settings import Forgetting, check_looks
 from matura.core.inputs import located
 from matura.core.plan import Estimate
-from matura.core.preference_settings import PreferenceData
+from matura.core.preference_settings import PreferenceData, check_without_facts
 from matura.core.settings import Recompute
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Config(peft_settings.Tuning):
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> "Config":
+        check_without_facts(self.data)
         if self.margin and self.loss != "bradley-terry":
             raise ValueError("margin is for loss=bradley-terry; an order of several has no margins")
         if self.method == "lora" and self.lora.dropout:

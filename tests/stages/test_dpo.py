@@ -240,6 +240,7 @@ def test_what_would_do_nothing_is_refused() -> None:
         ({"forgetting": {"kl": 0.1, "kl_on": "new"}}, "anchors of fine-tuning"),
         ({"meter_every": 0, "heldout_tokens": 100}, "heldout_tokens would do nothing"),
         ({"loss": {"kind": "robust"}}, "needs smoothing"),
+        ({"data": {"facts": ["gold"]}}, "data.facts would do nothing"),
     ]:
         with pytest.raises(ConfigError, match=message):
             parse(dpo.Config, {"model": "m", "preferences": "p", **settings}, "test")

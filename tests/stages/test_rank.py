@@ -193,6 +193,7 @@ def test_the_gate_compares_held_out_prompts_by_todays_judge(model: Artifact, tmp
         ({"ranks": "r", "previous": "p"}, "need `rewards`"),
         ({"ranks": "r", "keep": {"least": 1}}, "need `rewards`"),
         ({"rewards": GOOD, "data": {"form": "hh"}}, "`data` is for files of people"),
+        ({"ranks": "r", "data": {"facts": ["gold"]}}, "data.facts would do nothing"),
         ({"rewards": GOOD, "gate": {"margin": 1}}, "gate.margin would do nothing"),
     ],
 )

@@ -252,6 +252,7 @@ def test_settings_that_would_do_nothing_are_refused() -> None:
     for more, message in (
         ({"loss": "plackett-luce", "margin": 1.0}, "margin is for loss=bradley-terry"),
         ({"meter_every": 0, "meter_tokens": 100}, "meter_tokens would do nothing"),
+        ({"data": {"facts": ["gold"]}}, "data.facts would do nothing"),
         ({"losss": "x"}, "did you mean 'loss'"),
     ):
         with pytest.raises(ConfigError, match=message):
