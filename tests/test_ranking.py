@@ -278,6 +278,20 @@ def test_settings_of_the_stage_are_for_a_person():
     ]
 
 
+def test_home_is_expanded_in_every_path(rank, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_rankings(tmp_path / "some.jsonl", [row(0)])
+    code, _ = rank("some.jsonl", "--out=~/mine.jsonl", "--trl=~/pairs.jsonl", keys="1234\n")
+    assert code == 0
+    assert len(list(read_rankings(tmp_path / "mine.jsonl"))) == 1
+    assert len((tmp_path / "pairs.jsonl").read_text().splitlines()) == 6
+    (tmp_path / "made").mkdir()
+    asked = ranking.Asked("m", prompts="~/made")
+    assert "data.heldout=0" in ranking._sample_settings(asked)  # a folder of files
+    (tmp_path / "made" / "artifact.json").touch()
+    assert "data.heldout=0" not in ranking._sample_settings(asked)
+
+
 def test_one_who_always_takes_the_first_is_told(rank, tmp_path):
     write_rankings(tmp_path / "many.jsonl", [row(n) for n in range(12)])
     _, said = rank("many.jsonl", keys="1234\n" * 9)

@@ -24,7 +24,8 @@ from matura.train.meter import Looks
 
 @dataclass(frozen=True)
 class Asked:
-    """Prompts to answer, log-probabilities of the parent at the temperature, looks, and counts for the summary."""
+    """Prompts to answer, log-probabilities of the parent at the temperature, looks, and counts for the summary:
+    `heldout_prompts` are those that looks answer."""
 
     prompts: list[Ranking]
     reference: Reference
@@ -47,13 +48,13 @@ def asked(
     longest = config.rollouts.max_new_tokens
     kept, left = rollouts.fitting(loaded.train, format, model, longest)
     reference = frozen(parent, config.rollouts.temperature)
-    looks = Looks()
+    looks, shown = Looks(), list[Ranking]()
     if config.meter_every:
         also: tuple[Heldout, ...] = ()
         if held := loaded.heldout[: config.meter_prompts]:
-            shown, _ = rollouts.fitting(held, format, model, longest)
+            shown, _ = rollouts.fitting(held, format, model, longest, "held-out prompts")
             also = (Heldout(format, shown, judges, config.rollouts, config.seed, reference),)
         general = meter(inputs.get("forgetting.text"), format, parent, config.meter_tokens)
         looks = Looks(None, general, also)
-    counts = {"prompts": len(kept), "heldout_prompts": len(loaded.heldout), "too_long": left, **loaded.found}
+    counts = {"prompts": len(kept), "heldout_prompts": len(shown), "too_long": left, **loaded.found}
     return Asked(kept, reference, looks, counts)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 from typing import Any
 
 WINDOW = 5
@@ -26,6 +28,8 @@ CLIPPED = 0.3
 """Share of clipped tokens above which an update goes too far."""
 SURE = 2.0
 """Standard errors from which on a change is one."""
+MOST = 200
+"""Values that a trend is made of."""
 FALLING = 0.1
 """Share of its size by which the chosen answers' log-probability may fall."""
 
@@ -44,9 +48,11 @@ class Alarm:
 
 
 class Series:
-    """The values of each metric with their steps, in order; what is no number is left out."""
+    """The values of each metric with their steps, in order; what is no number is left out. `penalties` are rewards of
+    which less is better."""
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, rows: Sequence[Mapping[str, Any]], penalties: Collection[str] = ()) -> None:
+        self.penalties = frozenset(penalties)
         self._found: dict[str, list[tuple[int, float]]] = {}
         for row in rows:
             for name, value in row.items():
@@ -80,32 +86,49 @@ class Series:
         return self._points((name,))[number][0]
 
     def change(self, *names: str) -> tuple[float, float]:
-        """From the first third of the values to the last: the difference of their means, and how many standard errors
-        that is; (0, 0) with fewer than nine."""
-        values = self.values(*names)
-        third = len(values) // 3
-        if third < 3:
+        """From the first third of the values to the last the difference of their means, and how many standard errors
+        all of them rise or fall by; (0, 0) with fewer than `WINDOW`."""
+        values = _condensed(self.values(*names))
+        if len(values) < WINDOW:
             return 0.0, 0.0
-        before, after = values[:third], values[-third:]
-        difference = statistics.fmean(after) - statistics.fmean(before)
-        error = math.sqrt((statistics.variance(before) + statistics.variance(after)) / third)
-        if error == 0:
-            return difference, math.copysign(math.inf, difference) if difference else 0.0
-        return difference, difference / error
+        third = len(values) // 3
+        return statistics.fmean(values[-third:]) - statistics.fmean(values[:third]), _trend(values)
 
     def _points(self, names: Sequence[str]) -> list[tuple[int, float]]:
         return next((self._found[name] for name in names if name in self._found), [])
 
 
-def examine(rows: Sequence[Mapping[str, Any]]) -> list[Alarm]:
-    """The alarms over the metrics of a run, as `MetricsLog.rows` gives them; none for a run in order."""
-    series = Series(rows)
+def _condensed(values: list[float]) -> list[float]:
+    """At most `MOST` values: of more, means of neighbours."""
+    count = len(values)
+    if count <= MOST:
+        return values
+    ends = [i * count // MOST for i in range(MOST + 1)]
+    return [statistics.fmean(values[start:end]) for start, end in pairwise(ends)]
+
+
+def _trend(values: Sequence[float]) -> float:
+    """How much more often a later value is above an earlier one than below it, in standard deviations of what chance
+    makes: Mann and Kendall's test (Econometrica 13, 1945), which few values are enough for."""
+    count = len(values)
+    above = sum((later > sooner) - (later < sooner) for sooner, later in combinations(values, 2))
+    if not above:
+        return 0.0
+    ties = sum(n * (n - 1) * (2 * n + 5) for n in Counter(values).values())
+    variance = (count * (count - 1) * (2 * count + 5) - ties) / 18
+    return (above - math.copysign(1, above)) / math.sqrt(variance)
+
+
+def examine(rows: Sequence[Mapping[str, Any]], penalties: Collection[str] = ()) -> list[Alarm]:
+    """The alarms over the metrics of a run, as `MetricsLog.rows` gives them; none for a run in order. `penalties` are
+    the names of rewards whose weight is below 0."""
+    series = Series(rows, penalties)
     return [alarm for check in CHECKS for alarm in check(series)]
 
 
-def alarms(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def alarms(rows: Sequence[Mapping[str, Any]], penalties: Collection[str] = ()) -> list[str]:
     """The alarms as texts, for a summary and its report."""
-    return [str(one) for one in examine(rows)]
+    return [str(one) for one in examine(rows, penalties)]
 
 
 def in_short(alarms: Sequence[str]) -> str:
@@ -212,13 +235,15 @@ def _overoptimised(series: Series) -> list[Alarm]:
     for name in series.names("heldout_reward"):
         if name.endswith("_std"):
             continue  # answers that become alike are no loss
-        down, certain = series.change(name)
-        if down < 0 and certain <= -SURE:
+        is_penalty = name.removeprefix("heldout_reward.") in series.penalties
+        change, certain = (-one if is_penalty else one for one in series.change(name))
+        if change < 0 and certain <= -SURE:
+            how = ", whose weight is below 0, rose" if is_penalty else " fell"
             found.append(
                 Alarm(
                     "reward up, held-out reward down",
                     series.began(name),
-                    f"the reward rose by {up:.3g} in training, while {name} fell by {-down:.3g}.",
+                    f"the reward rose by {up:.3g} in training, while {name}{how} by {-change:.3g}.",
                     "The model has found what the reward does not mean: read its answers, stop earlier, hold it nearer "
                     "to its parent (kl), or mend the reward.",
                 )

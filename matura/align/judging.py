@@ -60,7 +60,7 @@ def compare(
     before: Sequence[Ranking], now: Sequence[Ranking], *, fail_on: Any, margin: float, seed: int
 ) -> tuple[Judged, list[str]]:
     """The mean score of the answers to the prompts that both have: the verdict (see `evaluate.gates`), and the reasons
-    why the gate fails. An item is a prompt; its figure is the mean over its judged answers.
+    why the gate fails (none without `fail_on`). An item is a prompt; its figure is the mean over its judged answers.
 
     Raises MaturaError when no prompt is in both.
     """
@@ -81,7 +81,8 @@ def compare(
         margin=margin,
         relative=False,
     )
-    judged, reasons = gates.judge([metric], [gates.Gate("score", fail_on)], seed=seed)
+    demands = [] if fail_on is None else [gates.Gate("score", fail_on)]
+    judged, reasons = gates.judge([metric], demands, seed=seed)
     return judged[0], reasons
 
 

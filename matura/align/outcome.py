@@ -61,7 +61,7 @@ def commit(
 ) -> Artifact:
     """Look through the log for alarms, write the report, and finish the artifact of a practice whose model is saved."""
     rows = draft.metrics.rows()
-    alarms = doctor.alarms(rows)
+    alarms = doctor.alarms(rows, config.rewards.penalties)
     found = {**totals, **gained(rows, totals), "alarms": alarms}
     training_report.write(draft.path, title, found, config.model_dump(mode="json"))
     line = f"{config.method}, {config.iterations} iterations of {config.answers} answers{said(found, alarms)}"

@@ -18,33 +18,34 @@ from matura.tokenizer.conversation import Format
 from matura.train.examples import CUT_AWAY, LONG
 
 
-def in_ids(config: Any, rankings: Sequence[Ranking], format: Format) -> preferred.Made:
-    """Pairs in token ids; for KTO thumbs, where a ranking has any, and both sides of its pairs where it has none.
+def in_ids(config: Any, rankings: Sequence[Ranking], format: Format, length: int) -> preferred.Made:
+    """Pairs in at most `length` token ids each; for KTO thumbs, where a ranking has any, and both sides of its pairs
+    where it has none.
 
-    Of `config` (the stage's) `loss`, `sequence` and `truncation` count.
+    Of `config` (the stage's) `loss` and `truncation` count.
     """
     kto = config.loss.kind == "kto"
     thumbs = [row for row in rankings if kto and any(one.liked is not None for one in row.answers)]
     apart = {id(row) for row in thumbs}
     found = [pairs.of(row) for row in rankings if id(row) not in apart]
     made = preferred.from_pairs(
-        (pair for its in found for pair in its), format, config.sequence, truncation=config.truncation
+        (pair for its in found for pair in its), format, length, truncation=config.truncation
     )
     if alone := sum(not its for its in found):
         made.dropped[ALONE] += alone
     if not kto:
         return made
-    more = preferred.from_thumbs(thumbs, format, config.sequence, truncation=config.truncation)
+    more = preferred.from_thumbs(thumbs, format, length, truncation=config.truncation)
     return preferred.Made([*more.preferred, *map(unpaired, made.preferred)], made.dropped + more.dropped)
 
 
-def why_nothing(config: Any, dropped: Mapping[str, int]) -> str:
+def why_nothing(length: int, dropped: Mapping[str, int]) -> str:
     """Why there is nothing to learn from, and what can be done."""
     told = ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items())) or "no rows"
     if dropped.get(LONG):
-        return f"{told}. sequence={config.sequence} may be too short, or take truncation=cut."
+        return f"{told}. sequence={length} may be too short, or take truncation=cut."
     if dropped.get(CUT_AWAY):
-        return f"{told}. sequence={config.sequence} is too short for these prompts."
+        return f"{told}. sequence={length} is too short for these prompts."
     if dropped.get(ALONE):
         return f"{told}. Answers that were judged by themselves are for loss.kind=kto."
     return f"{told}. Give other preferences."
@@ -64,11 +65,12 @@ def batches(config: Any, known: Sequence[Known], model: Transformer | None = Non
 @dataclass(frozen=True)
 class Reference:
     """The model that never changes; `identity` says which it is and how its weights are held, and what it makes of
-    answers is kept in `folder`."""
+    answers is kept in `folder`. It reads at most `length` tokens at once."""
 
     model: Transformer
     identity: str
     folder: Path
+    length: int
 
     def knows(
         self, config: Any, made: Sequence[Preferred], held: Sequence[Preferred]
@@ -82,7 +84,7 @@ class Reference:
         reached = plan.reached(plan.updates(config.epochs))
         others = [[Prompted(one.prompt, ()) for one in side] for side in (made, held)]
         if config.loss.kind == "kto":
-            others = [mismatched(side, config.sequence, config.seed) for side in (made, held)]
+            others = [mismatched(side, self.length, config.seed) for side in (made, held)]
         asked = [
             (side, i)
             for side in (0, 1)

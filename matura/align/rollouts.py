@@ -129,16 +129,16 @@ def request_seed(seed: int, iteration: int, prompt: str, occurrence: int = 0) ->
 
 
 def fitting(
-    prompts: Iterable[Ranking], format: Format, model: Transformer, new: int
+    prompts: Iterable[Ranking], format: Format, model: Transformer, new: int, what: str = "prompts"
 ) -> tuple[list[Ranking], int]:
-    """The prompts after which `new` tokens fit into the context, and how many do not. Raises MaturaError when none
-    does."""
+    """The prompts after which `new` tokens fit into the context, and how many do not. Raises MaturaError, which calls
+    them `what`, when none does."""
     most = model.config.longest(model.config.decoder) - new
     given = list(prompts)
     kept = [one for one in given if len(format.prompt(one.messages, one.tools)) <= most]
     if not kept:
         raise MaturaError(
-            f"none of {len(given):,} prompts leaves room for {new} new tokens in a context of {most + new}; take "
+            f"none of {len(given):,} {what} leaves room for {new} new tokens in a context of {most + new}; take "
             "shorter prompts, or fewer max_new_tokens"
         )
     return kept, len(given) - len(kept)

@@ -62,7 +62,7 @@ def counts(found: Audit) -> list[str]:
     """What the whole material comes to, in lines."""
     share = found.trained / found.tokens if found.tokens else 0.0
     more = "".join(f", {n:,} {name.replace('_', ' ')}" for name, n in found.found.items() if n)
-    lines = [f"{found.rows:,} rows to learn from{more}"]
+    lines = [*found.about, f"{found.rows:,} rows to learn from{more}"]
     for reason, n in found.dropped.items():
         names = ", ".join(found.names[reason])
         lines.append(f"  dropped, {reason}: {n:,} ({names}{', ...' if n > len(found.names[reason]) else ''})")

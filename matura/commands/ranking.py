@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from matura.core.artifact import Artifact
 from matura.core.errors import MaturaError, ModelNotFound
+from matura.core.manifest import RECORD
 from matura.core.preferences import HELDOUT, SAMPLES, TRAIN, Ranking, read_rankings
 from matura.core.workspace import Workspace
 
@@ -51,7 +52,7 @@ def by_a_person(asked: Asked, workspace: Workspace, sample: Sample) -> None:
         raise MaturaError("--port is for the page: add --web")
     rows, own = _given(asked, workspace, sample)
     unjudged = [items.unjudged(row, asked.answers) for row in _once(asked.source, rows)]
-    journal = open_journal(asked.out or own or Path(DEFAULT_OUT))
+    journal = open_journal((asked.out or own or Path(DEFAULT_OUT)).expanduser())
     journal.add(unjudged)
     sitting = Sitting(journal, unjudged, _annotator(asked.annotator), asked.seed)
     print(_opening(sitting), flush=True)
@@ -61,7 +62,7 @@ def by_a_person(asked: Asked, workspace: Workspace, sample: Sample) -> None:
         print()
     print(_closing(sitting))
     if asked.trl is not None:
-        _export(journal.rows(), asked.trl)
+        _export(journal.rows(), asked.trl.expanduser())
 
 
 def _given(asked: Asked, workspace: Workspace, sample: Sample) -> tuple[list[Ranking], Path | None]:
@@ -129,7 +130,8 @@ def _sample_settings(asked: Asked) -> list[str]:
         raise MaturaError(f"{asked.source} is a model: what is it to be asked? --prompts FILE")
     settings = [f"model={asked.source}", f"prompts={asked.prompts}", "heldout=0"]
     settings += [f"count={100 if asked.count is None else asked.count}"]
-    if Path(asked.prompts).expanduser().exists() and not (Path(asked.prompts) / "artifact.json").exists():
+    path = Path(asked.prompts).expanduser()
+    if path.exists() and not (path / RECORD).exists():
         settings.append("data.heldout=0")
     settings += [] if asked.answers is None else [f"k={asked.answers}"]
     return [*settings, *asked.settings]

@@ -40,6 +40,8 @@ class KlPenalty(Config):
             raise ValueError("a coefficient of 0 cannot be steered; give one above 0 to begin with")
         if self.target is None and self.changed("horizon"):
             raise ValueError("horizon would do nothing without a target")
+        if not self.coefficient and self.changed("place"):
+            raise ValueError("place would do nothing with a coefficient of 0")
         return self
 
 

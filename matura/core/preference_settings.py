@@ -29,3 +29,9 @@ class PreferenceData(Config):
 
 FOR_FILES = ("form", "columns", "facts", "bad_rows")
 """Settings that do nothing for an artifact."""
+
+
+def check_without_facts(data: PreferenceData) -> None:
+    """Raises ValueError for facts that were asked for where nothing of these files is rewarded."""
+    if data.facts:
+        raise ValueError("data.facts would do nothing: facts are for rewards, and none read these files")

@@ -111,10 +111,10 @@ def _raw(step: Step, setting: str, workspace: Workspace, look_only: bool) -> Raw
     """
     if "prompt" in _kinds(step, setting):
         return promptfile.raw_input(step.outside[setting])
-    own = getattr(step.module, "raw_input", None)
-    if own and look_only and not os.path.exists(step.outside[setting]):
+    own, text = getattr(step.module, "raw_input", None), step.outside[setting]
+    if own and look_only and ":" in text and not os.path.exists(text):  # what is fetched has a scheme
         return None
-    place: Any = own(step.config, setting, workspace) if own else step.outside[setting]
+    place: Any = own(step.config, setting, workspace) if own else text
     if isinstance(place, RawInput):
         return place
     make = getattr(step.module, "hash_raw", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from matura.core import patterns
 from matura.core.config import Config, Input
@@ -139,6 +139,19 @@ class Rewards(Config):
         found |= {name: one.weight for name, one in self.own.items()}
         found["judge"] = None if self.judge.model is None else self.judge.weight
         return {name: weight for name, weight in found.items() if weight is not None}
+
+    @property
+    def penalties(self) -> frozenset[str]:
+        """Rewards whose weight is below 0: the less of them, the better."""
+        return frozenset(name for name, weight in self.weights.items() if weight < 0)
+
+
+def penalties_in(settings: object) -> frozenset[str]:
+    """The penalties among rewards as a record holds them; none where it holds none, or those of another version."""
+    try:
+        return Rewards.model_validate(settings).penalties
+    except ValidationError:
+        return frozenset()
 
 
 def check_rewarded(rewards: Rewards) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,12 @@ CURVES = (
     ("Labels or pairs, held out", "share that is right", ("heldout_accuracy",)),
     ("Preferred pairs", "share in order, in training", ("accuracy",)),
     ("Margin", "reward of the chosen minus the rejected", ("margin", "heldout_margin")),
+    ("Chosen and rejected answers", "log p of a token", ("logprob_chosen", "logprob_rejected")),
+    (
+        "What both are worth beside the parent",
+        "beta times the log-ratio",
+        ("reward_chosen", "reward_rejected"),
+    ),
     ("Rewards", "least, mean and most, in training", ("reward_min", "reward_mean", "reward_max")),
     (
         "Held-out rewards",
@@ -34,6 +40,7 @@ CURVES = (
         tuple(f"heldout_reward_{one}" for one in ("min", "mean", "max")),
     ),
     ("Reward", "in training and on held-out prompts", ("reward", "heldout_reward")),
+    ("Each reward on held-out prompts", "mean, those of weight 0 too", ("heldout_reward.",)),
     (
         "Length of answers",
         "tokens",
@@ -45,6 +52,8 @@ CURVES = (
         ("ended", "even_groups", "unjudged", "heldout_ended"),
     ),
     ("Distance from the parent", "nats an answer", ("answer_kl", "heldout_answer_kl")),
+    ("Distance from the parent, by token", "nats a token", ("kl", "heldout_kl")),
+    ("Distance from the rollouts", "nats a token", ("approx_kl",)),
     ("KL penalty", "coefficient, and what an answer pays", ("kl_coefficient", "kl_penalty")),
     ("Values", "share of the returns' variance that they foresee", ("explained_variance",)),
     ("Entropy", "nats a token", ("policy_entropy",)),
@@ -52,13 +61,13 @@ CURVES = (
     ("General text", "bits per byte", ("general_bpb",)),
     ("Divergence from the parent on general text", "nats a token", ("general_kl",)),
     ("Gradient", "norm before clipping", ("grad_norm",)),
-    ("Activations", "root mean square after a block", ()),
+    ("Activations", "root mean square after a block", ("rms.",)),
     ("Learning rate", "of width-scaled matrices", ("lr",)),
     ("Speed", "tokens a second", ("tokens_per_s",)),
     ("Utilisation", "share of the matrix speed measured here", ("mfu",)),
 )
-ACTIVATIONS = "rms."
-"""How names of activation sizes begin in metrics.jsonl."""
+GROUP = "."
+"""Ends the name of a curve that stands for all metrics whose names begin with it."""
 
 
 def write(
@@ -89,13 +98,21 @@ def write(
 def _plots(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
     names = {name for row in rows for name in row}
     for title, unit, wanted in CURVES:
-        chosen = wanted or sorted(name for name in names if name.startswith(ACTIVATIONS))
-        series = {name.removeprefix(ACTIVATIONS): _points(rows, name) for name in chosen if name in names}
+        series = {
+            name.removeprefix(one) or name: _points(rows, name) for one in wanted for name in _of(one, names)
+        }
         if series:
             drawn = plots.curve(
                 series, unit, smooth=("loss", "grad_norm", "tokens_per_s", "mfu", "accuracy", "margin")
             )
             yield {"title": title, "svg": drawn}
+
+
+def _of(wanted: str, names: Collection[str]) -> list[str]:
+    """The metrics that a name of `CURVES` stands for."""
+    if wanted.endswith(GROUP):
+        return sorted(name for name in names if name.startswith(wanted))
+    return [wanted] if wanted in names else []
 
 
 def _points(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:

@@ -4,6 +4,7 @@
 The reference is the parent, whose log-probabilities are read once. `--audit` shows the answers token by token.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -21,7 +22,7 @@ from matura.core.forgetting_settings import (
 )
 from matura.core.inputs import located
 from matura.core.plan import Estimate
-from matura.core.preference_settings import PreferenceData
+from matura.core.preference_settings import PreferenceData, check_without_facts
 from matura.core.settings import Recompute
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from matura.train.finetuning import Lesson
 
 KIND = "model"
-VERSION = 1
+VERSION = 2
 TRAINED_PER_SECOND = 150.0  # tokens, by the model of `costs`
 BYTES_PER_TOKEN = 4.0
 
@@ -49,7 +50,9 @@ class Config(peft_settings.Tuning):
         description="Pairs with an answer that is too long: left out, or the answer keeps its beginning. A prompt is "
         "never cut",
     )
-    sequence: int = Field(512, ge=8, description="Longest prompt with one answer, in tokens")
+    sequence: int = Field(
+        512, ge=8, description="Longest prompt with one answer, in tokens; at most the model's context"
+    )
     loss: PreferenceLoss = Field(PreferenceLoss(), description="What is learned from a pair or a thumb")
     optimizer: PreferenceOptimizer = Field(PreferenceOptimizer(), description="AdamW and its schedule")
     epochs: float = Field(1.0, gt=0, description="How often all preferences are learned")
@@ -78,6 +81,7 @@ class Config(peft_settings.Tuning):
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> "Config":
+        check_without_facts(self.data)
         check_looks(self, "meter_tokens", "heldout_tokens")
         if self.lora.dropout:
             raise ValueError(
@@ -159,12 +163,14 @@ def _found(totals: dict[str, Any], alarms: list[str]) -> str:
 
 
 def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> "Audit":
-    """What would be learned, with `rows` of the answers shown token by token; nothing is trained."""
+    """What would be learned, with `rows` of the answers shown token by token, and what the preferences are made of;
+    nothing is trained."""
     from matura.core.conversation_settings import ConversationData
-    from matura.data.preferences import loading, pairs, selection
+    from matura.data.preferences import loading, pairs, selection, statistics
+    from matura.model import store
     from matura.tokenizer import conversation
     from matura.train import audit
-    from matura.train.material import Material
+    from matura.train.material import Material, longest
 
     loaded = loading.load(inputs["preferences"], config.data)
     said = [
@@ -179,8 +185,10 @@ def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> 
     kept: Any = "drop" if config.truncation == "drop" else "keep_start"
     settings = ConversationData(turns="last", truncation=kept)
     material = Material(said, [], {})
-    length, capacity = config.sequence, config.tokens_per_batch
-    return audit.look(material, format, length, settings, rows=rows, capacity=capacity, seed=config.seed)
+    length = longest(config, store.read_config(inputs["model"].path))
+    capacity = config.tokens_per_batch
+    found = audit.look(material, format, length, settings, rows=rows, capacity=capacity, seed=config.seed)
+    return replace(found, about=tuple(statistics.describe(loaded)))
 
 
 def _lesson(
@@ -197,7 +205,7 @@ def _lesson(
     from matura.evaluate.general import meter
     from matura.model.heads import LanguageHead
     from matura.train.finetuning import Lesson
-    from matura.train.material import spread
+    from matura.train.material import longest, spread
     from matura.train.meter import Looks
 
     if model.decoder is None or not isinstance(model.head, LanguageHead):
@@ -205,13 +213,15 @@ def _lesson(
             f"{inputs['model'].path} writes no text, so it cannot learn which answers are preferred"
         )
     loaded = loading.load(inputs["preferences"], config.data)
-    made, dropped = preference_data.in_ids(config, loaded.train, format)
+    length = longest(config, parent.config)
+    made, dropped = preference_data.in_ids(config, loaded.train, format, length)
     if not made:
-        raise MaturaError(f"there is nothing to learn from: {preference_data.why_nothing(config, dropped)}")
-    heldout = preference_data.in_ids(config, loaded.heldout, format).preferred if config.meter_every else []
+        raise MaturaError(f"there is nothing to learn from: {preference_data.why_nothing(length, dropped)}")
+    looked_at = loaded.heldout if config.meter_every else ()
+    heldout = preference_data.in_ids(config, looked_at, format, length).preferred
     held = spread(heldout, config.heldout_tokens, lambda one: one.size)
     identity = f"{inputs['model'].id}/{config.base.model_dump_json()}"
-    reference = preference_data.Reference(parent, identity, draft.path)
+    reference = preference_data.Reference(parent, identity, draft.path, length)
     known, known_held = reference.knows(config, made, held)
     batches = preference_data.batches(config, known, model)
     looks = Looks()

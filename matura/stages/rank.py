@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from matura.core import config, costs
 from matura.core.artifact import Artifact, Draft, RawInput
@@ -19,7 +19,7 @@ from matura.core.files import canonical_hash, write_json
 from matura.core.inputs import located
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
-from matura.core.preference_settings import PreferenceData
+from matura.core.preference_settings import PreferenceData, check_without_facts
 from matura.core.preferences import HELDOUT, SAMPLES, TRAIN, Ranking, read_rankings, write_rankings
 from matura.core.reward_settings import Rewards
 
@@ -52,13 +52,26 @@ class Gate(config.Config):
     """Whether held-out answers score as they should beside those of the round before."""
 
     fail_on: Literal["regressed", "not unchanged", "not improved"] | None = Field(
-        None, description="The verdict that fails it; none: no gate"
+        None, description="The verdict that fails it; none: no gate, the verdict is only told"
     )
     margin: float = Field(0.05, ge=0, description="Loss of mean score that still counts as unchanged")
 
 
+TAKEN_BACK = ("rewards", "gate")
+"""Groups that null takes back where a recipe has them."""
+
+
+def _may_be_null(schema: dict[str, Any]) -> None:
+    """So the schema for editors says too."""
+    for name in TAKEN_BACK:
+        group = schema["properties"][name]
+        group["anyOf"] = [{"$ref": group.pop("$ref")}, {"type": "null"}]
+
+
 class Config(config.Config):
     """What is judged, by whom, and what is kept of it."""
+
+    model_config = ConfigDict(json_schema_extra=_may_be_null)
 
     samples: Annotated[str, Input("samples")] = Field(description="What `matura sample` wrote")
     rewards: Rewards = Rewards()
@@ -74,6 +87,11 @@ class Config(config.Config):
     gate: Gate = Gate()
     seed: int = Field(0, ge=0, description="Of the gate's bootstrap")
 
+    @field_validator(*TAKEN_BACK, mode="before")
+    @classmethod
+    def _null(cls, value: Any) -> Any:
+        return {} if value is None else value
+
     @model_validator(mode="after")
     def _somebody_judges(self) -> Self:
         rewarded = any(self.rewards.weights.values())
@@ -83,16 +101,22 @@ class Config(config.Config):
             )
         if self.ranks is None and self.data != PreferenceData():
             raise ValueError("`data` is for files of people: give `ranks`")
+        check_without_facts(self.data)
         compares = self.gate.fail_on is not None or self.keep.above_previous
         if compares and self.previous is None:
             raise ValueError("gate and keep.above_previous compare with the round before: give `previous`")
-        if self.previous is not None and not compares:
-            raise ValueError("`previous` would do nothing without `gate.fail_on` or `keep.above_previous`")
-        if not rewarded and (compares or self.keep != Keep(fewest=self.keep.fewest)):
-            raise ValueError("people's ranks have no scores to compare: `keep` and `gate` need `rewards`")
-        if self.gate.fail_on is None and self.gate != Gate():
-            raise ValueError("gate.margin would do nothing without gate.fail_on")
+        if not rewarded and (self.previous is not None or self.keep != Keep(fewest=self.keep.fewest)):
+            raise ValueError("people's ranks have no scores to compare: `keep` and `previous` need `rewards`")
+        if self.gate != Gate() and not self.compared:
+            raise ValueError(
+                "gate.margin would do nothing: give gate.fail_on, or `previous` to be told the verdict"
+            )
         return self
+
+    @property
+    def compared(self) -> bool:
+        """Whether held-out answers are compared with those of `previous`: for a gate, or where it has no other use."""
+        return self.previous is not None and (self.gate.fail_on is not None or not self.keep.above_previous)
 
 
 def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path | RawInput:
@@ -152,8 +176,8 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     }
     if people is not None:
         summary["people"] = people[1]
-    if before is not None and config.gate.fail_on is not None:
-        summary["score"], summary["gate"] = _gate(config, before["heldout"], heldout)
+    if before is not None and config.compared:
+        summary |= _verdict(config, before["heldout"], heldout)
     summary = {"line": _line(summary), **summary}
     write_json(draft.path / "report.json", summary)
     return draft.commit(summary)
@@ -246,7 +270,7 @@ def _before(
     if earlier is None or rewards is None:
         return None
     assert isinstance(earlier, Artifact)
-    needed = ["heldout"] if config.gate.fail_on is not None else []
+    needed = ["heldout"] if config.compared else []
     needed += ["train"] if config.keep.above_previous else []
     found: Sides = {}
     for side in needed:
@@ -263,14 +287,15 @@ def _above(config: Config, before: Sides | None) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _gate(config: Config, before: list[Ranking], now: list[Ranking]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _verdict(config: Config, before: list[Ranking], now: list[Ranking]) -> dict[str, Any]:
+    """The score beside that of the round before and, where there is a gate, whether it passes."""
     from matura.align import judging
 
-    assert config.gate.fail_on is not None
     verdict, reasons = judging.compare(
         before, now, fail_on=config.gate.fail_on, margin=config.gate.margin, seed=config.seed
     )
-    return verdict.as_dict(), {"passed": not reasons, "reasons": reasons}
+    gate = {"gate": {"passed": not reasons, "reasons": reasons}} if config.gate.fail_on else {}
+    return {"score": verdict.as_dict()} | gate
 
 
 def _line(summary: dict[str, Any]) -> str:

@@ -11,10 +11,11 @@ from pydantic import Field, model_validator
 from matura.core import costs, peft_settings
 from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
+from matura.core.errors import MaturaError
 from matura.core.forgetting_settings import Forgetting, check_looks
 from matura.core.inputs import located
 from matura.core.plan import Estimate
-from matura.core.preference_settings import PreferenceData
+from matura.core.preference_settings import PreferenceData, check_without_facts
 from matura.core.settings import Recompute
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class Config(peft_settings.Tuning):
     sequence: int = Field(
         512,
         ge=8,
-        description="Longest prompt with its answer, in tokens; pairs with a longer one are dropped",
+        description="Longest prompt with its answer, in tokens, at most the model's context; pairs with a longer one "
+        "are dropped",
     )
     meter_every: int = Field(20, ge=0, description="Steps between looks at held-out rankings; 0 for none")
     meter_tokens: int = Field(
@@ -80,6 +82,7 @@ class Config(peft_settings.Tuning):
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> "Config":
+        check_without_facts(self.data)
         if self.margin and self.loss != "bradley-terry":
             raise ValueError("margin is for loss=bradley-terry; an order of several has no margins")
         if self.method == "lora" and self.lora.dropout:
@@ -107,28 +110,31 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     """Make a reward model: the whole one, or an adapter with the head beside it. A killed run goes on from its last
     checkpoint.
 
-    Raises MaturaError when there is nothing to learn from, Diverged when the loss is no longer finite.
+    Raises MaturaError when there is nothing to learn from or no score to take margins from, Diverged when the loss is
+    no longer finite.
     """
     from matura.align import doctor
     from matura.align.reward_model import Judge, set_reward_head
     from matura.align.reward_worth import held, worth
     from matura.data.preferences import loading
     from matura.evaluate import training_report
+    from matura.model import store
     from matura.tokenizer import conversation
-    from matura.train import finetuning, preparing, resume
+    from matura.train import finetuning, material, preparing, resume
 
     given = inputs["model"]
     assert isinstance(given, Artifact)
     preparing.check_whole(given)
     format = conversation.load(given.path)
     loaded = loading.load(inputs["preferences"], config.data)
+    length = material.longest(config, store.read_config(given.path))
     with resume.deterministic(config.seed):
         model, _ = preparing.prepare(config, given.path, format)
         set_reward_head(model, config.seed)
-        lesson = _lesson(config, loaded, model, format)
+        lesson = _lesson(config, loaded, model, format, length)
         totals = finetuning.Run(config, model, lesson).go(draft)
         del totals["forgetting"]
-        found = held(loaded.heldout, model, format, _length(config, model))
+        found = held(loaded.heldout, model, format, length)
         totals |= worth(Judge(model, format), found, loaded.train)
     preparing.save(draft.path, model, config, format)
     alarms = doctor.alarms(draft.metrics.rows())
@@ -146,13 +152,9 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     return draft.commit(summary, logs=[training_report.FILE])
 
 
-def _length(config: Config, model: "Transformer") -> int:
-    from matura.infer.reading import longest
-
-    return min(config.sequence, longest(model))
-
-
-def _lesson(config: Config, loaded: "Loaded", model: "Transformer", format: "Format") -> "Lesson":
+def _lesson(
+    config: Config, loaded: "Loaded", model: "Transformer", format: "Format", length: int
+) -> "Lesson":
     """Rankings in rows, the objective, and looks at some that are held out."""
     from functools import partial
 
@@ -163,11 +165,16 @@ def _lesson(config: Config, loaded: "Loaded", model: "Transformer", format: "For
     from matura.train.material import rows, spread
     from matura.train.meter import Looks
 
-    length, write = _length(config, model), write_for(model)
+    write = write_for(model)
     learned, out = (ranked(side, format, length, write) for side in (loaded.train, loaded.heldout))
     rule = Rule(config.loss, config.margin, config.centring)
     objective = Objective(rule)
     source = rows("learn from", learned.examples, config.tokens_per_step, config.seed, learned.dropped)
+    if config.margin and not any(choice.margin for one in learned.examples for choice in one.choices):
+        raise MaturaError(
+            f"margin={config.margin:g} would do nothing: no pair has scores that say by how much its answer is better; "
+            "leave margin out, or give preferences with scores"
+        )
     pool = getattr(model.config.head, "pool", "last")
     pack = partial(pack_ranked, pool=pool)
     some = spread(out.examples, config.meter_tokens, lambda one: one.size) if config.meter_every else []

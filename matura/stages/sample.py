@@ -130,8 +130,9 @@ class _Asking:
 
         config, left_out = self.config, 0
         if prompts:
-            kept, left_out = rollouts.fitting(prompts, self.format, self.model, config.draw.max_new_tokens)
-            prompts = kept
+            what = "held-out prompts" if name == "heldout" else "prompts"
+            new = config.draw.max_new_tokens
+            prompts, left_out = rollouts.fitting(prompts, self.format, self.model, new, what)
         rows: list[Ranking] = []
         ids: list[list[int]] = []
         each = max(1, config.batch // config.k)

@@ -41,7 +41,8 @@ class Shown:
 @dataclass(frozen=True)
 class Audit:
     """Rows from all over the material, and counts over all of it: rows, examples, tokens, the longest example, what
-    was dropped with some names, how many examples end in a stop token, and how full packed rows are (0 to 1)."""
+    was dropped with some names, how many examples end in a stop token, and how full packed rows are (0 to 1). `about`
+    says in lines what else is known of the material."""
 
     shown: tuple[Shown, ...]
     rows: int
@@ -55,6 +56,7 @@ class Audit:
     dropped: dict[str, int]
     names: dict[str, tuple[str, ...]]
     found: dict[str, int]
+    about: tuple[str, ...] = ()
 
 
 def look(

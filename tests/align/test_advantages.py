@@ -29,6 +29,7 @@ def by_hand(rewards: list[float], values: list[float], gamma: float, lam: float,
 def test_every_estimate_is_the_discounted_sum_of_its_errors(
     gamma: float, lam: float, after: tuple[float, ...]
 ) -> None:
+    """T23: against brute force, for answers that are over and that were cut off."""
     rewards_N, values_N = numbers(1), numbers(2)
     found_N, returns_N = gae(rewards_N, values_N, LENGTHS, gamma=gamma, lam=lam, after_S=after)
     expected = [
@@ -41,6 +42,7 @@ def test_every_estimate_is_the_discounted_sum_of_its_errors(
 
 
 def test_lambda_one_is_what_came_and_lambda_zero_is_one_step() -> None:
+    """T23: the two ends of lambda."""
     rewards_N, values_N = numbers(3), numbers(4)
     _, returns_N = gae(rewards_N, values_N, LENGTHS, gamma=1.0, lam=1.0)
     to_go = torch.cat([part.flip(0).cumsum(0).flip(0) for part in rewards_N.split(LENGTHS)])
@@ -51,6 +53,7 @@ def test_lambda_one_is_what_came_and_lambda_zero_is_one_step() -> None:
 
 
 def test_a_cut_answer_goes_on_with_the_value_behind_it() -> None:
+    """T23: a truncated episode bootstraps."""
     rewards_N, values_N = torch.zeros(4), torch.zeros(4)
     over_N, _ = gae(rewards_N, values_N, (4,), lam=1.0)
     cut_N, returns_N = gae(rewards_N, values_N, (4,), gamma=0.5, lam=1.0, after_S=(8.0,))
@@ -59,6 +62,7 @@ def test_a_cut_answer_goes_on_with_the_value_behind_it() -> None:
 
 
 def test_no_answer_depends_on_what_lies_beside_it() -> None:
+    """T22: whatever stands there, not a number included."""
     rewards_N, values_N = numbers(5), numbers(6)
     whole_N, _ = gae(rewards_N, values_N, LENGTHS)
     for other in (math.inf, 1e30, -7.0):
@@ -78,7 +82,7 @@ def test_lengths_must_cover_the_tokens() -> None:
 
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (4.15, 1.0), (-300.0, 0.01), (1e3, 1e3)])
 def test_whitened_is_centred_and_scaled(mean: float, deviation: float) -> None:
-    """The mean is not added back: advantages are centred."""
+    """T21: the mean is not added back: advantages are centred."""
     white_N = whiten((numbers(7, 4000) * deviation + mean).float())
     assert float(white_N.double().mean()) == pytest.approx(0, abs=1e-5)
     assert float(white_N.double().std(correction=0)) == pytest.approx(1, abs=1e-5)

@@ -49,7 +49,7 @@ def test_means() -> None:
 
 
 def test_gradients_as_a_loss() -> None:
-    """k1 holds nothing back, k2 is right, k3 is the other direction; with the ratio before it k3 is right too."""
+    """T20: k1 holds nothing back, k2 is right, k3 is the other direction; with the ratio before it k3 is right too."""
     at_V, q_V = logits(2, 1.5), logits(3, 1.5).log_softmax(-1)
     reverse_V = gradient(lambda p_V: kl(p_V, q_V), at_V)
     forward_V = gradient(lambda p_V: kl(q_V, p_V), at_V)
@@ -63,7 +63,7 @@ def test_gradients_as_a_loss() -> None:
 
 
 def test_with_the_ratio_samples_may_be_old() -> None:
-    """Not so k2: its ratio would get a gradient of its own."""
+    """T20: not so k2: its ratio would get a gradient of its own."""
     at_V, q_V, old_V = logits(4), logits(5).log_softmax(-1), logits(6).log_softmax(-1)
     reverse_V = gradient(lambda p_V: kl(p_V, q_V), at_V)
     assert torch.allclose(gradient(as_loss(k3, q_V, old_V), at_V), reverse_V, atol=1e-12)
@@ -72,7 +72,7 @@ def test_with_the_ratio_samples_may_be_old() -> None:
 
 @pytest.mark.parametrize(("estimator", "right"), [(k1, True), (k2, False), (k3, False)])
 def test_as_a_penalty_off_the_reward_only_k1_is_right(estimator: Estimator, right: bool) -> None:
-    """Policy gradient: minus the reward, held fixed, times the gradient of log p."""
+    """T20: policy gradient: minus the reward, held fixed, times the gradient of log p."""
     at_V, q_V = logits(7), logits(8).log_softmax(-1)
     reverse_V = gradient(lambda p_V: kl(p_V, q_V), at_V)
 

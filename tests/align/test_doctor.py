@@ -89,3 +89,38 @@ def test_groups_that_are_even_at_the_top_need_harder_prompts():
 
 def test_values_that_are_no_numbers_are_passed_over():
     assert doctor.examine(rows(kl=[float("nan")] * 5, ended=[None] * 5)) == []
+
+
+def test_of_a_reward_with_a_negative_weight_less_is_better():
+    fewer = rows(reward=noisy(0, 1), heldout_reward__words=noisy(0.9, 0.2))
+    assert [one.name for one in doctor.examine(fewer)] == ["reward up, held-out reward down"]
+    assert doctor.examine(fewer, {"words"}) == []
+    more = rows(reward=noisy(0, 1), heldout_reward__words=noisy(0.2, 0.9))
+    assert doctor.examine(more) == []
+    assert "heldout_reward.words, whose weight is below 0, rose by" in doctor.alarms(more, {"words"})[0]
+
+
+def test_t14_a_margin_may_grow_while_chosen_answers_become_unlikely():
+    margin = noisy(0, 5)
+    (alarm,) = doctor.examine(rows(margin=margin, logprob_chosen=noisy(-50, -80)))
+    assert alarm.name == "chosen log-probability falls"
+    assert doctor.examine(rows(margin=margin, logprob_chosen=noisy(-50, -40))) == []
+
+
+def test_t30_few_looks_are_enough_when_they_agree():
+    """As many as GRPO makes by default. The control has as many that do not agree."""
+    learned = noisy(0, 1, 100)
+    falls = doctor.examine(rows(reward=learned, heldout_reward=[0.6, 0.55, 0.5, 0.52, 0.4, 0.3]))
+    assert [one.name for one in falls] == ["reward up, held-out reward down"]
+    assert doctor.examine(rows(reward=learned, heldout_reward=[0.6, 0.4, 0.5, 0.62, 0.4, 0.5])) == []
+    assert doctor.examine(rows(reward=learned, heldout_reward=[0.6, 0.5, 0.4, 0.3])) == []
+
+
+def test_a_trend_is_mann_and_kendalls():
+    series = doctor.Series(rows(x=[1.0, 2.0, 2.0, 3.0, 5.0, 4.0]))
+    # 14 pairs differ, 13 rise and 1 falls; one tie of two: (6 5 17 - 2 1 9) / 18
+    assert series.change("x")[1] == pytest.approx((12 - 1) / ((510 - 18) / 18) ** 0.5)
+    assert doctor.Series(rows(x=[1.0] * 9)).change("x") == (0.0, 0.0)
+    long = doctor.Series(rows(x=noisy(0, 1, 5_000)))
+    assert long.change("x")[0] == pytest.approx(2 / 3, abs=0.02)
+    assert long.change("x")[1] > 10

@@ -90,6 +90,7 @@ def gradients(model: Transformer, settings: PreferenceLoss, batches: list[Any]) 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_one_batch_equals_many(name: str) -> None:
+    """T1: 1 x 8 equals 8 x 1 for every loss, with and without a plain loss beside it."""
     settings = PreferenceLoss(**LOSSES[name])
     examples, model = known(settings), policy()
     z = divergence(model, [examples])
@@ -115,6 +116,7 @@ def test_a_mean_of_means_would_not_be_equal() -> None:
 
 @pytest.mark.parametrize("name", WITH_REFERENCE)
 def test_equal_models_are_equal(name: str) -> None:
+    """T13: at the first update the margin is 0 and the loss that of equal models."""
     settings = PreferenceLoss(**LOSSES[name] | {"nll": 0.0})
     model = apply_lora(network(scale=1.5), LoraConfig(rank=2))
     examples = known(settings)
@@ -132,6 +134,7 @@ def test_equal_models_are_equal(name: str) -> None:
 
 
 def test_dropout_is_off_in_all_of_the_model() -> None:
+    """T13: of the model's own settings and of its updates."""
     config = network().config
     assert config.decoder is not None
     decoder = config.decoder.model_copy(update={"dropout": 0.4})
@@ -152,6 +155,7 @@ def test_dropout_is_off_in_all_of_the_model() -> None:
 
 
 def test_the_parent_never_moves_and_only_updates_have_gradients() -> None:
+    """T15: frozen weights stay bit for bit, and what the reference says with them."""
     model, parent = policy(), network(scale=1.5)
     before = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
     examples = known(PreferenceLoss())
@@ -169,6 +173,7 @@ def test_the_parent_never_moves_and_only_updates_have_gradients() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_nobody_is_compared_with_an_answer_to_its_own_prompt(count: int) -> None:
+    """T16: nor an odd one out with its own."""
     made = [Preferred(f"{n}", (1, n // 2), ((10 + n // 2, n),), (), (Thumb(0, True),)) for n in range(count)]
     others = mismatched(made, 100, seed=3)
     for mine, other in zip(made, others, strict=True):
@@ -182,6 +187,7 @@ def test_nobody_is_compared_with_an_answer_to_its_own_prompt(count: int) -> None
 
 
 def test_the_divergence_of_kto_is_one_number_of_the_whole_update() -> None:
+    """T16: of all its batches, not of the last."""
     settings = PreferenceLoss(kind="kto")
     examples, model = known(settings), policy()
     examples = [replace(one, mismatch_reference=one.mismatch_reference - 5) for one in examples]

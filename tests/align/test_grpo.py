@@ -1,12 +1,14 @@
 """The loss of GRPO: against TRL, against formulas written out, and the traps of averages."""
 
 import math
+from collections import defaultdict
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks.grpo_reference import ADVANTAGES, LENGTHS, LONGEST, NOW, OLD, REFERENCE
+from benchmarks.grpo_reference import ADVANTAGES, LENGTHS, LONGEST, NOW, OLD, REFERENCE, golden
 from matura.align import rollouts
 from matura.align.grpo import Judged, Surrogate, objective, pack_groups, token_losses
 from matura.align.ppo import Tally
@@ -136,6 +138,55 @@ def test_golden_losses_are_those_of_trl(reduction, kl):
     wanted, slope = GOLDEN[reduction, kl]
     assert loss == pytest.approx(wanted, abs=1e-6)
     assert gradient == pytest.approx(slope, abs=1e-6)
+
+
+def trl_of_the_golden_numbers():
+    trl = pytest.importorskip("trl")
+    if not trl.__version__.startswith("1.16."):
+        pytest.skip(f"the golden numbers are of TRL 1.16, and this is {trl.__version__}")
+    return trl
+
+
+def test_the_golden_losses_are_made_again_by_trl():
+    trl_of_the_golden_numbers()
+    again = golden(LENGTHS, NOW, OLD, REFERENCE, ADVANTAGES, longest=LONGEST)
+    assert again.keys() == GOLDEN.keys()
+    for key, (loss, slope) in again.items():
+        assert loss == pytest.approx(GOLDEN[key][0], abs=1e-9)
+        assert slope == pytest.approx(GOLDEN[key][1], abs=1e-9)
+
+
+def rloo_of_trl():
+    """The gradient of TRL's RLOO by `NOW`, at the first update after the answers were drawn."""
+    trl = trl_of_the_golden_numbers()
+    now_N = torch.tensor(NOW, dtype=torch.float64, requires_grad=True)
+    mask_BT = torch.tensor([[i < n for i in range(max(LENGTHS))] for n in LENGTHS], dtype=torch.float64)
+    now_BT = torch.zeros_like(mask_BT).masked_scatter(mask_BT.bool(), now_N)
+    same = SimpleNamespace(gather=lambda x: x, reduce=lambda x, reduction: x)
+    trainer = SimpleNamespace(
+        model=SimpleNamespace(training=True),
+        accelerator=same,
+        epsilon_low=0.2,
+        epsilon_high=0.2,
+        aux_loss_enabled=False,
+        _metrics={"train": defaultdict(list)},
+        _get_per_token_logps_and_entropies=lambda *a, **k: (now_BT, torch.zeros_like(now_BT), None),
+    )
+    ids = torch.ones(mask_BT.shape, dtype=torch.long)
+    asked_for = {"prompt_ids": ids[:, :1], "prompt_mask": ids[:, :1], "completion_ids": ids}
+    drawn = {"completion_mask": mask_BT, "old_logps": now_BT.detach().sum(1)}
+    advantages = torch.tensor(ADVANTAGES, dtype=torch.float64)
+    trl.RLOOTrainer._compute_loss(trainer, None, asked_for | drawn | {"advantages": advantages}).backward()
+    return now_N.grad
+
+
+def test_the_first_update_is_trls_rloo_but_for_a_factor():
+    now_N, _, _, advantages_N = tensors()
+    losses_N = token_losses(now_N, now_N.detach(), advantages_N, Surrogate())
+    (
+        losses_N.sum() / len(LENGTHS)
+    ).backward()  # by answers, as TRL; `token` and `constant` divide by other counts
+    assert now_N.grad.tolist() == pytest.approx(rloo_of_trl().tolist(), abs=1e-12)
 
 
 def test_the_loss_written_out():

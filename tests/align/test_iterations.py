@@ -73,6 +73,7 @@ def steps(made: Iterations, count: int) -> list[Step]:
 
 
 def test_one_piece_or_many_give_the_same_update() -> None:
+    """T1: policy, values and entropy together."""
     whole, pieces = practice(), practice(updates={"accumulate": 4})
     one, four = steps(whole, 1)[0], steps(pieces, 1)[0]
     assert four.loss == pytest.approx(one.loss, abs=1e-6)
@@ -85,6 +86,7 @@ def test_one_piece_or_many_give_the_same_update() -> None:
 
 
 def test_before_the_first_update_every_ratio_is_one() -> None:
+    """T13: and the clip takes nothing there; later it is not one."""
     made = practice()
     for step in updates(made, 8):
         notes = made.notes()
@@ -161,6 +163,7 @@ def written(made: Iterations, count: int = 6) -> list[Rollout]:
 
 
 def test_what_is_read_of_an_answer_does_not_depend_on_its_neighbours() -> None:
+    """T22: log-probabilities, the reference's, and values."""
     made = practice(value="critic")
     with torch.no_grad():
         made.model.value.out.weight.normal_(generator=torch.Generator().manual_seed(0))

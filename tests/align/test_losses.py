@@ -88,6 +88,7 @@ def test_losses_that_trl_lacks_equal_their_formulas() -> None:
 
 
 def test_the_two_scales_of_ipo_are_two_losses() -> None:
+    """T18: sums and means are told apart by a setting, and the default is the paper's."""
     whole, token = (
         losses.of_pairs(PreferenceLoss(kind="ipo", beta=BETA, scale=scale), d(scale), 0 * d(), 0 * d())
         for scale in ("sequence", "token")
@@ -97,6 +98,7 @@ def test_the_two_scales_of_ipo_are_two_losses() -> None:
 
 
 def test_simpo_has_no_hidden_loss_of_its_own() -> None:
+    """T18: no plain loss is added unless it is asked for."""
     means = CHOSEN / CHOSEN_TOKENS, REJECTED / REJECTED_TOKENS
     plain = PreferenceLoss(kind="simpo", beta=BETA, gamma=GAMMA)
     torch.testing.assert_close(
@@ -110,6 +112,7 @@ def test_simpo_has_no_hidden_loss_of_its_own() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_log1mexp_is_finite_everywhere_and_so_is_its_gradient(dtype: torch.dtype) -> None:
+    """T17: at 0, near it, and far away."""
     x = torch.tensor(
         [0.0, -1e-8, -1e-4, -0.5, -math.log(2), -1.0, -50.0, -1e4], dtype=dtype, requires_grad=True
     )
@@ -123,6 +126,7 @@ def test_log1mexp_is_finite_everywhere_and_so_is_its_gradient(dtype: torch.dtype
 
 
 def test_orpo_of_answers_that_are_certain_is_finite() -> None:
+    """T17: loss and gradient, though log(1 - p) is not."""
     chosen, rejected = (torch.tensor([0.0, -1e-8, -50.0, 0.0], requires_grad=True) for _ in range(2))
     loss = losses.orpo(chosen, rejected.flip(0), 0.1)
     loss.sum().backward()
@@ -132,6 +136,7 @@ def test_orpo_of_answers_that_are_certain_is_finite() -> None:
 
 
 def test_the_divergence_of_kto_is_not_negative_and_gets_no_gradient() -> None:
+    """T16: below zero it counts as zero, and it is no way round the loss."""
     scores = torch.tensor([0.3, -0.2], requires_grad=True)
     liked = torch.tensor([True, False])
     z = torch.tensor(0.7, requires_grad=True)
@@ -142,6 +147,7 @@ def test_the_divergence_of_kto_is_not_negative_and_gets_no_gradient() -> None:
 
 
 def test_equal_models_cost_log_2() -> None:
+    """T13: of scores alone."""
     nothing = torch.zeros(3)
     for kind, expected in {"sigmoid": math.log(2), "hinge": 1.0, "ipo": 25.0}.items():
         found = losses.of_pairs(PreferenceLoss(kind=kind), nothing, nothing, nothing)

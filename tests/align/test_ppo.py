@@ -16,6 +16,7 @@ def numbers(seed: int, count: int = 40, scale: float = 1.0) -> Tensor:
 
 
 def test_the_score_lies_at_the_last_token_and_every_token_pays() -> None:
+    """T24: the score is at the stop token, not behind it."""
     drift_N = torch.tensor([0.1, 0.2, -0.3, 0.4, 0.5, 0.6])
     found_N = token_rewards([1.0, -2.0, 3.0], drift_N, (3, 1, 2), 0.5)
     assert found_N.tolist() == pytest.approx([-0.05, -0.1, 0.15 + 1, -0.2 - 2, -0.25, -0.3 + 3])
@@ -43,7 +44,7 @@ def test_the_clipped_surrogate_by_hand(ratio: float, advantage: float, loss: flo
 
 
 def test_values_are_kept_near_those_of_the_rollout() -> None:
-    """Not near those of the update before: then the clip would let them walk away step by step."""
+    """T24: not near those of the update before: then the clip would let them walk away step by step."""
     values_N, rollout_N, returns_N = numbers(1), numbers(2), numbers(3)
     found_N = value_loss(values_N, rollout_N, returns_N, CLIPS)
     expected = [

@@ -1,10 +1,14 @@
 """Losses of reward models: numbers of TRL's RewardTrainer, and every order counted by hand."""
 
 import math
+from collections import defaultdict
 from itertools import permutations
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from matura.align.reward_losses import MAX_TIED, bradley_terry, centring, choices, plackett_luce
 
@@ -15,11 +19,34 @@ MARGIN = torch.tensor([0.5, 1.0, 0.0, 2.0], dtype=torch.float64)
 
 
 def test_losses_equal_trl() -> None:
-    """Recorded with trl 1.16.0 (RewardTrainer.compute_loss), torch 2.13.0; `benchmarks.reward_reference` has how."""
+    """Recorded with trl 1.16.0 (RewardTrainer.compute_loss), torch 2.13.0."""
     assert bradley_terry(CHOSEN, REJECTED).mean().item() == pytest.approx(GOLDEN["plain"], abs=1e-12)
     assert bradley_terry(CHOSEN, REJECTED, MARGIN).mean().item() == pytest.approx(GOLDEN["margin"], abs=1e-12)
     centred = bradley_terry(CHOSEN, REJECTED) + 0.01 * centring(CHOSEN, REJECTED)
     assert centred.mean().item() == pytest.approx(GOLDEN["centred"], abs=1e-12)
+
+
+def test_the_golden_numbers_are_trls() -> None:
+    trl = pytest.importorskip("trl")
+    if not trl.__version__.startswith("1.16."):
+        pytest.skip(f"the golden numbers are of TRL 1.16, and this is {trl.__version__}")
+    from trl.trainer.reward_trainer import RewardTrainer
+
+    def theirs(centre: float | None = None, **inputs: Tensor) -> float:
+        """TRL's loss, of which only the forward pass is replaced."""
+        trainer: Any = SimpleNamespace(
+            model=SimpleNamespace(training=False),
+            args=SimpleNamespace(center_rewards_coefficient=centre),
+            accelerator=SimpleNamespace(gather=lambda x: x, gather_for_metrics=lambda x: x),
+            _metrics={"eval": defaultdict(list)},
+            _total_train_tokens=0,
+        )
+        logits = torch.cat([CHOSEN, REJECTED])[:, None]
+        return float(RewardTrainer.compute_loss(trainer, lambda **_: SimpleNamespace(logits=logits), inputs))
+
+    assert theirs() == pytest.approx(GOLDEN["plain"], abs=1e-12)
+    assert theirs(margin=MARGIN) == pytest.approx(GOLDEN["margin"], abs=1e-12)
+    assert theirs(centre=0.01) == pytest.approx(GOLDEN["centred"], abs=1e-12)
 
 
 def test_equal_rewards_cost_the_log_of_two_and_far_ones_stay_finite() -> None:

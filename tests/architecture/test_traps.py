@@ -1,5 +1,5 @@
-"""The known traps of fine-tuning (masks, packing, adapters, resuming: T1 to T11, T31 to T40) each have a test that
-names them in its docstring."""
+"""The known traps of fine-tuning and alignment (masks, packing, losses of preferences, reinforcement learning,
+adapters, resuming: T1 to T40) each have a test that names them, in its docstring or its name."""
 
 import re
 from pathlib import Path
@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-TRAPS = [*range(1, 12), *range(31, 41)]
-NAMED = re.compile(r'^ +"""((?:T\d+, )*T\d+): ', re.MULTILINE)
+TRAPS = range(1, 41)
+IN_DOCSTRING = re.compile(r'^ +"""((?:T\d+, )*T\d+): ', re.MULTILINE)
+IN_NAME = re.compile(r"^def test_t(\d+)_", re.MULTILINE)
 
 
 def named() -> set[str]:
-    found = (NAMED.findall(path.read_text("utf-8")) for path in TESTS.rglob("test_*.py"))
-    return {trap for names in found for one in names for trap in one.split(", ")}
+    texts = [path.read_text("utf-8") for path in TESTS.rglob("test_*.py")]
+    told = {trap for text in texts for one in IN_DOCSTRING.findall(text) for trap in one.split(", ")}
+    return told | {f"T{number}" for text in texts for number in IN_NAME.findall(text)}
 
 
 @pytest.mark.parametrize("trap", TRAPS)

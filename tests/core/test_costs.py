@@ -43,7 +43,7 @@ def test_a_plan_passes_the_vocabulary_on(tmp_path: Path):
     """Pre-training on tokens that are not made yet is planned with the vocabulary that their tokenizer is asked for."""
     text = """
 stages:
-  texts: {stage: curate, path: texts.jsonl}
+  texts: {stage: curate, path: FOLDER/texts.jsonl}
   tokenizer: {stage: tokenizer, corpus: $texts, vocabulary: VOCABULARY}
   tokens: {stage: encode, corpus: $texts, tokenizer: $tokenizer}
   small: {stage: pretrain, tokens: $tokens, shape: {layers: 1, width: 64}}
@@ -52,7 +52,8 @@ stages:
     seconds = {}
     for vocabulary in (500, 16_384):
         path = tmp_path / f"{vocabulary}.yaml"
-        path.write_text(text.replace("VOCABULARY", str(vocabulary)), encoding="utf-8")
+        written = text.replace("VOCABULARY", str(vocabulary)).replace("FOLDER", str(tmp_path))
+        path.write_text(written, encoding="utf-8")
         found = planning.plan(recipe.load(path, cli._Modules()), Workspace(tmp_path / "w"))
         small = {row.name: row.estimate for row in found}["small"]
         assert f"a vocabulary of {vocabulary:,}, as" in "\n".join(small.details)

@@ -64,8 +64,9 @@ def test_what_is_neither_says_what_it_looks_like(tmp_path: Path) -> None:
     place = Workspace(tmp_path / "ws")
     make_model(place, "base")
     (tmp_path / "mine.jsonl").write_text("{}")
-    with pytest.raises(MaturaError, match="There is no file or folder"):
-        found(place, str(tmp_path / "mine.json"))
+    for look_only in (False, True):  # a plan says so too: nothing would fetch it
+        with pytest.raises(MaturaError, match="There is no file or folder"):
+            found(place, str(tmp_path / "mine.json"), look_only=look_only)
     with pytest.raises(MaturaError, match="There is no artifact 'tlaks'"):
         found(place, "tlaks")
     with pytest.raises(ConfigError, match="expected conversations or files, but base is a model"):

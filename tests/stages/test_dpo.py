@@ -10,18 +10,19 @@ import torch
 
 from matura.align import reference
 from matura.align.sequences import Prompted
+from matura.commands import auditing
 from matura.core.artifact import Artifact
 from matura.core.config import parse
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.metrics import MetricsLog
-from matura.core.preferences import write_rankings
+from matura.core.preferences import Answer, Ranking, write_rankings
 from matura.core.raw import raw_input
 from matura.model import store
 from matura.stages import dpo
-from tests.align.preferences import pair, preferences, ranked, thumb
+from tests.align.preferences import pair, preferences, question, ranked, thumb
 from tests.killing import killed_after
 from tests.stages.pictures import MARK
-from tests.tiny_models import network, pulled, run
+from tests.tiny_models import CONTEXT, network, pulled, run
 
 QUICK: dict[str, Any] = {
     "epochs": 2,
@@ -67,6 +68,7 @@ def rows(made: Artifact) -> list[dict[str, Any]]:
 def test_killed_at_any_checkpoint_it_ends_in_the_same_bits(
     settings: dict[str, Any], world: dict[str, Artifact], tmp_path: Path
 ) -> None:
+    """T37: weights, log and record."""
     given = {k: v for k, v in QUICK.items() if k != "lora" or settings.get("method") != "full"} | settings
     whole = run(dpo, tmp_path / "whole" / "dpo", **world, **given)
     steps = whole.summary["steps"]
@@ -222,18 +224,30 @@ def test_pairs_that_do_not_fit_are_dropped_and_counted(world: dict[str, Artifact
             run(dpo, tmp_path / f"dpo-{length}", **world, **QUICK | {"sequence": length})
 
 
+def test_no_pair_is_longer_than_what_the_model_reads(world: dict[str, Artifact], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"sequence=300: the model reads at most {CONTEXT} tokens at once"):
+        run(dpo, tmp_path / "no", **world, **QUICK | {"sequence": 300})
+    long = Ranking("long", question(99), (Answer("x" * 300, 1), Answer("no", 2)))
+    given = preferences(tmp_path / "given", [*map(pair, range(8)), long], [pair(50)])
+    default = {name: one for name, one in QUICK.items() if name != "sequence"} | {"epochs": 0.1}
+    made = run(dpo, tmp_path / "dpo", model=world["model"], preferences=given, **default)
+    assert made.summary["dropped_pairs"] == {"too long": 1}
+
+
 def test_what_would_do_nothing_is_refused() -> None:
     for settings, message in [
         ({"lora": {"dropout": 0.1}}, "without dropout"),
         ({"forgetting": {"kl": 0.1, "kl_on": "new"}}, "anchors of fine-tuning"),
         ({"meter_every": 0, "heldout_tokens": 100}, "heldout_tokens would do nothing"),
         ({"loss": {"kind": "robust"}}, "needs smoothing"),
+        ({"data": {"facts": ["gold"]}}, "data.facts would do nothing"),
     ]:
         with pytest.raises(ConfigError, match=message):
             parse(dpo.Config, {"model": "m", "preferences": "p", **settings}, "test")
 
 
 def test_rates_are_those_of_preferences_and_scale_with_the_method() -> None:
+    """T40: a default that moves a small model, ten times as high where few weights are trained."""
     config = parse(dpo.Config, {"model": "m", "preferences": "p"}, "test")
     rates = {method: config.optimizer.of(method).lr for method in ("lora", "full")}
     assert rates["lora"] >= 10 * rates["full"] > 1e-6
@@ -255,3 +269,4 @@ def test_the_plan_and_the_audit(world: dict[str, Artifact]) -> None:
     assert {one.name.split()[-1] for one in seen.shown} <= {"chosen", "rejected"}
     assert all(one.stops for one in seen.shown)
     assert json.dumps(seen.dropped) == "{}"
+    assert "30 pairs; 0 rankings make none" in auditing.counts(seen)

@@ -77,6 +77,7 @@ KINDS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 def test_killed_in_the_middle_of_an_iteration_it_ends_in_the_same_bits(
     name: str, world: World, tmp_path: Path
 ) -> None:
+    """T37: with the coefficient, the values, the answers and their order."""
     kind, stops = KINDS[name]
     kind = {"iterations": 2} | kind
     whole = practise(world, tmp_path / "whole", **kind)
@@ -140,6 +141,7 @@ def test_silent_rewards_stop_the_run(world: World, tmp_path: Path) -> None:
         ({"updates": {"minibatches": 4, "accumulate": 2}}, "only prompts_each=6"),
         ({"lora": {"dropout": 0.1}}, "lora.dropout"),
         ({"kl": {"horizon": 7}}, "without a target"),
+        ({"kl": {"coefficient": 0, "place": "loss"}}, "place would do nothing"),
         ({"kl": {"coefficient": 0, "target": 2.0}}, "cannot be steered"),
         ({"value": {"kind": "head", "rank": 2}}, "rank is for kind=critic"),
         ({"forgetting": {"kl": 0.1, "kl_on": "new"}}, "anchors of fine-tuning"),

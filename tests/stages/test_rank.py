@@ -7,7 +7,7 @@ import pytest
 
 from matura.core import artifact
 from matura.core.artifact import Artifact
-from matura.core.config import parse
+from matura.core.config import parse, schema
 from matura.core.conversation_settings import ConversationData
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.preferences import HELDOUT, SAMPLES, TRAIN, Answer, Ranking, read_rankings, write_rankings
@@ -162,6 +162,10 @@ def test_the_gate_compares_held_out_prompts_by_todays_judge(model: Artifact, tmp
     assert made.summary["gate"] == {"passed": True, "reasons": []}
     one = made.summary["score"]
     assert (one["parent"], one["child"], one["items"], one["verdict"]) == (0.25, 0.5, 12, "improved")
+    told = run(rank, tmp_path / "r2b", samples=now, rewards=GOOD, previous=previous, gate=None)
+    assert told.summary["score"]["verdict"] == "improved"
+    assert "gate" not in told.summary
+    assert "; improved (+0.250" in told.summary["line"]
     same = run(rank, tmp_path / "r3", samples=before, rewards=GOOD, previous=previous, gate=gate)
     assert same.summary["gate"]["passed"] is False
     assert (
@@ -186,15 +190,29 @@ def test_the_gate_compares_held_out_prompts_by_todays_judge(model: Artifact, tmp
     [
         ({}, "nobody judges"),
         ({"rewards": GOOD, "gate": {"fail_on": "regressed"}}, "give `previous`"),
-        ({"rewards": GOOD, "previous": "p"}, "`previous` would do nothing"),
+        ({"ranks": "r", "previous": "p"}, "need `rewards`"),
         ({"ranks": "r", "keep": {"least": 1}}, "need `rewards`"),
         ({"rewards": GOOD, "data": {"form": "hh"}}, "`data` is for files of people"),
+        ({"ranks": "r", "data": {"facts": ["gold"]}}, "data.facts would do nothing"),
         ({"rewards": GOOD, "gate": {"margin": 1}}, "gate.margin would do nothing"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse(rank.Config, {"samples": "s"} | settings, "test")
+
+
+def test_null_takes_back_what_a_recipe_says() -> None:
+    recipe = {"samples": "s", "previous": "p", "rewards": GOOD, "gate": {"fail_on": "regressed"}}
+    told = parse(rank.Config, recipe | {"gate": None}, "test")
+    assert told.gate == rank.Gate()
+    assert told.compared
+    people = parse(rank.Config, {"samples": "s", "ranks": "r", "rewards": None}, "test")
+    assert people.rewards.weights == {}
+    for name in ("rewards", "gate"):
+        assert {"type": "null"} in schema(rank.Config)["properties"][name]["anyOf"]
+    with pytest.raises(ConfigError, match="nobody judges"):
+        parse(rank.Config, {"samples": "s", "rewards": None}, "test")
 
 
 def test_finetune_learns_the_best_answer_to_each_prompt(model: Artifact, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from matura.stages import merge, pull, reward
 from tests import tiny_hf
 from tests.killing import killed_after
 from tests.stages.pictures import MARK
-from tests.tiny_models import METHOD_GROUPS, network, pulled, run
+from tests.tiny_models import CONTEXT, METHOD_GROUPS, network, pulled, run
 
 QUICK: dict[str, Any] = {
     "epochs": 3.0,
@@ -251,10 +252,34 @@ def test_settings_that_would_do_nothing_are_refused() -> None:
     for more, message in (
         ({"loss": "plackett-luce", "margin": 1.0}, "margin is for loss=bradley-terry"),
         ({"meter_every": 0, "meter_tokens": 100}, "meter_tokens would do nothing"),
+        ({"data": {"facts": ["gold"]}}, "data.facts would do nothing"),
         ({"losss": "x"}, "did you mean 'loss'"),
     ):
         with pytest.raises(ConfigError, match=message):
             parse(reward.Config, given | more, "test")
+
+
+def test_margins_without_scores_to_take_them_from_are_refused(model: Artifact, tmp_path: Path) -> None:
+    settings = QUICK | {"margin": 0.5, "epochs": 0.1, "data": {"heldout": 0}}
+    ranked = file(tmp_path, rankings(12))
+    with pytest.raises(MaturaError, match="would do nothing: no pair has scores"):
+        trained(tmp_path / "no", model=model, preferences=ranked, **settings)
+    rows = [
+        replace(row, answers=tuple(replace(one, score=-float(one.rank or 0)) for one in row.answers))
+        for row in rankings(12)
+    ]
+    trained(tmp_path / "made", model=model, preferences=file(tmp_path, rows, "scored.jsonl"), **settings)
+
+
+def test_more_tokens_than_the_model_reads_are_refused_and_the_default_is_cut(
+    model: Artifact, tmp_path: Path
+) -> None:
+    given = {"model": model, "preferences": file(tmp_path, rankings(12))}
+    settings = QUICK | {"epochs": 0.1, "data": {"heldout": 0}}
+    with pytest.raises(ConfigError, match=f"sequence=300: the model reads at most {CONTEXT} tokens at once"):
+        trained(tmp_path / "no", **given, **settings | {"sequence": 300})
+    del settings["sequence"]
+    trained(tmp_path / "made", **given, **settings)
 
 
 def test_answers_are_rewarded_in_python(model: Artifact, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class Guard:
             return 421, "This address is not served here."
         if scope["method"] not in ("GET", "POST"):
             return 405, "Only GET and POST."
-        token = scope["path"].split("/")[1].encode("utf-8", "replace")
+        token = scope["path"].removeprefix("/").partition("/")[0].encode("utf-8", "replace")
         if not hmac.compare_digest(token, self.token):
             return 404, "Nothing is here. The address in the terminal has a token; take it whole."
         own = b"http://" + hosts[0].lower()

@@ -26,6 +26,8 @@ TESTS = "tests"
 SANDBOX = Path(__file__).with_name("sandbox.py")
 MAX_PROGRAM = 64 << 10
 """Bytes of a program; a longer one fails."""
+MAX_SAID = 256
+"""Bytes that are read of what the sandbox writes."""
 WAITING = 10.0
 """Real time that a program may take, as a multiple of its processor time: it may sleep, or the machine be busy."""
 _FENCE = re.compile(r"^```[a-zA-Z0-9]*[ \t]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -77,26 +79,31 @@ def passes(settings: UnitTests, program: str, tests: str) -> bool:
 
 
 def _run(folder: str, sent: bytes, seconds: float) -> bytes:
-    """What the sandbox writes; nothing when it takes too long."""
+    """What the sandbox writes; nothing when it takes too long.
+
+    It writes into a file, whose size the sandbox limits: a program that finds the descriptor cannot fill our memory.
+    """
     # The environment is empty but for a fixed hash seed, so that sets have one order: -I would ignore that seed, and
     # there is nothing else for it to ignore.
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-s", "-B", str(SANDBOX)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=folder,
-        env={"PYTHONHASHSEED": "0"},
-        start_new_session=True,
-        close_fds=True,
-    )
-    try:
-        said, _ = process.communicate(sent, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        said = b""
-    finally:
-        _end(process)
-    return said[:256]
+    with tempfile.TemporaryFile() as told:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-s", "-B", str(SANDBOX)],
+            stdin=subprocess.PIPE,
+            stdout=told,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env={"PYTHONHASHSEED": "0"},
+            start_new_session=True,
+            close_fds=True,
+        )
+        try:
+            process.communicate(sent, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return b""
+        finally:
+            _end(process)
+        told.seek(0)
+        return told.read(MAX_SAID)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

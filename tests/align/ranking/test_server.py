@@ -1,5 +1,6 @@
 """The page over HTTP: a scripted annotator, who is kept out, and that a model's words never become HTML."""
 
+import asyncio
 import html
 import re
 import socket
@@ -136,6 +137,23 @@ def test_without_the_token_there_is_nothing(annotator, path):
     for answer in (annotator.client.get(path), annotator.client.post(path, headers=OWN)):
         assert answer.status_code == 404
         assert TOKEN not in answer.text
+
+
+def test_a_request_for_no_path_is_nowhere(tmp_path):
+    """`GET *`, which some scanners send: a server hands it on as it is."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "*",
+        "headers": [(b"host", f"127.0.0.1:{PORT}".encode())],
+    }
+    asyncio.run(server.application(sitting(tmp_path), TOKEN, PORT)(scope, None, send))
+    assert sent[0]["status"] == 404
 
 
 @pytest.mark.parametrize(

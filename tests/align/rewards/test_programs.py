@@ -2,6 +2,7 @@
 
 import os
 import time
+import tracemalloc
 
 import pytest
 
@@ -48,6 +49,23 @@ def test_what_ends_early_or_reaches_out_does_not_pass(program):
 def test_what_a_program_may_do():
     program = "import math, re, collections\nprint('hi')\nopen('note', 'w').write('x')\nok = open('note').read() == 'x'"
     assert programs.passes(LIMITS, program, "assert ok")
+
+
+def test_what_a_program_writes_past_the_sandbox_fills_no_memory():
+    """A program that finds the descriptor of the verdict and floods it."""
+    flood = (
+        "import os\n"
+        "for told in range(3, 32):\n"
+        "    try:\n"
+        "        while True: os.write(told, bytes(1 << 16))\n"
+        "    except OSError: pass\n"
+    )
+    tracemalloc.start()
+    try:
+        assert not programs.passes(LIMITS, flood, "")
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_sleeping_programs_are_ended_and_leave_no_process_behind(monkeypatch):

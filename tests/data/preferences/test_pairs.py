@@ -18,6 +18,7 @@ def told(row: Ranking) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("size", [2, 3, 4, 9])
 def test_four_ranks_make_six_pairs_whose_weights_sum_to_one(size: int) -> None:
+    """T19: pairs of one prompt depend on each other and count once together."""
     answers = [Answer(str(n), rank=n) for n in range(1, size + 1)]
     random.Random(size).shuffle(answers)
     found = pairs.of(ranking(*answers))

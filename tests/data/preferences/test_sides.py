@@ -12,6 +12,7 @@ def row(prompt: str, group: str = "", *more: dict[str, str]) -> Ranking:
 
 
 def test_no_prompt_has_pairs_on_both_sides() -> None:
+    """T19: a split goes through no prompt."""
     rows = [row(f"question {n}{sign}") for n in range(60) for sign in ("", "!", " ?")]
     train, heldout = sides.split(rows, 30)
     names = [{one.messages[0]["content"].rstrip(" !?") for one in side} for side in (train, heldout)]
