@@ -101,6 +101,18 @@ class Config(config.Config):
             raise ValueError("panels are asked without a prompt: look at them in an exam of their own")
         return self
 
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        given = [name for name in self.panel.changed_besides() if getattr(self.panel, name)]
+        if self.exams is None and given:
+            raise ValueError(
+                f"panel.{given[0]} would do nothing without exams, where its questions are; of a folder ask "
+                f"'tasks=[{{task: {given[0]}}}]'"
+            )
+        if self.parent is None and (given := self.margins.changed_besides()):
+            raise ValueError(f"margins.{given[0]} would do nothing without a parent to compare with")
+        return self
+
 
 def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
     """Where the wheel or the folder of tasks is on this machine; it is fetched when it is not there."""

@@ -258,12 +258,12 @@ def test_a_gate_about_nothing_stops_before_any_work(world, tmp_path, monkeypatch
     with pytest.raises(ConfigError, match=r"Did you mean 'general\.gold_bpb'"):
         exam(world, child, tmp_path / "exam", gates=[{"metric": "general.gold_bbp"}])
     with pytest.raises(ConfigError, match="nothing to measure"):
-        exam(world, child, tmp_path / "exam2", corpus=None, exams=None)
+        exam(world, child, tmp_path / "exam2", corpus=None, exams=None, panel={})
 
 
 def test_only_documents_or_only_questions_can_be_asked(world, tmp_path):
     child = write_model(tmp_path / "child", network(1))
-    made = exam(world, child, tmp_path / "documents", exams=None, replay=None)
+    made = exam(world, child, tmp_path / "documents", exams=None, replay=None, panel={})
     assert set(verdicts(made)) == {"domain.bpb"}
     panel = {"hellaswag": 0, "arc_easy": 0, "piqa": 12}
     made = exam(
@@ -352,7 +352,7 @@ def test_the_task_of_the_documentation_can_be_asked(world, tmp_path):
     (folder / "capitals.yaml").write_text(specification)
     world = {**world, "folder": raw_input(folder)}
     asked = [{"task": "capitals", "items": 0}, {"task": "capitals", "shots": 1, "name": "one_shot"}]
-    made = alone(world, world["parent"], tmp_path / "exam", tasks=asked, exams=None)
+    made = alone(world, world["parent"], tmp_path / "exam", tasks=asked, exams=None, panel={})
     assert results(made)["items"] == {
         "capitals": ["capitals-0", "capitals-1"],
         "one_shot": ["capitals-1", "capitals-0"],
@@ -424,6 +424,18 @@ def test_shuffled_answers_are_at_chance_and_nothing_is_concluded(world, tmp_path
 
 def settings(**more):
     return parse(evaluate.Config, {"model": "m", "parent": "p", **more}, "test")
+
+
+def test_settings_that_would_do_nothing_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"panel\.piqa would do nothing without exams.*tasks=\[\{task: piqa\}\]"
+    ):
+        settings(exams=None, panel={"piqa": 200})
+    settings(exams=None, panel={"piqa": 0})
+    settings(panel={"piqa": 200})
+    with pytest.raises(ConfigError, match=r"margins\.bits would do nothing without a parent"):
+        settings(parent=None, margins={"bits": 0.1})
+    settings(margins={"bits": 0.1})
 
 
 def test_the_wheel_is_fetched_by_name_into_the_workspace(tmp_path, monkeypatch):
