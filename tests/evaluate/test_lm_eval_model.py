@@ -80,7 +80,9 @@ def test_settings_that_are_not_known_are_told(both: tuple[Any, Any]) -> None:
 
 
 def test_a_model_that_does_not_continue_text_is_refused(tmp_path: Path) -> None:
-    draft = artifact.begin(tmp_path / "judge", kind="model", stage="finetune", version=1, config={}, inputs={})
+    draft = artifact.begin(
+        tmp_path / "judge", kind="model", stage="finetune", version=1, config={}, inputs={}
+    )
     labels = c.Classifier(labels=("a", "b"), pool="last", hidden="none", bias=False)
     store.save(draft.path, set_head(tiny_models.network(), labels))
     tiny_models.chatml().save(draft.path)
