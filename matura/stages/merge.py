@@ -16,7 +16,6 @@ from matura.core.inputs import inputs_of, located
 from matura.core.plan import Estimate
 
 if TYPE_CHECKING:
-    from matura.core.conversation_settings import ConversationData
     from matura.core.workspace import Workspace
     from matura.model.interpolate import Line
     from matura.model.peft.adapter import Adapter
@@ -242,13 +241,15 @@ def _front(
     asked = config.front
     if not asked.alphas:
         return []
-    child = store.read_config(inputs["model"].path)
+    made = inputs["model"]
+    assert isinstance(made, Artifact)
+    child = store.read_config(made.path)
     if child.decoder is None or not isinstance(child.head, LanguageHead):
-        raise ConfigError(f"front measures models that write, and {inputs['model'].path} does not")
+        raise ConfigError(f"front measures models that write, and {made.path} does not")
 
     def held(name: str) -> "list[Example]":
         source = inputs[f"front.{name}"]
-        data = _read_as(inputs["model"], source)
+        data = material.as_trained(made, source)
         rows = material.read(source, data).heldout
         return material.make(rows, format, asked.sequence, data).examples
 
@@ -265,16 +266,6 @@ def _front(
             "front: nothing is held out to measure on; give a corpus and replay with held-out parts"
         )
     return front.measure(line, parent, asked.alphas, task, rest)
-
-
-def _read_as(child: Artifact | RawInput, source: Artifact | RawInput) -> "ConversationData":
-    """How the training of a model read its files, so that what was held out then is held out now; an artifact has its
-    own held-out part."""
-    from matura.core.conversation_settings import ConversationData
-
-    trained = isinstance(child, Artifact) and child.record["stage"] == "finetune"
-    given = child.config.get("data", {}) if trained and isinstance(source, RawInput) else {}
-    return ConversationData(**given)
 
 
 def _told(config: Config, rows: list[dict[str, float]], added: dict[str, Any]) -> str:
