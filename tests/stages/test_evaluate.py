@@ -479,6 +479,9 @@ def test_settings_that_would_do_nothing_are_refused():
     settings(margins={"bits": 0.1})
     with pytest.raises(ConfigError, match=r"texts\.taught would do nothing without conversations"):
         settings(texts={"taught": 3})
+    with pytest.raises(ConfigError, match=r"needle\.each would do nothing: without needle\.lengths nothing"):
+        settings(panels={"needle": {"each": 3}})
+    settings(panels={"needle": {"each": 3, "lengths": [300]}})
 
 
 def test_the_wheel_is_fetched_by_name_into_the_workspace(tmp_path, monkeypatch):
