@@ -47,6 +47,11 @@ class Texts(Config):
     document_tokens: int = Field(512, ge=16, description="Tokens of each document, from its beginning")
     control: int = Field(10, ge=0, description="Control texts of about 240 tokens of fiction; 0 for none")
     answers: int = Field(12, ge=1, description="The parent's own answers, for the divergence")
+    taught: int = Field(
+        50,
+        ge=1,
+        description="Held-out conversations whose answers are read; below 10 nothing can be concluded",
+    )
 
 
 class Margins(Config):

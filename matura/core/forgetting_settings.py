@@ -87,8 +87,10 @@ class Front(Config):
     corpus: Annotated[str | None, Input("corpus")] = Field(
         None, description="What was learned: its held-out documents"
     )
-    conversations: Annotated[str | None, Input("conversations")] = Field(
-        None, description="What was learned: the answers of its held-out conversations"
+    conversations: Annotated[str | None, Input("conversations", "raw")] = Field(
+        None,
+        description="What was learned: the answers of its held-out conversations. Files are read, and rows held out, "
+        "as the training of the model did",
     )
     replay: Annotated[str | None, Input("conversations")] = Field(
         None, description="General text: the held-out part of replay"
@@ -106,6 +108,6 @@ class Front(Config):
         learned = (self.corpus is not None) + (self.conversations is not None)
         if self.alphas and learned != 1:
             raise ValueError("alphas are measured on what was learned: give either corpus or conversations")
-        if not self.alphas and (learned or self.replay):
+        if not self.alphas and (learned or self.replay or self.changed("tokens", "sequence")):
             raise ValueError("nothing is measured without alphas; give some, such as [0, 0.5, 1]")
         return self

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from matura.core.config import Config, Input
 
 SECRETS = 20
 """Assumed where it is not known how many were planted."""
+ASKED_BY = {
+    "ifeval": "prompts",
+    "robustness": "tasks",
+    "toxicity": "prompts",
+    "memorisation": "others",
+    "needle": "lengths",
+    "abstention": "pairs",
+}
+"""The setting of each panel without which nothing is asked."""
 
 Change = Literal["typos", "paraphrase", "options"]
 
@@ -107,6 +116,16 @@ class Panels(Config):
     memorisation: Memorisation = Memorisation()
     needle: Needle = Needle()
     abstention: Abstention = Abstention()
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        for panel, items in ASKED_BY.items():
+            group = getattr(self, panel)
+            if not getattr(group, items) and (given := group.changed_besides(items)):
+                raise ValueError(
+                    f"{panel}.{given[0]} would do nothing: without {panel}.{items} nothing is asked"
+                )
+        return self
 
     @property
     def work(self) -> tuple[int, int]:

@@ -113,6 +113,24 @@ class FreezeConfig(Config):
     patterns: tuple[str, ...] = Field((), description="Layers or weights, by name or pattern")
 
 
+class Vocabulary(Config):
+    """Tokens that a vocabulary gains before documents are learned."""
+
+    add: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Tokens that a byte-level BPE vocabulary gains from what the corpus repeats (method=full)",
+    )
+    min_count: int = Field(10, ge=2, description="How often two tokens must stand together to become one")
+
+    @model_validator(mode="after")
+    def _adds(self) -> Self:
+        if not self.add and self.min_count != 10:
+            raise ValueError("min_count would do nothing without add")
+        return self
+
+
 RATES: dict[Method, float] = {"lora": 5e-4, "bottleneck": 1e-3, "prefix": 5e-3, "full": 5e-5}
 """Learning rates that move a model and do not break it: few weights want more than many."""
 

@@ -1,4 +1,5 @@
-"""The one way to ask a model anything in an exam: score a continuation, roll over a text, write an answer.
+"""The one way to ask a model anything in an exam: score a continuation, roll over a text, write an answer, or tell what
+the answers of a conversation cost.
 
 Results do not depend on what else is asked in the same call: rows are packed without padding, what contexts share is
 read once, and greedy answers that are written in one batch are those written alone (tested to 1e-5). The conventions
@@ -10,9 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from matura.core.errors import MaturaError
+from matura.core.records import Conversation
 from matura.evaluate import score as encoding
 from matura.evaluate.score import WINDOW, Advance, Bits
 
@@ -68,7 +70,16 @@ class Write:
     seed: int = 0
 
 
-Request = Score | Roll | Write
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How many bits do the answers of this conversation take, each after what stands before it? `turns`: which of them,
+    as in training."""
+
+    row: Conversation
+    turns: Literal["all", "last"] = "all"
+
+
+Request = Score | Roll | Write | Answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +94,7 @@ class Scored:
 
 
 Reply = Scored | Bits | str
-"""What comes back: `Scored` for a `Score`, `Bits` for a `Roll`, the text for a `Write`."""
+"""What comes back: `Scored` for a `Score`, `Bits` for a `Roll` and for `Answers`, the text for a `Write`."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,7 @@ def ask(reader: Reader, requests: Sequence[Request], *, advance: Advance | None 
 
     put(Score, score(reader, [one for one in requests if isinstance(one, Score)], advance=advance))
     put(Roll, rolling(reader, [one.text for one in requests if isinstance(one, Roll)], advance=advance))
+    put(Answers, answers(reader, [one for one in requests if isinstance(one, Answers)], advance=advance))
     put(Write, generate(reader, [one for one in requests if isinstance(one, Write)], advance=advance))
     return [replies[i] for i in range(len(requests))]
 
@@ -163,6 +175,26 @@ def rolling(reader: Reader, texts: Sequence[str], *, advance: Advance | None = N
         window=reader.window,
         advance=advance,
     )
+
+
+def answers(reader: Reader, asked: Sequence[Answers], *, advance: Advance | None = None) -> list[Bits]:
+    """Bits of the answers of each conversation, stop tokens included, at the very tokens that training would count: an
+    answer is cut where the window ends, and one that is only read counts nothing. Bytes are those of the text."""
+    from matura.model.logprobs import continuation_logprobs
+    from matura.train.examples import from_conversation
+
+    format, cut = reader.format, []
+    for one in asked:
+        made, _ = from_conversation(one.row, format, reader.window, turns=one.turns)
+        cut.append([row for example in made for row in encoding.masked_rows(example, reader.window)])
+    scored = iter(continuation_logprobs(reader.model, [row for rows in cut for row in rows], advance=advance))
+    found = []
+    for rows in cut:
+        bits = -math.fsum(x for _ in rows for x in next(scored)) / math.log(2)
+        ids = [id for _, new in rows for id in new]
+        own = [format.tokenizer.token_bytes(id) for id in ids if id not in format.tokenizer.special_ids]
+        found.append(Bits(bits, sum(map(len, own)), len(ids)))
+    return found
 
 
 def generate(reader: Reader, asked: Sequence[Write], *, advance: Advance | None = None) -> list[str]:

@@ -14,7 +14,7 @@ from matura.evaluate.gates import Metric as Compared
 from matura.evaluate.grading import Mark, Metric
 from matura.evaluate.sitting import CHILD, PARENT, Paper, Replies, Scores, Section, bits
 
-GENERAL, DOMAIN, CONTROL = "general", "domain", "control"
+GENERAL, DOMAIN, CONTROL, TAUGHT = "general", "domain", "control", "answers"
 GENERAL_METRICS = ("gold_bpb", "acc_norm")
 """What the tasks of the panel are summed up by."""
 
@@ -199,7 +199,8 @@ def line(judged: Sequence[Judged]) -> str:
     """The exam in one line."""
     found: Mapping[str, Judged] = {one.name: one for one in judged}
     parts = []
-    for name, words in ((f"{DOMAIN}.bpb", "documents"), (f"{CONTROL}.bpb", "control text")):
+    texts = ((DOMAIN, "documents"), (CONTROL, "control text"), (TAUGHT, "held-out answers"))
+    for name, words in ((f"{one}.bpb", words) for one, words in texts):
         if name in found:
             one = found[name]
             parts.append(f"{words} {one.parent:.3f} -> {one.child:.3f} bits per byte ({_change(one)})")

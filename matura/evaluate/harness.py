@@ -7,7 +7,7 @@ from typing import Any
 
 from matura.core.files import canonical_hash
 from matura.evaluate import grading
-from matura.evaluate.asking import Reply, Roll, Score, Scored, Turns, Write
+from matura.evaluate.asking import Answers, Reply, Roll, Score, Scored, Turns, Write
 from matura.evaluate.score import Bits
 from matura.evaluate.sitting import Replies, Section
 
@@ -122,6 +122,8 @@ def _arguments(request: Any) -> list[Any]:
             return [text]
         case Write(prompt, until, most):
             return [_shown(prompt), {"until": list(until), "max_gen_toks": most}]
+        case Answers(row):
+            return [list(row.messages)]
     raise TypeError(f"no request: {request!r}")
 
 

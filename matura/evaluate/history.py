@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from matura.core import lineage
+from matura.core import lineage, provenance
 from matura.core.artifact import Artifact, RawInput
 from matura.core.errors import ArtifactError
-from matura.core.files import size_text
+from matura.core.files import read_json, size_text
 from matura.core.metrics import MetricsLog
+from matura.core.records import Document, read_documents
+from matura.evaluate import costs
+from matura.evaluate.report import Context
 
 
 def ancestors(artifacts: Iterable[Artifact]) -> Iterator[Artifact]:
@@ -42,6 +45,29 @@ def training(model: Artifact, parent: Artifact) -> list[dict[str, Any]]:
     return rows
 
 
+def trained_on(inputs: Mapping[str, Artifact | RawInput]) -> Iterator[Document]:
+    """The text of the corpora that a model comes from, and of the one that it is examined on, as far as they are still
+    there."""
+    known = [one for name in ("model", "corpus") if isinstance(one := inputs.get(name), Artifact)]
+    for one in ancestors(known):
+        if one.kind == "corpus" and "train.parquet" in one.record["files"]:
+            yield from read_documents(one.file("train.parquet"))
+
+
+def quantization(models: Mapping[str, Artifact]) -> list[str]:
+    """A label for figures of models whose weights came from a quantized file."""
+    notes = []
+    for who, one in models.items():
+        kind = one.record.get("source_quantization") or one.summary.get("source_quantization")
+        if kind:
+            if str(kind).startswith("int4"):
+                file = f"4-bit weights ({kind})"
+            else:
+                file = f"a 4-bit file ({kind})" if "4" in str(kind) else f"a quantized file ({kind})"
+            notes.append(f"The {who}'s weights came from {file}: all figures are about those weights.")
+    return notes
+
+
 def tree(kind: str, path: Path, inputs: Mapping[str, Artifact | RawInput]) -> lineage.Node:
     """The lineage of an artifact that is still a draft, as `core.lineage.tree` gives it for finished ones."""
     nodes = {
@@ -50,6 +76,34 @@ def tree(kind: str, path: Path, inputs: Mapping[str, Artifact | RawInput]) -> li
     }
     head = {"kind": kind, "name": lineage.name_of(path), "path": str(path), "id": "", "line": ""}
     return {**head, "state": "here", "inputs": nodes}
+
+
+def told(
+    kind: str,
+    path: Path,
+    inputs: Mapping[str, Artifact | RawInput],
+    settings: Mapping[str, Any],
+    seconds: float,
+) -> Context:
+    """What the report of an exam in a draft tells besides its results; the exam itself took `seconds` so far."""
+    model, parent, corpus = inputs["model"], inputs.get("parent"), inputs.get("corpus")
+    learned = []
+    if isinstance(model, Artifact) and isinstance(parent, Artifact):
+        learned = training(model, parent)
+    curation = None
+    if isinstance(corpus, Artifact) and "report.json" in corpus.record["files"]:
+        curation = read_json(corpus.file("report.json"), limit=64 << 20, what="the report of a corpus")
+    given = ancestors(one for one in inputs.values() if isinstance(one, Artifact))
+    return Context(
+        model=lineage.name_of(model.path),
+        parent=lineage.name_of(parent.path) if isinstance(parent, Artifact) else "",
+        training=learned,
+        curation=curation,
+        lineage=tree(kind, path, inputs),
+        costs=[*map(costs.of, given), costs.Cost(stage="evaluate", name="this exam", seconds=seconds)],
+        settings=settings,
+        environment=provenance.environment(),
+    )
 
 
 def _raw(one: RawInput) -> lineage.Node:

@@ -24,7 +24,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
 from matura.core.errors import MaturaError
-from matura.evaluate import score
+from matura.evaluate import asking, score
 from matura.infer import text
 from matura.infer.engine import Request
 from matura.infer.sampling import Sampling
@@ -56,13 +56,15 @@ class MaturaLM(TemplateLM):
         """`max_length`: longest input, at most the model's context; `batch_size`: answers written together ("auto" is
         ours). Rows to score are packed without padding, whatever the batch size.
 
-        Raises MaturaError for another device than this model's, and for a `max_length` above its context.
+        Raises MaturaError for another device than this model's, for a `max_length` above its context, and for a model
+        that does not continue text.
         """
         super().__init__()
         if device not in (None, "cpu"):
             raise MaturaError(f"device: models run on the CPU here, not on {device!r}")
         self.network: Transformer = store.load_for_inference(os.fspath(pretrained))
         self.format: Format = conversation.load(os.fspath(pretrained))
+        asking.Reader(self.network, self.format)  # refuses encoders and judges of texts
         context = self.network.config.context
         if max_length is not None and not 1 < max_length <= context:
             raise MaturaError(f"max_length: expected 2 to {context}, the model's context, got {max_length}")

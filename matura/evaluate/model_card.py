@@ -19,9 +19,8 @@ from matura.core.artifact import Artifact
 from matura.core.errors import ArtifactError
 from matura.core.files import atomic_write, read_json
 from matura.core.preferences import mean_rewards
-from matura.evaluate import costs, history
+from matura.evaluate import card_usage, costs, history
 from matura.evaluate.panels import page
-from matura.model import config as c
 from matura.model import store
 
 FILE = "README.md"
@@ -37,11 +36,15 @@ SHOWN = 40
 """Settings that are listed of one stage."""
 
 
-def write(folder: Path, model: Artifact, weights: str) -> None:
-    """README.md for an exported model, with the exams of it (or of what it was merged from) in its workspace."""
+def write(folder: Path, model: Artifact, weights: str, *, adapter: bool = False) -> None:
+    """README.md for an exported model, with the exams of it (or of what it was merged from) in its workspace.
+
+    `adapter`: the folder holds what was trained on a base, and not the base.
+    """
     with atomic_write(folder / FILE) as temporary:
         made = list(around(model))
-        card = text(model, weights, list(exams(model, made)), list(rankings(model, made)))
+        sat, ranked = list(exams(model, made)), list(rankings(model, made))
+        card = text(model, weights, sat, ranked, adapter=adapter)
         temporary.write_text(card, encoding="utf-8")
 
 
@@ -82,22 +85,42 @@ def rankings(model: Artifact, made: Iterable[Artifact]) -> Iterator[Artifact]:
                     yield found
 
 
-def text(model: Artifact, weights: str, sat: Sequence[Artifact], ranked: Sequence[Artifact] = ()) -> str:
+def descent(model: Artifact) -> list[Artifact]:
+    """The model and those that it was trained from, the oldest first, as far as they are still there. Others may have
+    had a part (a teacher that wrote, a reward that judged), and are no base of it."""
+    line = [model]
+    with contextlib.suppress(ArtifactError):
+        while "model" in line[-1].inputs:
+            line.append(line[-1].input("model"))
+    return line[::-1]
+
+
+def text(
+    model: Artifact,
+    weights: str,
+    sat: Sequence[Artifact],
+    ranked: Sequence[Artifact] = (),
+    *,
+    adapter: bool = False,
+) -> str:
     """The whole card; `sat` are the exams of the model, `ranked` the comparisons of its answers."""
-    made = list(history.ancestors([model]))
+    made, line = list(history.ancestors([model])), descent(model)
+    use = card_usage.usage(
+        store.read_config(model.path), chat=_talks(model), adapter=adapter, base=_base(line)
+    )
     results = [
         (one, read_json(one.file("results.json"), limit=MAX_RESULTS, what="results of an exam"))
         for one in sat
     ]
     parts = [
-        _front(model, made, [found for _, found in results]),
-        f"# {_name(model)}\n\n{_summary(model, made)}",
-        f"## Details\n\n{_details(model, made, weights)}",
+        _front(model, line, use, [found for _, found in results]),
+        f"# {_name(model)}\n\n{_summary(model, line)}",
+        f"## Details\n\n{_details(model, line, f'{weights}, of the adapter alone' if adapter else weights)}",
         "## Uses\n\nNot written yet: say for what it is meant, for whom, and for what it is not.",
         f"## Limits\n\n{_limits(results, ranked)}",
-        f"## How to start\n\n{_start(model)}",
+        f"## How to start\n\n```python\n{use.code}\n```",
         f"## Training data\n\n{_data(made)}",
-        f"## Training\n\n{_training(made)}",
+        f"## Training\n\n{_training(line)}",
         f"## Evaluation\n\n{_evaluation(results, ranked)}",
         f"## What it took\n\n{_cost(made)}",
         f"## Where it comes from\n\n```\n{lineage.draw(_nameless(lineage.tree(model)))}\n```",
@@ -114,21 +137,26 @@ def _in_run(model: Artifact) -> bool:
     return model.path.parent.parent.name == "runs"
 
 
-def _front(model: Artifact, made: Sequence[Artifact], results: Sequence[Mapping[str, Any]]) -> str:
+def _base(line: Sequence[Artifact]) -> str | None:
+    """The model of the hub that the line begins with; None for one that was made or came from elsewhere."""
+    first = str(line[0].config["reference"]) if line[0].record["stage"] == "pull" else ""
+    return first.removeprefix("hf:").split("@")[0] if first.startswith("hf:") else None
+
+
+def _front(
+    model: Artifact, line: Sequence[Artifact], use: card_usage.Usage, results: Sequence[Mapping[str, Any]]
+) -> str:
     """The YAML block: `base_model` only for a model that was pulled from the hub by name."""
     import yaml
 
-    config = store.read_config(model.path)
-    base = [str(one.config["reference"]) for one in made if one.record["stage"] == "pull"]
-    hub = [name.removeprefix("hf:").split("@")[0] for name in base if name.startswith("hf:")]
     values: dict[str, Any] = {
-        "library_name": "transformers",
-        "tags": list(dict.fromkeys(("matura", config.family))),
+        "library_name": use.library,
+        "tags": list(dict.fromkeys(("matura", store.read_config(model.path).family))),
+        "pipeline_tag": use.task,
     }
-    if isinstance(config.head, c.LanguageHead) and config.decoder is not None:
-        values["pipeline_tag"] = "text2text-generation" if config.encoder is not None else "text-generation"
-    if hub and model.record["stage"] != "pull":
-        values |= {"base_model": hub[0], "base_model_relation": "finetune"}
+    if (base := _base(line)) and len(line) > 1:
+        relation = "adapter" if use.library == "peft" else "finetune"
+        values |= {"base_model": base, "base_model_relation": relation}
     if results:
         values["model-index"] = [{"name": _name(model), "results": list(_index(results))}]
     return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---"
@@ -154,12 +182,12 @@ def _prompt(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return found.get("prompts", {}).get("child")
 
 
-def _summary(model: Artifact, made: Sequence[Artifact]) -> str:
-    stages = [one.record["stage"] for one in made if one.kind == "model"]
+def _summary(model: Artifact, line: Sequence[Artifact]) -> str:
+    stages = [one.record["stage"] for one in line]
     return f"A language model made with Matura ({' → '.join(stages)}). {model.summary.get('line', '')}"
 
 
-def _details(model: Artifact, made: Sequence[Artifact], weights: str) -> str:
+def _details(model: Artifact, line: Sequence[Artifact], weights: str) -> str:
     from matura.model.counting import count_parameters
     from matura.model.families import registry
 
@@ -167,7 +195,7 @@ def _details(model: Artifact, made: Sequence[Artifact], weights: str) -> str:
     home = registry.home(config).family
     parameters, _ = count_parameters(config)
     origin = next(
-        (one.summary.get("source_quantization") for one in made if one.summary.get("source_quantization")),
+        (one.summary.get("source_quantization") for one in line if one.summary.get("source_quantization")),
         None,
     )
     rows = [
@@ -197,13 +225,6 @@ def _limits(results: Sequence[tuple[Artifact, Mapping[str, Any]]], ranked: Seque
     return "\n".join(f"- {line}" for line in dict.fromkeys(lines))
 
 
-def _start(model: Artifact) -> str:
-    code = 'from transformers import pipeline\n\nwrite = pipeline("text-generation", model="PATH_OF_THIS_FOLDER")'
-    chat = _talks(model)
-    ask = 'write([{"role": "user", "content": "Hello!"}])' if chat else 'write("Once upon a time")'
-    return f"```python\n{code}\nprint({ask})\n```"
-
-
 def _talks(model: Artifact) -> bool:
     """Whether the model has a chat template."""
     from matura.tokenizer import conversation
@@ -220,14 +241,14 @@ def _data(made: Sequence[Artifact]) -> str:
     return "\n".join(lines) or "None is recorded here: see the base model's own card."
 
 
-def _training(made: Sequence[Artifact]) -> str:
+def _training(line: Sequence[Artifact]) -> str:
     parts = []
-    for one in made:
+    for one in line:
         if one.record["stage"] in TRAINED:
             settings = [(name, value) for name, value in _flat(one.config) if "path" not in name][:SHOWN]
             rows = "\n".join(f"| `{name}` | {value} |" for name, value in settings)
-            line = one.summary.get("line", "")
-            parts.append(f"{one.record['stage']}: {line}\n\n| setting | value |\n|---|---|\n{rows}")
+            told = one.summary.get("line", "")
+            parts.append(f"{one.record['stage']}: {told}\n\n| setting | value |\n|---|---|\n{rows}")
     return "\n\n".join(parts) or "No training of its own is recorded here."
 
 

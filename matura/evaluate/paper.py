@@ -6,14 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from matura.core.errors import ConfigError
+from matura.core.artifact import Artifact
+from matura.core.errors import ConfigError, MaturaError
 from matura.core.exam_settings import Asked
+from matura.core.raw import RawInput
 from matura.core.records import Conversation, Document
 from matura.evaluate import prompted, spec, tasks
 from matura.evaluate.rows import Sources
 from matura.evaluate.score import Tokenizer, clip
 from matura.evaluate.sitting import CHILD, PARENT, Candidate, Paper, Section
 from matura.evaluate.spec import Task
+from matura.evaluate.tasks import Item
+from matura.tokenizer import prompt as prompts
 
 DOCUMENTS = Task(
     name="domain",
@@ -23,6 +27,14 @@ DOCUMENTS = Task(
     prompt="{{ text }}",
 )
 """The task that documents are read as."""
+ANSWERS = Task(
+    name="answers",
+    about="Answers of held-out conversations, each after what stands before it",
+    kind="text",
+    data=("conversations",),
+    metrics=("bpb",),
+)
+"""The task that answers of conversations are read as."""
 
 
 def specifications(asked: Sequence[Asked], folder: Path | None) -> list[Task]:
@@ -68,6 +80,7 @@ def prompted_candidates(
             for one in paper.sections
             if one.name in known
         }
+        own |= {one.name: replace(one, prompt=settled[PARENT].prompt) for one in paper.sections if one.talks}
         settled[PARENT] = replace(settled[PARENT], own=own)
     for who, one in settled.items():
         for section in paper.sections:
@@ -92,6 +105,38 @@ def control(wheel: Path, count: int) -> Section:
         update={"name": "control", "about": "Unrelated prose: paragraphs of English novels"}
     )
     return Section("control", task, tasks.texts("control", tasks.passages(wheel, count)), "control")
+
+
+def taught(
+    model: Artifact,
+    source: Artifact | RawInput,
+    count: int,
+    candidates: Mapping[str, Candidate],
+    window: int,
+) -> Section:
+    """Answers of `count` held-out conversations: those that training learned of such rows, where one begins within the
+    window for every candidate.
+
+    Raises MaturaError when there is none.
+    """
+    from matura.train import material
+    from matura.train.examples import from_conversation
+
+    data = material.as_trained(model, source)
+    held = material.read(source, data).heldout
+    rows = [one for one in held if isinstance(one, Conversation) and one.messages]
+    chosen: list[Conversation] = []
+    for row in tasks.select(ANSWERS.name, rows, len(rows)):
+        formats = (one.format for one in candidates.values())
+        if all(from_conversation(row, one, window, turns=data.turns)[0] for one in formats):
+            chosen.append(row)
+        if len(chosen) == count:
+            break
+    if not chosen:
+        raise MaturaError("conversations: no held-out row has an answer that begins within the window")
+    items = [Item(one.id, "", (), 0, ANSWERS.name, question=prompts.asked(one.messages)) for one in chosen]
+    prompt = candidates[CHILD].prompt
+    return Section(ANSWERS.name, ANSWERS, items, "taught", prompt, talks=chosen, turns=data.turns)
 
 
 def conversations(

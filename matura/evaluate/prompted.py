@@ -15,7 +15,7 @@ from matura.core.artifact import Artifact
 from matura.core.errors import ConfigError
 from matura.core.exam_settings import Asked
 from matura.core.raw import RawInput
-from matura.evaluate.asking import Request, Score, Turns, Write, pair
+from matura.evaluate.asking import Answers, Request, Score, Turns, Write, pair
 from matura.tokenizer import shots
 from matura.tokenizer.prompt import Prompt, bare, read
 
@@ -27,6 +27,7 @@ SETTINGS = {"parent": "parent_prompt", "child": "prompt"}
 COMMON = 3
 """A run of words that more questions have than this belongs to the task's template and gives none of them away."""
 SHOWN = 3
+ANY_LENGTH = 1 << 30
 
 
 def given(inputs: Mapping[str, Artifact | RawInput], sides: Iterable[str]) -> dict[str, Prompt | None]:
@@ -97,6 +98,8 @@ def _name(who: str) -> str:
 
 def _tokens(format: Format, request: Request) -> int:
     """Tokens that have to fit the window, answer included."""
+    from matura.train.examples import from_conversation
+
     match request:
         case Score():
             context, new = pair(format, request)
@@ -105,6 +108,9 @@ def _tokens(format: Format, request: Request) -> int:
             return len(turns.ids(format)) + most
         case Write(text, _, most):
             return len(format.tokenizer.encode(str(text))) + most
+        case Answers(row, turns):  # up to the first token of the first answer; the rest may be cut
+            made, _ = from_conversation(row, format, ANY_LENGTH, turns=turns)
+            return min((one.mask.index(True) + 1 for one in made), default=0)
     return 0
 
 

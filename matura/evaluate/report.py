@@ -141,6 +141,7 @@ _LABELS = {
     REWARD: "reward of answers to held-out prompts",
     "domain.bpb": "your documents, held out",
     "control.bpb": "unrelated prose (control)",
+    "answers.bpb": "answers of held-out conversations",
     "general.gold_bpb": "general ability: bits of the right answers",
     "general.acc_norm": "general ability: share of right answers",
 }

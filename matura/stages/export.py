@@ -35,6 +35,8 @@ WEIGHTS = {
     "gguf-adapter": ("F32",),
 }
 """What each format can hold; the first is the default."""
+CARRIES_CARD = ("hf", "peft", "peft-portable")
+"""Formats that are folders, in which a model card lies."""
 
 
 class Config(config.Config):
@@ -88,10 +90,10 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         _write_model(draft.path / files, source, config.format, weights)
     else:
         _write_adapter(draft.path / files, source, config.format)
-    card = [f"{files}/{model_card.FILE}"] if config.format == "hf" else []
-    if card:
-        model_card.write(draft.path / files, source, weights)
     size = tree_bytes(draft.path / files)
+    card = [f"{files}/{model_card.FILE}"] if config.format in CARRIES_CARD else []
+    if card:
+        model_card.write(draft.path / files, source, weights, adapter=config.format != "hf")
     what = {"hf": "Hugging Face folder", "gguf": "GGUF file"}.get(config.format, f"adapter, {config.format}")
     base = store.adapter_settings(source.path)
     summary = {

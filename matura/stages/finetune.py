@@ -45,6 +45,7 @@ class Config(peft_settings.Tuning):
     corpus: Annotated[str | None, Input("corpus")] = Field(
         None, description="Documents to learn: every token"
     )
+    vocabulary: peft_settings.Vocabulary = peft_settings.Vocabulary()
     conversations: Annotated[str | None, Input("conversations", "preferences", "raw")] = Field(
         None,
         description="Conversations to learn: the assistant's answers. Files of your own, hf:organisation/dataset, or "
@@ -119,6 +120,10 @@ class Config(peft_settings.Tuning):
         cut = self.data.changed("turns", "truncation")
         if self.corpus is not None and self.replay is None and cut:
             raise ValueError(f"data.{cut[0]} is for conversations; of a corpus every token is learned")
+        if self.vocabulary.add and (self.corpus is None or self.method != "full"):
+            raise ValueError(
+                "vocabulary.add is for documents that train all weights: give corpus and method=full"
+            )
         check_looks(self, "meter_tokens")
         return self
 
@@ -173,14 +178,15 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     """
     from matura.evaluate import training_report
     from matura.tokenizer import conversation
-    from matura.train import finetuning, material, preparing, resume
+    from matura.train import finetuning, larger, material, preparing, resume
 
     given = inputs["model"]
     assert isinstance(given, Artifact)
     preparing.check_whole(given)
-    format = conversation.load(given.path)
+    grown = larger.vocabulary(config.vocabulary, inputs, conversation.load(given.path))
+    format = grown.format
     with resume.deterministic(config.seed):
-        model, parent = preparing.prepare(config, given.path, format)
+        model, parent = preparing.prepare(config, given.path, format, grown.pieces)
         if config.labelled is None:
             lesson = _writing(config, inputs, model, parent, format)
         else:
@@ -195,6 +201,7 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         f"loss {totals['loss']:.3f}{_found(totals)}",
         **totals,
         **lesson.counts,
+        **larger.told(grown),
         "source_quantization": preparing.quantization(config, given),
     }
     return draft.commit(summary, logs=[training_report.FILE])
@@ -219,11 +226,11 @@ def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> 
     """What would be trained, with `rows` of the material shown token by token; nothing is trained."""
     from matura.model import store
     from matura.tokenizer import conversation
-    from matura.train import audit, material
+    from matura.train import audit, larger, material
 
     if config.labelled is not None:
         raise ConfigError("--audit shows what of a text is trained; labelled texts are only read")
-    format = conversation.load(inputs["model"].path)
+    format = larger.vocabulary(config.vocabulary, inputs, conversation.load(inputs["model"].path)).format
     length = material.longest(config, store.read_config(inputs["model"].path))
     main = _material(config, inputs)[config.source]
     room = _room(config)

@@ -1,6 +1,7 @@
 """One plain model that needs nothing else: LoRA updates added into the weights, all of them or a share, of one adapter
 or of several; or a model on the way from a parent to its fine-tuned child."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -11,10 +12,11 @@ from matura.core.config import Input
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.files import write_json
 from matura.core.forgetting_settings import Front, without_unread_text
-from matura.core.inputs import located
+from matura.core.inputs import inputs_of, located
 from matura.core.plan import Estimate
 
 if TYPE_CHECKING:
+    from matura.core.workspace import Workspace
     from matura.model.interpolate import Line
     from matura.model.peft.adapter import Adapter
     from matura.model.transformer import Transformer
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 KIND = "model"
 VERSION = 3
+MAX_REMOTE = 64 << 30  # bytes of a dataset
 PROBE = "The quick brown fox jumps over the lazy dog. 1, 2, 3: a list of numbers, and a question?"
 UPDATES_ONLY = ("more", "base", "text", "new_tokens", "tolerance")
 """Settings that mean nothing to whole models."""
@@ -76,7 +79,14 @@ class Config(config.Config):
         return without_unread_text(values, "front", unread)
 
 
-raw_input = located
+def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
+    """Where general text or files of conversations are on this machine; what is far away is fetched first."""
+    from matura.core.workspace import Workspace
+    from matura.data import reading
+
+    if setting == "front.conversations" and reading.is_remote(place := inputs_of(config)[setting]):
+        return reading.fetch(place, (workspace or Workspace()).downloads, max_bytes=MAX_REMOTE)
+    return located(config, setting, workspace)
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
@@ -221,7 +231,6 @@ def _front(
     parent: "Transformer",
 ) -> list[dict[str, float]]:
     """What the models on the way know of the task and of the rest."""
-    from matura.core.conversation_settings import ConversationData
     from matura.evaluate import front
     from matura.evaluate.general import control_texts
     from matura.model import store
@@ -229,15 +238,19 @@ def _front(
     from matura.train import material
     from matura.train.meter import Text
 
-    asked, data = config.front, ConversationData()
+    asked = config.front
     if not asked.alphas:
         return []
-    child = store.read_config(inputs["model"].path)
+    made = inputs["model"]
+    assert isinstance(made, Artifact)
+    child = store.read_config(made.path)
     if child.decoder is None or not isinstance(child.head, LanguageHead):
-        raise ConfigError(f"front measures models that write, and {inputs['model'].path} does not")
+        raise ConfigError(f"front measures models that write, and {made.path} does not")
 
     def held(name: str) -> "list[Example]":
-        rows = material.read(inputs[f"front.{name}"], data).heldout
+        source = inputs[f"front.{name}"]
+        data = material.as_trained(made, source)
+        rows = material.read(source, data).heldout
         return material.make(rows, format, asked.sequence, data).examples
 
     learned = held("corpus" if asked.corpus else "conversations")

@@ -65,6 +65,15 @@ def _best(source: Artifact) -> Material:
     return Material(talks[0], talks[1], {"unjudged_prompts": unjudged})
 
 
+def as_trained(model: Artifact, source: Artifact | RawInput) -> ConversationData:
+    """How the training of a model (or of what it was merged from) read its files, so that what was held out then is
+    held out now; an artifact has a held-out part of its own."""
+    while model.record["stage"] == "merge":
+        model = model.input("model")
+    trained_on_files = model.record["stage"] == "finetune" and isinstance(source, RawInput)
+    return ConversationData(**(model.config.get("data", {}) if trained_on_files else {}))
+
+
 def prompted(material: Material, prompt: Prompt, *, examples: bool) -> Material:
     """Conversations with a prompt around them, with its examples or without; see `tokenizer.prompt.trained`."""
     sides = [

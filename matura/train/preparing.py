@@ -3,18 +3,21 @@ with."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matura.core.artifact import Artifact
 from matura.core.errors import ConfigError
 from matura.core.peft_settings import Tuning
-from matura.model import store
+from matura.model import store, vocabulary
 from matura.model.allocator import keep_freed_memory, return_freed_memory
 from matura.model.peft import tuning
 from matura.model.transformer import Transformer
 from matura.tokenizer.conversation import Format
 from matura.train.transforms import checkpoint_activations
+
+NO_PIECES: Mapping[int, Sequence[int]] = {}
 
 
 def check_whole(given: Artifact) -> None:
@@ -28,11 +31,14 @@ def check_whole(given: Artifact) -> None:
     )
 
 
-def prepare(config: Any, given: Path, format: Format) -> tuple[Transformer, Transformer]:
+def prepare(
+    config: Any, given: Path, format: Format, pieces: Mapping[int, Sequence[int]] = NO_PIECES
+) -> tuple[Transformer, Transformer]:
     """The model with what is trained set on it, and its parent: the same frozen weights without an adapter, as they
     are held; where all weights are trained a second model, whose memory is its file's.
 
-    `config` is a `Tuning` that has `recompute` and `seed` too.
+    `config` is a `Tuning` that has `recompute` and `seed` too. With `pieces` (new ids and what they stand for, only
+    where all weights are trained) both have rows for the larger vocabulary of `format`.
     """
     if config.base.format == "int4":  # who holds weights in 4 bits has little memory
         return_freed_memory()
@@ -40,6 +46,9 @@ def prepare(config: Any, given: Path, format: Format) -> tuple[Transformer, Tran
         keep_freed_memory()
     model = store.load(given, base=config.base)
     parent = store.load(given) if config.method == "full" else tuning.twin(model)
+    if pieces:
+        for one in (model, parent):
+            vocabulary.grow(one, format.tokenizer.vocab_size, pieces)
     text = config.prefix.text
     ids = format.tokenizer.encode(text) if text else ()
     if text is not None and not ids:

@@ -1,13 +1,19 @@
 """The one interface: what is asked together is answered as if it were asked alone."""
 
+import math
+
 import pytest
 import torch
 
 from matura.core.errors import MaturaError
-from matura.evaluate import asking
-from matura.evaluate.asking import Reader, Roll, Score, Scored, Turns, Write
+from matura.core.records import CUT, Conversation
+from matura.evaluate import asking, shelf
+from matura.evaluate.asking import Answers, Reader, Roll, Score, Scored, Turns, Write
 from matura.evaluate.score import Bits
 from matura.model import config as c
+from matura.train.batches import pack
+from matura.train.examples import from_conversation
+from matura.train.objectives import next_token
 from tests import tiny_models
 from tests.model.tiny import build, gpt_stack
 
@@ -60,6 +66,32 @@ def test_texts_rolled_over_together_are_those_alone(reader: Reader) -> None:
     for text, found in zip(texts, together, strict=True):
         (alone,) = asking.rolling(reader, [text])
         assert (found.bits, found.bytes) == (pytest.approx(alone.bits, abs=1e-4), len(text.encode()))
+
+
+def test_answers_of_conversations_cost_what_training_counts(reader: Reader) -> None:
+    asked, said = {"role": "user", "content": "say é"}, {"role": "assistant", "content": "hello é"}
+    rows = [
+        tiny_models.talk(1),
+        Conversation("two", (asked, said, asked, {**said, "content": "and more"})),
+        Conversation("read", (asked, {**said, "weight": 0.0}, asked, {**said, "content": "x", **CUT})),
+        Conversation("long", (asked, {**said, "content": "long " * 300})),
+    ]
+    requests = [Answers(row) for row in rows] + [Answers(rows[1], "last")]
+    found = asking.answers(reader, requests)
+    for one, request in zip(found, requests, strict=True):
+        made, _ = from_conversation(request.row, reader.format, reader.window, turns=request.turns)
+        batch = pack(made)
+        with torch.no_grad():
+            nats = float(next_token(reader.model, batch))
+        assert one.bits == pytest.approx(nats / math.log(2), rel=1e-4)
+        assert one.tokens == len(batch.targets_N)
+    assert [one.bytes for one in found[:3]] == [len("hello hello 1"), len("hello éand more".encode()), 1]
+    assert found[4].bytes == len("and more")
+    assert asking.ask(reader, [requests[1], Roll("x"), requests[0]])[2].bits == pytest.approx(
+        found[0].bits, rel=1e-5
+    )
+    assert shelf.unpack(shelf.pack(found[0])) == found[0]
+    assert shelf.key("m", 9, requests[:1]) != shelf.key("m", 9, requests[1:2])
 
 
 def test_answers_written_together_are_those_alone_and_end_before_a_stop(reader: Reader) -> None:

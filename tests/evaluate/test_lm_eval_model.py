@@ -1,12 +1,17 @@
 """lm-evaluation-harness's own backend and ours on the same random weights: the same answers to the same requests."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from matura.core import artifact
 from matura.core.errors import MaturaError
 from matura.core.raw import raw_input
+from matura.model import config as c
+from matura.model import store
+from matura.model.classifying import set_head
 from matura.stages import pull
 from tests import tiny_hf, tiny_models
 
@@ -72,6 +77,17 @@ def test_settings_that_are_not_known_are_told(both: tuple[Any, Any]) -> None:
         both[0].generate_until(asked("generate_until", ("a", {"num_beams": 4})))
     with pytest.raises(MaturaError, match="max_gen_toks: 500 leave no room in 96 tokens"):
         both[0].generate_until(asked("generate_until", ("a", {"max_gen_toks": 500})))
+
+
+def test_a_model_that_does_not_continue_text_is_refused(tmp_path: Path) -> None:
+    draft = artifact.begin(
+        tmp_path / "judge", kind="model", stage="finetune", version=1, config={}, inputs={}
+    )
+    labels = c.Classifier(labels=("a", "b"), pool="last", hidden="none", bias=False)
+    store.save(draft.path, set_head(tiny_models.network(), labels))
+    tiny_models.chatml().save(draft.path)
+    with pytest.raises(MaturaError, match="models that continue text"):
+        MaturaLM(draft.commit({}).path)
 
 
 def test_a_conversation_is_written_by_the_models_own_template(both: tuple[Any, Any]) -> None:

@@ -1,15 +1,21 @@
 """The card of an exported model: what was recorded, nothing else, and no place of this machine."""
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
 from matura.core import artifact
 from matura.core.artifact import Artifact
 from matura.core.files import write_json
-from matura.evaluate import model_card
+from matura.core.peft_settings import LoraConfig, Tuning
+from matura.core.raw import raw_input
+from matura.core.records import write_conversations
+from matura.evaluate import card_usage, model_card
+from matura.model import config as c
 from matura.model import store
-from matura.stages import export
+from matura.stages import export, pull
 from tests import tiny_models
 from tests.evaluate.panels.test_page import FIGURE, PANEL
 
@@ -35,6 +41,22 @@ def tuned(root: Path) -> Artifact:
     store.save(draft.path, tiny_models.network(seed=1))
     tiny_models.chatml().save(draft.path)
     return draft.commit({"line": "lora on 3 talks"})
+
+
+def from_hub(root: Path, name: str) -> Artifact:
+    source = tiny_models.write_gguf_model(root / f"{name}.gguf", tiny_models.network(seed=3))
+    return tiny_models.run(pull, root / name, reference=f"hf:some/{name}@main", files=raw_input(source))
+
+
+def learned(root: Path, name: str, **inputs: Artifact) -> Artifact:
+    """A model of a recipe that was tuned on whatever is given."""
+    draft = artifact.begin(
+        root / "runs" / "r" / f"{name}-0123456789ab", kind="model", stage="finetune", version=1,
+        config={"optimizer": {"lr": 0.25 if name == "taught" else 0.75}}, inputs=inputs,
+    )  # fmt: skip
+    store.save(draft.path, tiny_models.network(seed=1))
+    tiny_models.chatml().save(draft.path)
+    return draft.commit({"line": f"{name} it", "source_quantization": "Q4_0" if name == "teacher" else None})
 
 
 def examined(root: Path, model: Artifact, name: str, *, passed: bool, **more: object) -> Artifact:
@@ -83,6 +105,78 @@ def test_a_card_tells_lineage_settings_and_exams(tmp_path: Path) -> None:
     (result,) = head["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "acc_norm", "value": 0.625, "name": "acc_norm"}]
     assert "base_model" not in head  # the parent came from a file
+
+
+def test_a_teacher_is_no_base_and_its_training_not_that_of_the_model(tmp_path: Path) -> None:
+    for parent, base in (("parent", "some/parent"), (None, None)):
+        root = tmp_path / str(parent)
+        root.mkdir()
+        teacher = learned(root, "teacher", model=from_hub(root, "teachers-base"))
+        draft = artifact.begin(
+            root / "talks",
+            kind="conversations",
+            stage="synthesize",
+            version=1,
+            config={},
+            inputs={"model": teacher},
+        )
+        write_conversations(draft.path / "train.jsonl", [tiny_models.talk(1)])
+        started = from_hub(root, parent) if parent else tiny_models.pulled(root, name="own")
+        model = learned(root, "taught", conversations=draft.commit({"line": "1 talk"}), model=started)
+        assert [one.path.name for one in model_card.descent(model)] == [
+            parent or "own",
+            "taught-0123456789ab",
+        ]
+        card = model_card.text(model, "F32", [])
+        assert front(card).get("base_model") == base
+        assert front(card).get("base_model_relation") == ("finetune" if base else None)
+        assert "finetune: taught it" in card
+        assert "finetune: teacher it" not in card
+        assert "(pull → finetune)" in card
+        assert "- **weights came from**: full precision" in card
+        assert "1 talk" in card
+
+
+@pytest.mark.parametrize(
+    ("changes", "task", "words"),
+    [
+        ({}, "text-generation", 'pipeline("text-generation"'),
+        ({"head": c.Classifier(labels=("a", "b"))}, "text-classification", 'pipeline("text-classification"'),
+        ({"encoder": True, "decoder": None}, "fill-mask", "model.tokenizer.mask_token"),
+        ({"encoder": True, "decoder": None, "head": c.Pooler()}, "feature-extraction", "feature-extraction"),
+        ({"encoder": True}, "text2text-generation", "AutoModelForSeq2SeqLM"),
+    ],
+)
+def test_a_card_opens_a_model_as_what_it_is(changes: dict[str, Any], task: str, words: str) -> None:
+    plain = tiny_models.network().config
+    if changes.get("encoder"):
+        changes = changes | {"encoder": plain.decoder}
+    config = plain.model_copy(update=changes)
+    use = card_usage.usage(config, chat=False)
+    assert (use.library, use.task) == ("transformers", task)
+    assert words in use.code
+    compile(use.code, "card", "exec")
+    assert "Hello!" in card_usage.usage(plain, chat=True).code
+    alone = card_usage.usage(config, chat=False, adapter=True, base="some/parent")
+    assert alone.library == "peft"
+    assert '.from_pretrained("some/parent")' in alone.code
+    compile(alone.code, "card", "exec")
+
+
+def test_an_adapter_alone_has_a_card_that_names_its_base(tmp_path: Path) -> None:
+    tuned = tiny_models.adapted(
+        tmp_path / "tuned", from_hub(tmp_path, "parent"), Tuning(lora=LoraConfig(rank=2))
+    )
+    made = tiny_models.run(export, tmp_path / "out", model=tuned, format="peft")
+    card = made.file("peft/README.md").read_text("utf-8")
+    head = front(card)
+    assert (head["library_name"], head["base_model"], head["base_model_relation"]) == (
+        "peft",
+        "some/parent",
+        "adapter",
+    )
+    assert 'base = AutoModelForCausalLM.from_pretrained("some/parent")' in card
+    assert "F32, of the adapter alone" in card
 
 
 def test_a_card_tells_of_alignment_and_of_judged_answers(tmp_path: Path) -> None:

@@ -192,5 +192,5 @@ def test_divergence_is_taken_where_the_model_would_write():
 
 def test_divergence_never_scores_what_nothing_stands_before():
     row = SimpleNamespace(ids=[3, 4, 5], mask=[1, 1, 0])
-    assert score._masked_rows(row, 100) == [([3], [4])]
-    assert score._masked_rows(SimpleNamespace(ids=[3], mask=[1]), 100) == []
+    assert score.masked_rows(row, 100) == [([3], [4])]
+    assert score.masked_rows(SimpleNamespace(ids=[3], mask=[1]), 100) == []

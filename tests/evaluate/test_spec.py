@@ -58,6 +58,9 @@ def test_a_task_that_is_not_there_is_told_with_the_nearest() -> None:
         (("'{{ q }}'", "'{{ q'"), r"mine\.yaml: prompt: it is not valid Jinja"),
         (("options", "'options |'"), r"mine\.yaml: choices: it is not valid Jinja"),
         (("name: mine", "name: my task"), "expected letters, digits"),
+        (("kind: choices", "kind: choices\nuntil: ['.']"), "until is for kind=writing"),
+        (("kind: choices", "kind: choices\nignore_case: true"), "ignore_case is for kind=writing"),
+        (("kind: choices", "kind: continuation"), "choices is for kind=choices"),
         (
             ("kind: choices", "kind: writing\nextract: [{name: n, pattern: '('}]"),
             "is not a regular expression",

@@ -236,6 +236,7 @@ Q = "base_model.model.model.layers.0.self_attn.q_proj"
         (_setting("peft_type", "IA3"), "peft_type 'IA3' is not supported; LORA and PREFIX_TUNING are"),
         (_setting("use_dora", True), "use_dora=True is not supported"),
         (_setting("init_lora_weights", "pissa_niter_16"), "it belongs to a changed base"),
+        (_setting("init_lora_weights", "lora_ga"), "it belongs to a changed base"),
         (_setting("alora_invocation_tokens", [1]), "alora_invocation_tokens=.1. is not supported"),
         (_setting("modules_to_save", ["lm_head"]), r"modules_to_save=\['lm_head'\] is not supported"),
         (_setting("bias", "all"), "bias='all' is not supported"),

@@ -168,6 +168,47 @@ def test_a_model_that_learned_improves(world, tmp_path):
     assert made.summary["line"].startswith("documents ")
 
 
+def taught(folder, many=14):
+    draft = artifact.begin(folder, kind="conversations", stage="synthesize", version=1, config={}, inputs={})
+    talks = [
+        Conversation(
+            f"c{n}",
+            ({"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"well, {n * 37}"}),
+        )
+        for n in range(many)
+    ]
+    write_conversations(draft.path / "train.jsonl", talks[:2])
+    write_conversations(draft.path / "heldout.jsonl", [*talks[2:], Conversation("plain", (), "some text")])
+    return draft.commit({})
+
+
+def test_answers_that_were_taught_are_compared_and_decide(world, tmp_path):
+    nothing = {"corpus": None, "replay": None, "panel": {}, "exams": None, "questions": []}
+    talks = taught(tmp_path / "talks")
+    good, bad = (
+        write_model(tmp_path / name, network(scale=scale)) for name, scale in (("a", 1.0), ("b", 2.0))
+    )
+    made = exam({**world, "parent": bad, "conversations": talks}, good, tmp_path / "learned", **nothing)
+    assert verdicts(made) == {"answers.bpb": "improved"}
+    assert made.summary["gate"] == {"passed": True, "reasons": []}
+    assert made.summary["line"].startswith("held-out answers ")
+    assert results(made)["items"]["answers"] != [f"c{n}" for n in range(2, 14)]
+    assert sorted(results(made)["items"]["answers"]) == sorted(f"c{n}" for n in range(2, 14))
+    assert "well" not in made.file("items.jsonl").read_text()
+    made = exam({**world, "parent": good, "conversations": talks}, bad, tmp_path / "lost", **nothing)
+    assert [one.partition(" ")[0] for one in made.summary["gate"]["reasons"]] == ["answers.bpb:"]
+    few = exam(
+        {**world, "parent": good, "conversations": talks}, good, tmp_path / "few", **nothing, samples="texts",
+        texts={"taught": 3},
+    )  # fmt: skip
+    assert verdicts(few) == {"answers.bpb": "not measurable"}
+    (row, *_) = (json.loads(line) for line in few.file("samples-answers.jsonl").read_text().splitlines())
+    assert row["arguments"][0][0][0]["role"] == "user"
+    texts_alone = {**world, "conversations": taught(tmp_path / "none", 2)}
+    with pytest.raises(MaturaError, match="no held-out row has an answer"):
+        exam(texts_alone, good, tmp_path / "nothing", **nothing)
+
+
 def test_items_are_written_with_ids_and_both_scores_but_no_texts(world, tmp_path):
     made = exam(world, write_model(tmp_path / "child", network(1)), tmp_path / "exam")
     text = made.file("items.jsonl").read_text()
@@ -258,12 +299,12 @@ def test_a_gate_about_nothing_stops_before_any_work(world, tmp_path, monkeypatch
     with pytest.raises(ConfigError, match=r"Did you mean 'general\.gold_bpb'"):
         exam(world, child, tmp_path / "exam", gates=[{"metric": "general.gold_bbp"}])
     with pytest.raises(ConfigError, match="nothing to measure"):
-        exam(world, child, tmp_path / "exam2", corpus=None, exams=None)
+        exam(world, child, tmp_path / "exam2", corpus=None, exams=None, panel={})
 
 
 def test_only_documents_or_only_questions_can_be_asked(world, tmp_path):
     child = write_model(tmp_path / "child", network(1))
-    made = exam(world, child, tmp_path / "documents", exams=None, replay=None)
+    made = exam(world, child, tmp_path / "documents", exams=None, replay=None, panel={})
     assert set(verdicts(made)) == {"domain.bpb"}
     panel = {"hellaswag": 0, "arc_easy": 0, "piqa": 12}
     made = exam(
@@ -352,7 +393,7 @@ def test_the_task_of_the_documentation_can_be_asked(world, tmp_path):
     (folder / "capitals.yaml").write_text(specification)
     world = {**world, "folder": raw_input(folder)}
     asked = [{"task": "capitals", "items": 0}, {"task": "capitals", "shots": 1, "name": "one_shot"}]
-    made = alone(world, world["parent"], tmp_path / "exam", tasks=asked, exams=None)
+    made = alone(world, world["parent"], tmp_path / "exam", tasks=asked, exams=None, panel={})
     assert results(made)["items"] == {
         "capitals": ["capitals-0", "capitals-1"],
         "one_shot": ["capitals-1", "capitals-0"],
@@ -424,6 +465,23 @@ def test_shuffled_answers_are_at_chance_and_nothing_is_concluded(world, tmp_path
 
 def settings(**more):
     return parse(evaluate.Config, {"model": "m", "parent": "p", **more}, "test")
+
+
+def test_settings_that_would_do_nothing_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"panel\.piqa would do nothing without exams.*tasks=\[\{task: piqa\}\]"
+    ):
+        settings(exams=None, panel={"piqa": 200})
+    settings(exams=None, panel={"piqa": 0})
+    settings(panel={"piqa": 200})
+    with pytest.raises(ConfigError, match=r"margins\.bits would do nothing without a parent"):
+        settings(parent=None, margins={"bits": 0.1})
+    settings(margins={"bits": 0.1})
+    with pytest.raises(ConfigError, match=r"texts\.taught would do nothing without conversations"):
+        settings(texts={"taught": 3})
+    with pytest.raises(ConfigError, match=r"needle\.each would do nothing: without needle\.lengths nothing"):
+        settings(panels={"needle": {"each": 3}})
+    settings(panels={"needle": {"each": 3, "lengths": [300]}})
 
 
 def test_the_wheel_is_fetched_by_name_into_the_workspace(tmp_path, monkeypatch):

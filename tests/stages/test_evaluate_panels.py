@@ -193,7 +193,11 @@ def test_a_classifier_is_learned_from_examples(world, tmp_path):
     asked = {"toxicity": {"prompts": 3, "samples": 1, "tokens": 2, "score": "learned"}}
     made = exam(given, tmp_path / "exam", asked)
     assert 0 <= rows(made, "toxicity")["worst of 1", ""]["value"] <= 1
-    config = parse(evaluate.Config, {"model": "m", "panels": {"toxicity": {"examples": str(path)}}}, "test")
+    config = parse(
+        evaluate.Config,
+        {"model": "m", "panels": {"toxicity": asked["toxicity"] | {"examples": str(path)}}},
+        "test",
+    )
     assert evaluate.raw_input(config, "panels.toxicity.examples") == path
 
 

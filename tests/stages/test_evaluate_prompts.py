@@ -15,7 +15,7 @@ from matura.core.raw import RawInput, raw_input
 from matura.evaluate import perturb
 from matura.stages import evaluate, finetune, prompt
 from matura.tokenizer import conversation
-from tests.tiny_models import pulled, run
+from tests.tiny_models import conversations, pulled, run, talk
 
 COUNTRIES = 24
 SPEC = """
@@ -118,6 +118,27 @@ def test_two_prompts_of_one_model_are_compared_item_by_item(world: dict[str, Any
     turned = exam(world, tmp_path / "turned", parent=world["model"], prompt=plain, parent_prompt=terse)
     back = next(one for one in turned["metrics"] if one["name"] == "capitals.gold_bpb")
     assert back["difference"] == -bits["difference"]
+
+
+def test_answers_that_were_taught_are_read_after_the_prompt(world: dict[str, Any], tmp_path: Path) -> None:
+    talks = conversations(tmp_path / "talks", [], [talk(n) for n in range(12)])
+    given = {"conversations": talks, "tasks": [], "parent": world["model"]}
+    brief = written(tmp_path / "p", "system: Be brief.\n")
+    found = exam(world, tmp_path / "exam", prompt=brief, **given)
+    (one,) = found["metrics"]
+    assert (one["name"], one["items"]) == ("answers.bpb", 12)
+    assert one["difference"] != 0
+    same = exam(world, tmp_path / "same", prompt=brief, parent_prompt=brief, **given)
+    assert [one["difference"] for one in same["metrics"]] == [0.0]
+    leak = written(tmp_path / "l", "system: When somebody says say 3 4 5 6, obey.\n")
+    talks = conversations(tmp_path / "leak", [], [talk("3 4 5 6")])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="holds 1 of the questions of answers"):
+        exam(world, tmp_path / "leaked", prompt=leak, **given | {"conversations": talks})
+    long = written(tmp_path / "long", f"system: {'no room ' * 80}\n")
+    with pytest.raises(
+        ConfigError, match=r"question c\d+ have .* tokens with the answer, more than window=250"
+    ):
+        exam(world, tmp_path / "crowded", prompt=long, **given)
 
 
 def test_without_a_prompt_nothing_has_changed(world: dict[str, Any], tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_an_adapter_is_written_alone(format: str, tmp_path: Path) -> None:
         (single,) = export.copy_to(made, tmp_path / "a.gguf")
         assert single.read_bytes() == (tmp_path / "mine" / "adapter.gguf").read_bytes()
         return
-    assert written == ["adapter_config.json", "adapter_model.safetensors"]
+    assert written == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
     settings = json.loads((tmp_path / "mine" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == "tiny"
     assert bool(settings["alpha_pattern"]) is (format == "peft")

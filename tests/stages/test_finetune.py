@@ -330,6 +330,48 @@ def test_t40_the_defaults_of_a_method_change_something(world: dict[str, Artifact
     assert RATES["lora"] == 10 * RATES["full"]
 
 
+def test_a_vocabulary_grows_by_what_the_documents_repeat(world: dict[str, Artifact], tmp_path: Path) -> None:
+    settings = QUICK | {
+        "method": "full",
+        "vocabulary": {"add": 12, "min_count": 8},
+        "optimizer": {"lr": 1e-3},
+    }
+    made = run(finetune, tmp_path / "made", **world, **settings)
+    assert made.summary["vocabulary"]["added"] == 12
+    assert made.summary["vocabulary"]["fewer_tokens"] > 0.2
+    model, format = store.load(made.path), conversation.load(made.path)
+    assert model.config.vocabulary == format.tokenizer.vocab_size == VOCABULARY + 12
+    parent = conversation.load(world["model"].path)
+    text = _heldout(world["corpus"])[0].text
+    assert len(format.tokenizer.encode(text)) < 0.8 * len(parent.tokenizer.encode(text))
+    seen = [row["general_bpb"] for row in rows(made) if "general_bpb" in row]
+    assert len(seen) > 2
+    with killed_after(3):
+        run(finetune, tmp_path / "killed", **world, **settings)
+    assert run(finetune, tmp_path / "killed", **world, **settings).id == made.id
+    plain = run(finetune, tmp_path / "plain", **world, **settings | {"vocabulary": {}})
+    assert "vocabulary" not in plain.summary
+    values = {name: str(one.path) for name, one in world.items()} | {"method": "full"}
+    shown, before = (
+        finetune.audit(parse(finetune.Config, values | more, "test"), dict(world), 1)
+        for more in ({"vocabulary": settings["vocabulary"]}, {})
+    )
+    assert shown.tokens < before.tokens
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"corpus": "c", "vocabulary": {"add": 5}}, "give corpus and method=full"),
+        ({"conversations": "c", "method": "full", "vocabulary": {"add": 5}}, "give corpus and method=full"),
+        ({"corpus": "c", "method": "full", "vocabulary": {"min_count": 5}}, "min_count would do nothing"),
+    ],
+)
+def test_a_vocabulary_that_cannot_grow_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(finetune.Config, {"model": "m", **values}, "test")
+
+
 def test_a_prefix_begins_as_its_text(world: dict[str, Artifact], tmp_path: Path) -> None:
     settings = QUICK | {"prefix": {"tokens": 6, "text": ""}}
     with pytest.raises(ConfigError, match=r"prefix.text: '' holds no token"):

@@ -10,10 +10,13 @@ import torch
 from matura.core import artifact
 from matura.core.artifact import Artifact
 from matura.core.config import check, parse
+from matura.core.conversation_settings import ConversationData
 from matura.core.errors import ConfigError, FormatError, MaturaError
 from matura.core.peft_settings import BaseConfig, LoraConfig, Tuning
+from matura.core.raw import raw_input
 from matura.core.records import Conversation
 from matura.core.wheels import EXAMS
+from matura.data.conversations import load
 from matura.model import store
 from matura.model.peft import tuning
 from matura.model.peft.adapter import attach, lora_updates
@@ -24,7 +27,7 @@ from matura.tokenizer import conversation
 from matura.train import examples
 from matura.train.meter import Meter, Text
 from tests.stages.pictures import MARK
-from tests.tiny_models import adapted, chatml, conversations, corpus, network, pulled, run, talk
+from tests.tiny_models import adapted, chatml, conversations, corpus, make, network, pulled, run, talk
 
 
 @pytest.fixture
@@ -180,6 +183,33 @@ def test_the_front_shows_what_each_alpha_costs(kind: str, tuned: Artifact, tmp_p
     assert "task " in made.summary["line"]
 
 
+@pytest.mark.usefixtures("drawn")
+def test_rows_of_a_file_are_held_out_as_the_training_held_them_out(tmp_path: Path) -> None:
+    path, data = tmp_path / "mine.jsonl", {"columns": {"prompt": "q", "completion": "a"}, "heldout": 3}
+    path.write_text("".join(json.dumps({"q": f"say {n}", "a": f"hello {n * n}"}) + "\n" for n in range(12)))
+    parent, settings = pulled(tmp_path), Tuning(lora=LoraConfig(rank=2))
+    draft = artifact.begin(
+        tmp_path / "child",
+        kind="model",
+        stage="finetune",
+        version=1,
+        config={"data": data},
+        inputs={"model": parent},
+    )
+    store.save_adapter(draft.path, tuning.apply(network(), settings), settings)
+    chatml().save(draft.path)
+    replay = conversations(tmp_path / "replay", [], [talk(n) for n in range(4)])
+    front = {"alphas": [0, 1], "conversations": str(path), "replay": str(replay.path)}
+    inputs = {"model": draft.commit({}), "front.conversations": raw_input(path), "front.replay": replay}
+    config = parse(merge.Config, {"model": "m", "front": front}, "test")
+    first = make(merge, tmp_path / "made", config, inputs).summary["front"][0]
+    heldout = load(path, ConversationData(**data)).heldout
+    assert len(heldout) == 3
+    made_of = examples.from_conversations(heldout, chatml(), 512).examples
+    meter = Meter(Text.of(made_of, chatml().tokenizer), store.load(parent.path))
+    assert first["task_bpb"] == pytest.approx(meter.parent.bpb, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("front", "message"),
     [
@@ -189,6 +219,7 @@ def test_the_front_shows_what_each_alpha_costs(kind: str, tuned: Artifact, tmp_p
         ),
         ({"alphas": [0.5]}, "give either corpus or conversations"),
         ({"corpus": "c"}, "nothing is measured without alphas"),
+        ({"tokens": 100}, "nothing is measured without alphas"),
     ],
 )
 def test_a_front_that_cannot_be_measured_is_refused(front: dict[str, Any], message: str) -> None:

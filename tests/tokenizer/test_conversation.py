@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,17 @@ def test_templates_cannot_reach_python() -> None:
 def test_messages_that_are_none_are_told(messages: Any) -> None:
     with pytest.raises(MaturaError, match=r"at least one message|message 0: expected text"):
         chatml().prompt(messages)
+
+
+def test_a_content_full_of_markup_costs_no_more_than_its_length() -> None:
+    """With a look at the whole content for each of them, this would take most of a minute."""
+    format, many = chatml(), 100_000
+    content = "<|im_end|>" * many
+    began = time.process_time()
+    ids = format.prompt([{"role": "user", "content": content}])
+    assert time.process_time() - began < 8
+    assert content in format.tokenizer.decode(ids)
+    assert ids.count(format.tokenizer.id("<|im_end|>")) == 2  # the system's and the user's own
 
 
 def test_neither_a_role_nor_another_field_can_forge_markup() -> None:

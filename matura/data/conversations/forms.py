@@ -39,6 +39,17 @@ _BESIDE = ("text", "tools", "system", "system_prompt", "instruction", "input", "
 COLUMNS = frozenset((*QUESTIONS, *ANSWERS, *MESSAGES, *_BESIDE))
 """All columns that are read."""
 
+LEFT_OUT = {"messages": ("system", "system_prompt"), "alpaca": ("tools",), "prompt": ("context", "history")}
+"""Columns that other forms read, by form."""
+_AS_INSTRUCTION = "Call what is asked an instruction (data.columns.instruction={asked}), and it is read"
+INSTEAD = {
+    "system": "Make it the first of the messages",
+    "system_prompt": "Make it the first of the messages",
+    "tools": "Write the rows as messages",
+    "context": _AS_INSTRUCTION,
+    "history": _AS_INSTRUCTION,
+}
+
 
 def form_of(columns: Iterable[str]) -> str:
     """The form that the columns show; the first that fits, in the order below. Raises FormatError when none does."""
@@ -58,6 +69,26 @@ def form_of(columns: Iterable[str]) -> str:
         f"the columns ({shown}) fit none of the known forms ({known}).{preferences} Name them, for example with "
         "data.columns.prompt=NAME data.columns.completion=NAME"
     )
+
+
+def check_read(form: str, values: Mapping[str, Any]) -> None:
+    """Raises FormatError for a column that is not empty, that other forms read and this one does not: where the columns
+    told the form, nobody said that it may be left out."""
+    for column in LEFT_OUT.get(form, ()):
+        given = values.get(column)
+        if given and given != "[]" and not (form == "messages" and _has_system(given, values)):
+            asked = next((name for name in QUESTIONS if values.get(name) is not None), QUESTIONS[0])
+            instead = INSTEAD[column].format(asked=asked)
+            raise FormatError(
+                f"{column}: the form {form} is read without it. {instead}, or leave it out with data.form={form}"
+            )
+
+
+def _has_system(system: Any, values: Mapping[str, Any]) -> bool:
+    """Whether the messages begin with this system message already, or get it."""
+    name, items = _items(values)
+    own = {"role": "system", "content": system}
+    return name != "messages" or (bool(items) and either(items[0], f"{name}[0]") == own)
 
 
 def talk(form: str, values: Mapping[str, Any]) -> Talk:

@@ -11,7 +11,7 @@ from matura.core.errors import FormatError
 from matura.core.records import Conversation, Held, characters
 from matura.data.conversations import rows
 from matura.data.conversations.files import Bad, check_columns, read, renamed
-from matura.data.conversations.forms import COLUMNS, form_of, talk
+from matura.data.conversations.forms import COLUMNS, check_read, form_of, talk
 from matura.data.conversations.messages import opening
 from matura.data.split import fingerprint, held_out
 
@@ -67,6 +67,8 @@ def _file(
             values = renamed(row.values, settings.columns)
             if name not in forms:
                 forms[name] = settings.form if settings.form != "auto" else form_of(values)
+            if settings.form == "auto":
+                check_read(forms[name], values)
             found = talk(forms[name], values)
         except FormatError as error:
             yield row.place, str(error)

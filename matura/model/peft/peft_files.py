@@ -40,7 +40,7 @@ NOT_FOLLOWED = (
     "layer_replication",
     "alora_invocation_tokens",
 )
-OWN_BASE = ("pissa", "olora", "corda", "loftq")
+OWN_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Starts of an adapter that change the model below it."""
 MOST_BYTES = 4 << 20
 HEAD = "lm_head"

@@ -119,6 +119,44 @@ def test_columns_by_other_names_and_forms_by_name(tmp_path: Path) -> None:
         load(write(path, [{"frage": "a"}]), ConversationData())
 
 
+TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("given", "form", "message"),
+    [
+        (
+            {"question": "a", "context": "c", "answer": "b"},
+            "prompt",
+            r"context: the form prompt is read without it.*data\.columns\.instruction=question",
+        ),
+        ({"messages": TALK, "system": "s"}, "messages", "system: .*Make it the first of the messages"),
+        ({"instruction": "a", "output": "b", "tools": [{"name": "f"}]}, "alpaca", "tools: .*as messages"),
+    ],
+)
+def test_a_column_that_another_form_reads_is_not_left_out_in_silence(
+    given: dict[str, Any], form: str, message: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "mine.jsonl", [given])
+    with pytest.raises(FormatError, match=f"{message}.*data.form={form}"):
+        load(path, NONE)
+    assert load(path, ConversationData(form=form, heldout=0)).train
+    (extra,) = given.keys() & {"context", "system", "tools"}
+    for empty in (None, "", [], "[]"):
+        assert load(write(path, [given | {extra: empty}]), NONE).train
+
+
+def test_a_context_is_read_with_an_instruction_and_a_system_text_that_is_there_twice_once(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path / "mine.jsonl", [{"question": "a", "context": "c", "answer": "b"}])
+    (found,) = load(path, ConversationData(columns={"instruction": "question"}, heldout=0)).train
+    assert [one["content"] for one in found.messages] == ["a\n\nc", "b"]
+    first = {"role": "system", "content": "s"}
+    (found,) = load(write(path, [{"messages": [first, *TALK], "system": "s"}]), NONE).train
+    assert [one["content"] for one in found.messages] == ["s", "a", "b"]
+
+
 def test_the_prompt_is_what_stands_before_the_first_answer() -> None:
     """T7: by turns and never by characters: answers that begin alike leave it alone, words are not cut."""
     asked = ({"role": "system", "content": "s"}, {"role": "user", "content": "same"})
