@@ -233,7 +233,7 @@ def _evolving(place: Path, seed: int, options: Options) -> dict[str, Any]:
         "gate": {"fail_on": "regressed"},
     }
     asked = {**stages["tried_start"], "prompts": str(place / "facts.jsonl"), "count": None, "heldout": 0}
-    asked["data"] = {"heldout": 0}
+    asked |= {"data": {"heldout": 0}, "k": 16}  # so few facts need many answers to see a small loss
     exact = {"exact": {"weight": 1, "find": "text"}}
     stages["asked_start"] = asked
     stages["heart_start"] = {"stage": "rank", "samples": "$asked_start", "rewards": exact}
