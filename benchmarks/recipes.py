@@ -79,10 +79,7 @@ def _fills(made: Made, seed: int) -> Judged:
     hide = masking(tokenizer, model.config.vocabulary, seed)
     learnt, asked = (np.concatenate(list(_ids(tokens, split))) for split in ("train", "heldout"))
     shares = objectives.top1(model, hide, learnt, asked)
-    return {"masks": shares}, {
-        "twice as good as the most frequent token": shares["encoder"] >= 2 * shares["unigram"],
-        "better than a trigram": shares["encoder"] > shares["trigram"],
-    }
+    return {"masks": shares}, objectives.fills(shares)
 
 
 def _ids(tokens: shards.TokenShards, split: str) -> Iterator[np.ndarray[Any, Any]]:

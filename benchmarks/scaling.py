@@ -59,17 +59,13 @@ def run(options: Options) -> bool:
     sizes, ratios = (QUICK, RATIOS[:2]) if options.quick else (SIZES, RATIOS)
     tokens, kept = shards.load(options.text), options.results / "scaling"
     kept.mkdir(parents=True, exist_ok=True)
-    last = QUICK_ASKED if options.quick else ASKED
+    wanted = {**dict.fromkeys(sizes, ratios), QUICK_ASKED if options.quick else ASKED: (ASKED_RATIO,)}
+    if unknown := set(options.cases) - set(wanted):
+        raise SystemExit(f"scaling: no size {', '.join(sorted(unknown))}; there are {', '.join(wanted)}")
+    measured = [_measure(name, wanted[name], tokens, kept, options) for name in options.cases or wanted]
     if options.cases:
-        if unknown := set(options.cases) - {*sizes, last}:
-            raise SystemExit(
-                f"scaling: no size {', '.join(sorted(unknown))}; there are {', '.join((*sizes, last))}"
-            )
-        for name in options.cases:
-            _measure(name, (ASKED_RATIO,) if name == last else ratios, tokens, kept, options)
         return True
-    rows = [row for name in sizes for row in _measure(name, ratios, tokens, kept, options)]
-    (asked,) = _measure(last, (ASKED_RATIO,), tokens, kept, options)
+    *rows, asked = itertools.chain.from_iterable(measured)
     law = fit([(row["parameters"], row["tokens"], row["loss"]) for row in rows])
     predicted = law_at(law, asked["parameters"], asked["tokens"])
     largest = max(rows, key=lambda row: (row["parameters"], row["tokens"]))["loss"]

@@ -126,7 +126,7 @@ class Vocabulary(Config):
 
     @model_validator(mode="after")
     def _adds(self) -> Self:
-        if not self.add and self.min_count != 10:
+        if not self.add and self.changed("min_count"):
             raise ValueError("min_count would do nothing without add")
         return self
 

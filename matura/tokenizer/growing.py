@@ -43,7 +43,8 @@ def grow(format: Format, texts: Iterable[str], add: int, least: int) -> Grown:
     counts = _words(format.tokenizer, texts)
     words, often = list(counts), list(counts.values())
     cut = [list(word) for word in words]
-    merges = _learn(cut, often, _Names(format.tokenizer), add, least)
+    names = _Names(format.tokenizer)
+    merges = _learn(cut, often, names, add, least)
     if not merges:
         raise MaturaError(
             f"no two tokens stand together {least} times in these texts, so the vocabulary cannot grow: give more "
@@ -52,7 +53,7 @@ def grow(format: Format, texts: Iterable[str], add: int, least: int) -> Grown:
     pieces: dict[int, tuple[int, ...]] = {}
     for new, pair in merges.items():
         pieces[new] = tuple(old for id in pair for old in pieces.get(id, (id,)))
-    made = _with(format.tokenizer, described, merges)
+    made = _with(format.tokenizer, described, merges, names.of)
     larger = Format(made, format.template, format.stop_ids, format.generation)
     lengths = [[len(one) for one in side] for side in (words, cut)]
     before, after = (sum(n * many for n, many in zip(side, often, strict=True)) for side in lengths)
@@ -154,13 +155,12 @@ def _merged(word: Sequence[int], pair: Pair, new: int) -> Iterator[int]:
             i += 1
 
 
-def _with(tokenizer: Tokenizer, described: dict[str, Any], merges: Mapping[int, Pair]) -> Tokenizer:
-    """The tokenizer with these merges behind its own. Every token keeps its id: added ones, whose ids would follow from
-    the size of the vocabulary, are written into it."""
+def _with(
+    tokenizer: Tokenizer, described: dict[str, Any], merges: Mapping[int, Pair], names: Mapping[int, str]
+) -> Tokenizer:
+    """The tokenizer with these merges behind its own; `names` are those of all ids. Every token keeps its id: added
+    ones, whose ids would follow from the size of the vocabulary, are written into it."""
     model, old = described["model"], tokenizer.backend.get_vocab(with_added_tokens=True)
-    names = {id: name for name, id in old.items()}
-    for new, (left, right) in merges.items():
-        names[new] = names[left] + names[right]
     apart = bool(model["merges"]) and isinstance(model["merges"][0], str)  # as older files have them
     for left, right in merges.values():
         model["merges"].append(f"{names[left]} {names[right]}" if apart else [names[left], names[right]])

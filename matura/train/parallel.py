@@ -120,7 +120,7 @@ class Group:
         done: dict[int, Tensor] = {}
         for layout, members in layouts.items():
             some = [matrices[i] for i in members]
-            made = work(torch.stack(some)).unbind() if layout is None else _dealt(work, some)
+            made = ALONE.deal(work, some) if layout is None else _dealt(work, some)
             done |= dict(zip(members, made, strict=True))
         return [done[i] for i in range(len(matrices))]
 
