@@ -3,8 +3,9 @@ one (arXiv:2203.15556, approach 3; branches of one trunk as in arXiv:2405.18392)
 
 Each size trains one trunk at a constant rate; at 5, 10 and 20 tokens for each parameter a branch leaves it, in which
 the rate falls. `--text` is the folder of a `tokens` artifact (what `matura encode` made), large enough for the
-largest run. Finished branches and the trunk's latest weights are kept in `--results`/scaling, so the hours may be
-spent in pieces; `--cases 800K 3.2M` trains only these, without a law, which several processes may do side by side.
+largest run. Finished branches and the trunk, every few hundred updates, are kept in `--results`/scaling, so the hours
+may be spent in pieces; `--cases 800K 3.2M` trains only these, without a law, which several processes may do side by
+side.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ ROWS, LENGTH = 16, 256
 DECAY, WARMUP = 0.2, 100  # share of a branch in which the rate falls; updates in which it rises
 RATE = 0.02
 HELDOUT_TOKENS = 400_000
+SAVE_EVERY = 500  # updates of a trunk that an end may cost
 TOLERANCE = 0.02
 
 
@@ -70,7 +72,7 @@ def run(options: Options) -> bool:
     predicted = law_at(law, asked["parameters"], asked["tokens"])
     largest = max(rows, key=lambda row: (row["parameters"], row["tokens"]))["loss"]
     wrong, naive = (abs(guess / asked["loss"] - 1) for guess in (predicted, largest))
-    columns = ("parameters", "tokens", "loss", "bits_per_byte", "seconds")
+    columns = ("parameters", "tokens", "loss", "bits_per_byte")
     record.table(
         [*columns, "law"],
         [[*(r[c] for c in columns), law_at(law, r["parameters"], r["tokens"])] for r in rows],
@@ -152,8 +154,9 @@ def _measure(
             trunk = Trunk.begin(config, tokens, options.seed)
     for ratio in missing:
         began = time.monotonic()
-        trunk.grow(_rising(width), leave[ratio])
-        trunk.save(kept / name)
+        while trunk.at < leave[ratio]:
+            trunk.grow(_rising(width), min(trunk.at + SAVE_EVERY, leave[ratio]))
+            trunk.save(kept / name)
         branch = trunk.branch(tokens, options.seed)
         branch.grow(_falling(width, leave[ratio], steps[ratio]), steps[ratio])
         row = {"name": name, "ratio": ratio, "parameters": blocks, "tokens": steps[ratio] * ROWS * LENGTH}
