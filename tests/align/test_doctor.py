@@ -38,7 +38,7 @@ SOUND = {
 }
 
 RINGING = {
-    "negative KL": {"kl": [0.1] * 10 + [-0.02] * 5},
+    "negative KL": {"kl": [0.1] * 10 + [-0.02] * 10},
     "zero-variance groups": {"even_groups": [0.3] * 10 + [0.9] * 5},
     "no end": {"ended": [0.2] * 5},
     "chosen log-probability falls": {"logprob_chosen": noisy(-50, -80)},
@@ -71,7 +71,8 @@ def test_each_alarm_rings_alone_and_says_what_to_do(name):
 
 
 def test_t25_a_divergence_below_zero_now_and_then_is_noise():
-    assert doctor.examine(rows(kl=[-0.01, -0.02, -0.01, -0.02, 0.001])) == []
+    assert doctor.examine(rows(kl=[-0.01, -0.02, -0.01, -0.02, 0.001] * 3)) == []
+    assert doctor.examine(rows(kl=[0.01] * 10 + [-0.01] * 9)) == []
 
 
 def test_t30_a_held_out_reward_that_only_wavers_is_no_fall():
@@ -105,6 +106,8 @@ def test_t14_a_margin_may_grow_while_chosen_answers_become_unlikely():
     (alarm,) = doctor.examine(rows(margin=margin, logprob_chosen=noisy(-50, -80)))
     assert alarm.name == "chosen log-probability falls"
     assert doctor.examine(rows(margin=margin, logprob_chosen=noisy(-50, -40))) == []
+    unlucky = [*[-46, -58] * 12, *[-58] * 5]  # batches of short and long answers, in the end long ones
+    assert doctor.examine(rows(margin=margin, logprob_chosen=unlucky)) == []
 
 
 def test_t30_few_looks_are_enough_when_they_agree():
