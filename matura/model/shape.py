@@ -42,7 +42,9 @@ def sizes(shape: Shape) -> tuple[int, int]:
 
 
 def _head_width(shape: Shape, width: int) -> int:
-    return shape.head_width or (64 if width >= 256 else min(32, width))
+    """64, or 32 below a width of 256; of a narrower model its one head is the largest even number that fits, since
+    rotary positions turn pairs."""
+    return shape.head_width or (64 if width >= 256 else max(2, min(32, width - width % 2)))
 
 
 def _stack(shape: Shape, layers: int, width: int, causal: bool = True, cross: bool = False) -> c.StackConfig:

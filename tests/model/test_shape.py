@@ -39,6 +39,22 @@ def test_every_shape_runs(kind: str, position: str) -> None:
     assert model.logits(hidden_BTD).shape == (2, 7, 50)
 
 
+@pytest.mark.parametrize("wanted", ["1", "100", "1K", "2.5K", "10K", "11.5K", "20K"])
+@pytest.mark.parametrize("kind", ["decoder", "encoder-decoder"])
+def test_the_smallest_sizes_have_a_head_that_can_turn(wanted: str, kind: str) -> None:
+    stack = model_config(Shape.model_validate({"kind": kind, "size": wanted}), 100, 64).last_stack
+    assert stack.attention.head_width % 2 == 0
+    assert stack.attention.heads * stack.attention.head_width == stack.width
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shape"),
+    [("100K", (1, 96)), ("400K", (2, 128)), ("1M", (3, 160)), ("10M", (6, 384)), ("1.3B", (30, 1920))],
+)
+def test_sizes_keep_their_shapes(wanted: str, shape: tuple[int, int]) -> None:
+    assert sizes(Shape(size=wanted)) == shape
+
+
 def test_parts_that_do_not_fit_are_said() -> None:
     with pytest.raises(ValueError, match="both `layers` and `width`"):
         Shape(layers=2)
