@@ -41,6 +41,13 @@ class OptimizerConfig(Config):
         description="Decay of a running average of the weights, which is kept instead; 0: none",
     )
 
+    @field_validator("betas")
+    @classmethod
+    def _decays(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError("expected two numbers from 0 to below 1")
+        return value
+
 
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 """Dtype of the products in training; weights stay float32. `auto`: fp32 on a CPU, bf16 on a GPU that has it."""

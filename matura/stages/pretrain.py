@@ -78,6 +78,23 @@ class Config(config.Config):
             raise ValueError("objectives: translate needs `pairs`")
         if self.pairs is not None and "translate" not in self.objectives:
             raise ValueError("pairs are read by the objective translate: add it to objectives")
+        for name, share in self.sources.items():
+            if not share > 0:
+                raise ValueError(f"sources.{name}: a share must be above zero (leave it out for none)")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> "Config":
+        """Settings that nothing would read are refused: who gives them expects that they do something."""
+        kind, reads_pairs = self.shape.kind, set(self.objectives) == {"translate"}
+        if self.masking.changed_besides() and kind != "encoder":
+            raise ValueError(f"masking is for the objective masked, of shape.kind=encoder, not {kind}")
+        if self.spans.changed_besides() and (kind != "encoder-decoder" or reads_pairs):
+            raise ValueError("spans are for the objective denoise, of shape.kind=encoder-decoder")
+        if self.documents == "separate" and kind == "encoder-decoder":
+            raise ValueError("documents=separate is for decoders and encoders: spans want rows of one length")
+        if self.sources and reads_pairs:
+            raise ValueError("sources are of `tokens`, and translate reads `pairs`: leave them out")
         return self
 
     @model_validator(mode="after")

@@ -81,6 +81,10 @@ class Config(config.Config):
             raise ValueError("give `corpus` (one) or `corpora` (several, by name), and not both")
         if self.kind != "bpe" and self.pattern != "gpt-2":
             raise ValueError(f"`pattern` is for kind=bpe; {self.kind} cuts words by a rule of its own")
+        if self.kind == "unigram" and self.changed("min_frequency"):
+            raise ValueError("`min_frequency` is for bpe and wordpiece; unigram merges no pairs")
+        if self.model != "encoder-decoder" and self.changed("sentinels"):
+            raise ValueError(f"`sentinels` are for model=encoder-decoder, not {self.model}")
         own = self.chat.format == "own"
         if own != (self.chat.template is not None) or own != bool(self.chat.stop):
             raise ValueError(

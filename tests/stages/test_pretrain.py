@@ -32,6 +32,12 @@ SMALL: dict[str, Any] = {
     "save_every": 4,
 }
 
+TRANSLATE: dict[str, Any] = {
+    "shape": {"kind": "encoder-decoder"},
+    "objectives": {"translate": 1},
+    "pairs": "x",
+}
+
 
 def with_roles() -> Format:
     """A tokenizer with what every objective needs: begin, end, mask and padding tokens, and sentinels."""
@@ -278,6 +284,16 @@ def test_a_tokenizer_without_a_mask_token_is_named(tmp_path: Path) -> None:
         ({"objectives": {"next_token": 0}}, "above zero"),
         ({"shape": {"kind": "encoder-decoder"}, "objectives": {"translate": 1}}, "translate needs `pairs`"),
         ({"pairs": "x"}, "add it to objectives"),
+        ({"sources": {"a": 1, "b": 0}}, "sources.b: a share must be above zero"),
+        (
+            {"masking": {"share": 0.3}},
+            "masking is for the objective masked, of shape.kind=encoder, not decoder",
+        ),
+        ({"spans": {"mean": 5}}, "spans are for the objective denoise"),
+        ({**TRANSLATE, "spans": {"mean": 5}}, "spans are for the objective denoise"),
+        ({**TRANSLATE, "sources": {"a": 1}}, "translate reads `pairs`"),
+        ({"shape": {"kind": "encoder-decoder"}, "documents": "separate"}, "spans want rows of one length"),
+        ({"optimizer": {"betas": [0.9, 1]}}, "optimizer.betas: expected two numbers from 0 to below 1"),
         ({"shape": {"layers": 3}}, "both `layers` and `width`"),
         (
             {"shape": {"layers": 1, "width": 64, "kv_heads": 3}},

@@ -213,6 +213,8 @@ def test_a_template_of_ones_own(corpus: Artifact, tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"kind": "unigram", "pattern": "qwen2"}, "is for kind=bpe"),
+        ({"kind": "unigram", "min_frequency": 5}, "for bpe and wordpiece"),
+        ({"sentinels": 8}, "for model=encoder-decoder, not decoder"),
         ({"chat": {"stop": ["x"]}}, "chat.format=own needs"),
         ({"corpora": {"a": {"path": "b"}}}, "and not both"),
     ],
