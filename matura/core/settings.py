@@ -56,6 +56,11 @@ Recompute = Literal["none", "full"] | Annotated[int, Field(ge=1)]
 """Blocks whose activations are recomputed in the backward pass: none, all, or every n-th."""
 
 
+def recomputed_every(which: Recompute) -> int:
+    """Of the blocks, one in how many is recomputed; 0 for none."""
+    return {"none": 0, "full": 1}[which] if isinstance(which, str) else which
+
+
 class ParallelConfig(Config):
     """How the ranks that `torchrun` starts share one model. Ranks = replicas x shards x tensor."""
 

@@ -64,19 +64,18 @@ def _attention(stack: c.StackConfig, sequence: int) -> float:
     return (whole / 2 if stack.causal else whole) + (12.0 * inner * seen if stack.cross else 0.0)
 
 
-def training_memory(config: c.ModelConfig, rows: int, sequence: int, *, half: bool = False) -> dict[str, int]:
+def training_memory(
+    config: c.ModelConfig, rows: int, sequence: int, *, half: bool = False, recomputed: int = 0
+) -> dict[str, int]:
     """Bytes of weights, gradients, optimizer state and activations of one forward pass of `rows` rows.
 
     Weights, gradients and two moments are float32. Of activations a block keeps about 16 D + 4 F numbers a token
-    (what its backward pass needs), in 2 bytes with `half`, and the output layer one block of logits.
+    (what its backward pass needs), in 2 bytes with `half`, and the output layer one block of logits. With `recomputed`
+    one block in so many keeps what enters it alone, until it is run again.
     """
     parameters = size(config).all
     tokens = rows * sequence
-    kept = sum(
-        stack.layers * (16 * stack.width + 4 * _hidden(stack))
-        for stack in (config.encoder, config.decoder)
-        if stack
-    )
+    kept = sum(_kept(stack, recomputed) for stack in (config.encoder, config.decoder) if stack)
     bytes_each = 2 if half else 4
     return {
         "weights": 4 * parameters,
@@ -86,8 +85,11 @@ def training_memory(config: c.ModelConfig, rows: int, sequence: int, *, half: bo
     }
 
 
-def _hidden(stack: c.StackConfig) -> int:
-    return stack.mlp.hidden
+def _kept(stack: c.StackConfig, recomputed: int) -> int:
+    """Numbers of a token that wait for the backward pass; of the blocks that are run again, one at a time is whole."""
+    block = 16 * stack.width + 4 * stack.mlp.hidden
+    again = -(-stack.layers // recomputed) if recomputed else 0
+    return (stack.layers - again + bool(again)) * block + again * stack.width
 
 
 def optimal(flops: float) -> tuple[float, float]:

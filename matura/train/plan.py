@@ -12,6 +12,7 @@ from matura.core.files import size_text
 from matura.core.hardware import DEVICES, Device, matrix_speed, prices
 from matura.core.plan import Estimate, duration
 from matura.core.pretrain_settings import Shape, Sizes, amount
+from matura.core.settings import recomputed_every
 from matura.model.config import ModelConfig
 from matura.model.flops import optimal, size, training_flops, training_memory
 from matura.model.shape import model_config
@@ -37,17 +38,20 @@ def plan(config: Any, tokens: costs.Given) -> Estimate:
             model_bytes=weights,
         )
     flops = token_flops(config, model) * wanted
-    half = config.precision in ("bf16", "fp16")
-    memory = training_memory(model, sizes.rows, sizes.sequence, half=half)
+    rows = update_rows(sizes) // passes(update_rows(sizes), sizes.rows)
+    again = recomputed_every(config.activation_checkpointing)
+    on_gpu = config.device != "cpu"
+    half = config.precision in ("bf16", "fp16") or (config.precision == "auto" and on_gpu)
+    memory = training_memory(model, rows, sizes.sequence, half=half, recomputed=again)
     averages = memory["weights"] if config.optimizer.average else 0
     here = matrix_speed()
     lines = [
         *_model_lines(shape, model, memory),
         _token_line(wanted, size(model).blocks, tokens),
         _operation_line(flops, size(model).blocks, wanted),
-        f"here: {here / 1e9:.0f} GFLOP/s of matrix products, {duration(flops / (here * UTILISATION))} at "
-        f"{UTILISATION:.0%} of them",
-        *_device_lines(model, flops, sizes),
+        f"{'this processor, without the GPU' if on_gpu else 'here'}: {here / 1e9:.0f} GFLOP/s of matrix products, "
+        f"{duration(flops / (here * UTILISATION))} at {UTILISATION:.0%} of them",
+        *_device_lines(model, flops, rows, sizes.sequence, again),
     ]
     return Estimate(
         seconds=flops / (here * UTILISATION),
@@ -63,6 +67,16 @@ def plan(config: Any, tokens: costs.Given) -> Estimate:
 def budget(sizes: Sizes, model: ModelConfig) -> float:
     """Training tokens in all."""
     return amount(sizes.tokens) if sizes.tokens else sizes.per_parameter * size(model).blocks
+
+
+def update_rows(sizes: Sizes) -> int:
+    """Rows of one update, over all ranks."""
+    return max(1, round(sizes.step / sizes.sequence))
+
+
+def passes(rows: int, most: int) -> int:
+    """The fewest equal forward passes of at most `most` rows that `rows` rows are cut into."""
+    return next(n for n in range(1, rows + 1) if rows % n == 0 and rows // n <= most)
 
 
 def shown(number: float) -> str:
@@ -110,14 +124,14 @@ def _operation_line(flops: float, blocks: int, wanted: float) -> str:
     )
 
 
-def _device_lines(model: ModelConfig, flops: float, sizes: Sizes) -> list[str]:
+def _device_lines(model: ModelConfig, flops: float, asked: int, sequence: int, recomputed: int) -> list[str]:
+    """A line for each accelerator. `asked` are the rows of a pass."""
     cost = prices()
-    one, two = (training_memory(model, rows, sizes.sequence, half=True) for rows in (1, 2))
+    one, two = (training_memory(model, rows, sequence, half=True, recomputed=recomputed) for rows in (1, 2))
     row = two["activations"] - one["activations"]
     need = sum(one.values())
     return [
-        _device_line(device, cost[device.name], flops, _fits(device, need, row, sizes.rows))
-        for device in DEVICES
+        _device_line(device, cost[device.name], flops, _fits(device, need, row, asked)) for device in DEVICES
     ]
 
 

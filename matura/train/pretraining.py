@@ -22,7 +22,7 @@ from matura.tokenizer.conversation import Format
 from matura.train import corrupt, pairs, watch
 from matura.train.blocks import Documents, TokenBatches, held_out
 from matura.train.mixture import Mixture, Part
-from matura.train.plan import budget
+from matura.train.plan import budget, passes, update_rows
 from matura.train.ranks import Ranks
 
 DEFAULT_OBJECTIVE: Mapping[str, settings.ObjectiveName] = {
@@ -46,14 +46,14 @@ class Portions:
 
 def portions(sizes: settings.Sizes, model: ModelConfig, data_ranks: int = 1) -> Portions:
     """Deal the rows of an update over ranks and passes. Raises ConfigError when they do not divide."""
-    rows = max(1, round(sizes.step / sizes.sequence))
+    rows = update_rows(sizes)
     if rows % data_ranks:
         raise ConfigError(
             f"sizes: an update has {rows} rows ({sizes.step} tokens of {sizes.sequence}), which {data_ranks} ranks "
             f"cannot share evenly: set sizes.step to a multiple of {data_ranks * sizes.sequence}"
         )
     own = rows // data_ranks
-    accumulate = next(n for n in range(1, own + 1) if own % n == 0 and own // n <= sizes.rows)
+    accumulate = passes(own, sizes.rows)
     tokens = rows * sizes.sequence
     wanted = budget(sizes, model)
     return Portions(own // accumulate, accumulate, tokens, max(1, round(wanted / tokens)) if wanted else 0)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from matura.core.errors import ConfigError
-from matura.core.settings import Recompute
+from matura.core.settings import Recompute, recomputed_every
 from matura.model.block import Block
 from matura.model.transformer import Stack
 
@@ -37,7 +37,7 @@ def checkpoint_activations(model: Model, which: Recompute = "full") -> Model:
     (arXiv:1604.06174.) `full` does so for all blocks, about a third more work; a number n for every n-th; `none` leaves
     the model as it is.
     """
-    every = {"none": 0, "full": 1}[which] if isinstance(which, str) else which
+    every = recomputed_every(which)
     for i, block in enumerate(blocks(model)):
         if every and i % every == 0:
             block.forward = functools.partial(_recomputed, block.forward)  # type: ignore[method-assign]

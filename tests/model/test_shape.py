@@ -127,6 +127,22 @@ def test_memory_grows_with_rows_and_is_halved_by_half() -> None:
     assert training_memory(config, 8, 256, half=True)["activations"] < one["activations"]
 
 
+def test_recomputed_blocks_keep_what_enters_them() -> None:
+    """As docs/scale.md has it, in half precision: about 50 D L bytes a token kept; 2 D L recomputed, and one block."""
+    config = model_config(Shape(layers=32, width=4096), 32_000, 512)
+
+    def a_token(recomputed: int) -> float:
+        one, two = (
+            training_memory(config, rows, 512, half=True, recomputed=recomputed)["activations"]
+            for rows in (1, 2)
+        )
+        return (two - one) / 512 / 4096
+
+    assert a_token(0) == pytest.approx(50 * 32, rel=0.1)
+    assert a_token(1) == pytest.approx(2 * 32 + 50, rel=0.1)
+    assert a_token(1) < a_token(2) < a_token(0)
+
+
 def test_the_optimal_point_is_that_of_the_paper() -> None:
     """Chinchilla: 70B parameters, 1.4T tokens for 5.76e23 operations."""
     parameters, tokens = optimal(5.76e23)

@@ -339,7 +339,7 @@ def test_the_plan_says_what_it_takes_before_anything_is_made(world: dict[str, Ar
     ],
 )
 def test_the_plan_says_how_many_rows_an_accelerator_holds(rows: int, card: str, fits: str) -> None:
-    sizes = {"tokens": "1B", "sequence": 2048, "rows": rows}
+    sizes = {"tokens": "1B", "sequence": 2048, "rows": rows, "step": rows * 2048}
     config = parse(pretrain.Config, {"tokens": "t", "shape": {"size": "350M"}, "sizes": sizes}, "test")
     (line,) = (
         one for one in pretrain.estimate(config, {"tokens": None}).details if one.startswith(f"{card}: ")
@@ -348,14 +348,18 @@ def test_the_plan_says_how_many_rows_an_accelerator_holds(rows: int, card: str, 
     assert ("sizes.rows=" in line) == ("sizes.rows=" in fits)
 
 
+def needed(**settings: Any) -> int:
+    """Bytes of memory by the plan."""
+    config = parse(pretrain.Config, {"tokens": "t", "shape": {"size": "135M"}, **settings}, "test")
+    return pretrain.estimate(config, {"tokens": None}).memory_bytes
+
+
 def test_a_plan_in_half_precision_keeps_half_of_the_activations() -> None:
-    bytes_needed = [
-        pretrain.estimate(
-            parse(
-                pretrain.Config, {"tokens": "t", "shape": {"size": "135M"}, "precision": precision}, "test"
-            ),
-            {"tokens": None},
-        ).memory_bytes
-        for precision in ("fp32", "bf16")
-    ]
-    assert bytes_needed[1] < 0.7 * bytes_needed[0]
+    assert needed(precision="bf16") < 0.7 * needed()
+    assert needed(device="cuda") == needed(device="cuda", precision="bf16")  # what `auto` is there
+
+
+def test_a_plan_knows_recomputed_activations_and_passes_that_are_never_full() -> None:
+    assert needed(activation_checkpointing="full") < needed(activation_checkpointing=2) < needed()
+    short = {"sequence": 512, "step": 2048}  # four rows
+    assert needed(sizes={**short, "rows": 32}) == needed(sizes={**short, "rows": 4}) < needed()
