@@ -148,7 +148,7 @@ class Run:
             self.lesson.batches.restore(position["batches"])
             limit.restore(position["limit"])
             self.at = Position.of(position)
-        draft.metrics.rewind(self.at.step)
+        draft.metrics.rewind(self.at.step or -1)
         if self.at.step == 0:
             draft.metrics.log(0, tokens=0, **self.lesson.looks(self._writer))
 

@@ -108,7 +108,7 @@ class Run:
     def go(self, draft: Draft, sample: Sample) -> dict[str, Any]:
         """Train to the end, from the last checkpoint if there is one; the totals for a summary. Raises Diverged."""
         self._restore(draft.resume)
-        self._forget_after(draft, self.at.step)
+        self._forget_after(draft, self.at.step or -1)
         if self.at.step == 0:
             self._save(draft.resume)
             draft.metrics.log(0, tokens=0, **self._look(whole=not self.portions.steps))

@@ -22,11 +22,11 @@ from matura.model.int4 import Int4Linear
 from matura.model.transformer import Transformer
 from matura.stages import finetune
 from matura.tokenizer import conversation
-from matura.train import examples
+from matura.train import examples, finetuning
 from matura.train.batches import pack
 from matura.train.meter import Looks
 from matura.train.objectives import next_token
-from tests.killing import killed_after
+from tests.killing import killed_after, killed_before_the_first_update
 from tests.tiny_models import VOCABULARY, chatml, conversations, corpus, pulled, run, talk
 
 QUICK: dict[str, Any] = {
@@ -85,6 +85,16 @@ def test_t37_killed_at_any_checkpoint_it_ends_in_the_same_bits(
         assert made.summary == whole.summary
         assert rows(made) == rows(whole)
         assert made.record["resumed"] == 1
+
+
+def test_killed_before_its_first_update_it_tells_of_the_first_look_once(
+    world: dict[str, Artifact], tmp_path: Path
+) -> None:
+    with killed_before_the_first_update(finetuning):
+        run(finetune, tmp_path / "made", **world, **QUICK)
+    made = run(finetune, tmp_path / "made", **world, **QUICK)
+    assert made.record["resumed"] == 1
+    assert [row["step"] for row in rows(made)] == list(range(1 + made.summary["steps"]))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -19,8 +19,9 @@ from matura.stages import encode, pretrain
 from matura.tokenizer import conversation
 from matura.tokenizer.conversation import Format
 from matura.tokenizer.tokenizer import Roles, Tokenizer
+from matura.train import training
 from matura.train.loop import Diverged
-from tests.killing import killed_after
+from tests.killing import killed_after, killed_before_the_first_update
 from tests.stages.pictures import DRAWN, MARK, pictures
 from tests.stages.test_encode import tokenizer
 from tests.tiny_models import chatml, conversations, corpus, run
@@ -119,6 +120,16 @@ def test_killed_at_any_checkpoint_it_ends_in_the_same_bits(
         assert again.id == whole.id
         steps = [row["step"] for row in numbers(again)]
         assert steps == sorted(set(steps))
+
+
+def test_killed_before_its_first_update_it_tells_of_the_first_look_once(
+    world: dict[str, Artifact], tmp_path: Path
+) -> None:
+    with killed_before_the_first_update(training):
+        run(pretrain, tmp_path / "model", **world, **SMALL)
+    again = run(pretrain, tmp_path / "model", **world, **SMALL)
+    assert again.record["resumed"] == 1
+    assert [row["step"] for row in numbers(again)] == list(range(1 + again.summary["steps"]))
 
 
 def test_an_encoder_learns_to_fill_masks(world: dict[str, Artifact], tmp_path: Path) -> None:
