@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,10 +222,20 @@ def _look_at_pairs(
 
     def look(compute: watch.Compute, tokens: int | None) -> dict[str, float]:
         groups.restore({**groups.state(), "epoch": 0, "next": 0})
-        batches = itertools.takewhile(lambda _: groups.epochs <= 1, groups)
-        return {"heldout_translate_loss": watch.mean_loss(compute, batches, ranks)}
+        whole = itertools.takewhile(lambda _: groups.epochs <= 1, groups)
+        return {"heldout_translate_loss": watch.mean_loss(compute, _until(tokens, whole), ranks)}
 
     return look
+
+
+def _until(tokens: int | None, batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches until so many tokens are reached; all of them for None."""
+    seen = 0
+    for batch in batches:
+        yield batch
+        seen += batch.tokens
+        if tokens is not None and seen >= tokens:
+            return
 
 
 def peak_memory(device: str) -> int:
