@@ -128,7 +128,9 @@ class Run:
         config, steps = self.config, self.portions.steps
         shaping = {"label_smoothing": config.loss.smoothing, "z_loss": config.loss.z_loss}
         meter = _Meter(self)
-        with progress("pretrain", steps * self.portions.tokens, start=self.at.tokens) as bar:
+        # As planned, with the padding of pairs: otherwise the bar would not reach its end, nor tell the time left.
+        portion = self.portions.tokens
+        with progress("pretrain", steps * portion, start=self.at.step * portion) as bar:
             updates = train(
                 self.model,
                 self.batches,
@@ -159,7 +161,8 @@ class Run:
                 draft.metrics.log(step.step, tokens=self.at.tokens, **numbers)
                 if step.step % config.save_every == 0 and not last:
                     self._save(draft.resume)
-                bar.advance(step.tokens, step=f"{step.step}/{steps}", loss=step.loss)
+                bar.advance(portion, step=f"{step.step}/{steps}", loss=step.loss)
+                meter.go_on()
 
     def _rate(self) -> Callable[[int], float]:
         """The learning rate by step: by the width, and halved for every time that training had to go back."""
@@ -284,12 +287,14 @@ class _Meter:
         device = run.config.device
         self.flops = token_flops(run.config, run.model.config)
         self.peak = watch.matrix_speed(device, run.precision.dtype) * run.ranks.world
-        self.last = time.perf_counter()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """The next update begins now: what looks and checkpoints took is not its time."""
+        self.began = time.perf_counter()
 
     def after(self, step: Step) -> dict[str, float]:
-        now = time.perf_counter()
-        seconds, self.last = now - self.last, now
-        speed = step.tokens / seconds
+        speed = step.tokens / (time.perf_counter() - self.began)
         return {
             "loss": step.loss,
             "lr": step.lr,

@@ -1,7 +1,10 @@
 """Pre-training as a stage: it learns, resumes bit for bit, survives spikes, and says what is wrong."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -164,6 +167,49 @@ def pair(number: int) -> Conversation:
     asked, said = f"say {number}", f"hello {number}"
     messages = ({"role": "user", "content": asked}, {"role": "assistant", "content": said})
     return Conversation(f"c{number}", messages)
+
+
+def test_the_bar_reaches_its_end_also_where_pairs_are_padded(
+    world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, float] = {"done": 0}
+
+    @contextmanager
+    def noting(name: str, total: float, start: float = 0) -> Iterator[Any]:
+        told["total"] = total
+        yield SimpleNamespace(advance=lambda amount, **shown: told.update(done=told["done"] + amount))
+
+    monkeypatch.setattr(training, "progress", noting)
+    rows = [pair(n) for n in range(80)]
+    pairs = conversations(tmp_path / "pairs", rows[8:], rows[:8])
+    settings = {**SMALL, **TRANSLATE, "shape": {"kind": "encoder-decoder", "layers": 1, "width": 32}}
+    made = run(pretrain, tmp_path / "model", **world, **{**settings, "pairs": pairs})
+    assert told["done"] == told["total"] > made.summary["tokens"]
+
+
+def test_the_time_of_a_look_is_not_the_next_updates(
+    world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 1
+        return now[0]
+
+    def slow(self: training.Run, *, whole: bool) -> dict[str, float]:
+        now[0] += 1000
+        return {}
+
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=clock))
+    monkeypatch.setattr(training.Run, "_look", slow)
+    sizes = {**SMALL["sizes"], "tokens": "4K"}
+    made = run(
+        pretrain,
+        tmp_path / "model",
+        **world,
+        **{**SMALL, "sizes": sizes, "watch": {"every": 2, "sample_tokens": 0}},
+    )
+    assert {row["tokens_per_s"] for row in numbers(made)[1:]} == {512}
 
 
 def test_a_rate_that_diverges_ends_in_advice_and_loses_nothing(
