@@ -90,6 +90,11 @@ class ParallelConfig(Config):
             )
         return self
 
+    @property
+    def cuts(self) -> bool:
+        """Whether no rank holds all weights."""
+        return self.kind == "fsdp" or self.tensor > 1
+
 
 class Draw(Config):
     """How the next token is drawn. Temperature 0 is greedy."""

@@ -201,7 +201,7 @@ class Run:
 
     def _sample(self, draft: Draft, sample: Sample) -> None:
         """Append what the model writes now to samples.jsonl. (Weights that are cut over ranks write nothing.)"""
-        if self.ranks is not ALONE:
+        if self.ranks.rank or self.config.parallel.cuts:
             return
         with watch.looking(self.model), average.averaged(self.optimizer):
             rows = [{"step": self.at.step, **one} for one in sample(self.model)]

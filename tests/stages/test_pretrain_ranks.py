@@ -21,6 +21,7 @@ from matura.core.workspace import Workspace
 from matura.model import store
 from matura.stages import encode, pretrain
 from matura.train import parallel, sharded
+from matura.train.samples import read_samples
 from tests.stages.test_encode import tokenizer
 from tests.tiny_models import corpus, run
 
@@ -100,6 +101,15 @@ def test_one_process_of_torchrun_leaves_a_checkpoint_for_any_number(tmp_path: Pa
     one, other = (store.load(one.path).state_dict() for one in (made, alone))
     for name, tensor in other.items():
         torch.testing.assert_close(one[name], tensor, rtol=0, atol=2e-4)
+
+
+@pytest.mark.usefixtures("one_of_torchrun")
+@pytest.mark.parametrize(("kind", "looks"), [("ddp", 2), ("fsdp", 0)])
+def test_weights_that_are_whole_write_samples(kind: str, looks: int, tmp_path: Path) -> None:
+    texts = corpus(tmp_path / "corpus", documents=60)
+    tokens = run(encode, tmp_path / "tokens", corpus=texts, tokenizer=tokenizer(tmp_path / "tok"))
+    made = run(pretrain, tmp_path / "model", tokens=tokens, **SETTINGS, parallel={"kind": kind})
+    assert len(read_samples(made.path)) == looks
 
 
 @pytest.mark.usefixtures("one_of_torchrun")
