@@ -124,10 +124,11 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     Raises MaturaError for text that is too short or a tokenizer that does not suit, Diverged when training stays
     unstable.
     """
+    from matura.align import doctor
     from matura.evaluate import training_report
     from matura.model import store
     from matura.model.allocator import keep_freed_memory
-    from matura.train import parallel, plan, resume
+    from matura.train import parallel, plan, resume, watch
     from matura.train.precision import check_device
     from matura.train.samples import SAMPLES, read_samples
     from matura.train.training import Run
@@ -144,12 +145,13 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
         if ranks.rank == 0:
             store.save_tensors(draft.path, training.model.config, weights)
             material.format.save(draft.path)
+            totals["alarms"] = watch.alarms(draft.metrics.rows())
             given, samples = config.model_dump(mode="json"), read_samples(draft.path)
             training_report.write(draft.path, "Pre-training", totals, given, samples)
     figures = ", ".join(f"{name} {value:.4g}" for name, value in totals["heldout"].items())
     line = (
         f"{plan.shown(totals['parameters'])} parameters, {plan.shown(totals['tokens'])} tokens in "
-        f"{totals['steps']:,} steps; {figures}"
+        f"{totals['steps']:,} steps; {figures}{doctor.in_short(totals.get('alarms', ()))}"
     )
     return draft.commit({"line": line, **totals}, logs=(SAMPLES, training_report.FILE))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -77,6 +77,19 @@ def _found(model: Any, batch: Any) -> Tensor:
     hidden_BTD = model.encode(batch.ids_BT, mask=batch.mask)
     logits_NV = model.logits(hidden_BTD.flatten(0, 1)[batch.where_N])
     return (logits_NV.argmax(-1) == batch.targets_N).sum()
+
+
+def alarms(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """What a run's log says is wrong, for its summary and report: held-out text that is predicted no better than by the
+    first weights. (A rate that is too high need not end in numbers that are none.)"""
+    first, last = rows[0], rows[-1]
+    losses = [name for name in first if name.startswith("heldout") and name.endswith(("_bpb", "_loss"))]
+    return [
+        f"{name} was {first[name]:.4g} before training and is {last.get(name, math.nan):.4g}: nothing was learned. "
+        "Start again with a lower learning rate (optimizer.lr), or with more tokens."
+        for name in losses
+        if last is not first and math.isfinite(first[name]) and not last.get(name, math.nan) < first[name]
+    ]
 
 
 def activation_sizes(model: Any, forward: Callable[[], Any]) -> dict[str, float]:

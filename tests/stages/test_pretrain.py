@@ -222,6 +222,17 @@ def test_a_rate_that_diverges_ends_in_advice_and_loses_nothing(
     assert list((tmp_path / "model" / "resume").iterdir())
 
 
+def test_a_rate_that_ruins_the_weights_without_an_error_is_an_alarm(
+    world: dict[str, Artifact], trained: Artifact, tmp_path: Path
+) -> None:
+    made = run(pretrain, tmp_path / "model", **world, **SMALL, optimizer={"lr": 100, "warmup": 0.0})
+    (alarm,) = made.summary["alarms"]
+    assert "nothing was learned. Start again with a lower learning rate" in alarm
+    assert "1 alarm: heldout_bpb was" in made.summary["line"]
+    assert "nothing was learned" in (made.path / "report.html").read_text()
+    assert trained.summary["alarms"] == []
+
+
 def test_after_going_back_it_still_tells_of_the_updates_left_out(
     world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

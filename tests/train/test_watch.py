@@ -97,5 +97,28 @@ def test_looking_leaves_the_mode_as_it_was() -> None:
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "alarmed"),
+    [
+        (6.0, 5.9, False),
+        (6.0, 6.0, True),
+        (6.0, 9.0, True),
+        (6.0, math.nan, True),
+        (math.nan, math.nan, False),
+    ],
+)
+def test_what_is_no_better_than_the_first_weights_is_an_alarm(
+    first: float, last: float, alarmed: bool
+) -> None:
+    rows: list[dict[str, float]] = [
+        {"step": 0, "heldout_bpb": first},
+        {"step": 1},
+        {"step": 2, "heldout_bpb": last},
+    ]
+    assert len(watch.alarms(rows)) == alarmed
+    assert watch.alarms(rows[:1]) == []  # the first weights alone
+    assert watch.alarms([{"step": 0}, {"step": 1}]) == []  # no held-out text
+
+
 def test_the_matrix_speed_is_a_speed() -> None:
     assert 1e7 < watch.matrix_speed(size=128) < 1e14
