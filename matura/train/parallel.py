@@ -152,7 +152,8 @@ def whole(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def start(config: ParallelConfig, device: str = "cpu") -> Iterator[Ranks]:
-    """Join the processes that torchrun started, for the time of a run; `ALONE` without torchrun.
+    """Join the processes that torchrun started, for the time of a run; `ALONE` without torchrun, and for a single
+    process that shares nothing, so that it goes on from the same checkpoints in both ways.
 
     On `cuda`, each process takes the GPU of its local rank. Raises ConfigError when the settings and the number of
     processes do not fit.
@@ -166,6 +167,9 @@ def start(config: ParallelConfig, device: str = "cpu") -> Iterator[Ranks]:
         yield ALONE
         return
     grid(config, int(os.environ["WORLD_SIZE"]))  # settings that do not fit are found before anyone waits
+    if config.kind == "none" and config.tensor == 1:
+        yield ALONE
+        return
     kind, here = torch.device(device).type, int(os.environ.get("LOCAL_RANK", "0"))
     if kind == "cuda":
         if device != kind:

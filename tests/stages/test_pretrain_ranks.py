@@ -20,8 +20,9 @@ from matura.core.settings import ParallelConfig
 from matura.core.workspace import Workspace
 from matura.model import store
 from matura.stages import encode, pretrain
-from matura.train import parallel, sharded
+from matura.train import parallel, resume, sharded
 from matura.train.samples import read_samples
+from tests.killing import killed_after
 from tests.stages.test_encode import tokenizer
 from tests.tiny_models import corpus, run
 
@@ -110,6 +111,28 @@ def test_weights_that_are_whole_write_samples(kind: str, looks: int, tmp_path: P
     tokens = run(encode, tmp_path / "tokens", corpus=texts, tokenizer=tokenizer(tmp_path / "tok"))
     made = run(pretrain, tmp_path / "model", tokens=tokens, **SETTINGS, parallel={"kind": kind})
     assert len(read_samples(made.path)) == looks
+
+
+@pytest.mark.usefixtures("one_of_torchrun")
+def test_a_single_process_goes_on_with_torchrun_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = corpus(tmp_path / "corpus", documents=60)
+    tokens = run(encode, tmp_path / "tokens", corpus=texts, tokenizer=tokenizer(tmp_path / "tok"))
+    with killed_after(6):
+        run(pretrain, tmp_path / "model", tokens=tokens, **SETTINGS)
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name)
+    resumed, restore = [], resume.restore
+
+    def noting(*given: Any) -> Any:
+        found = restore(*given)
+        resumed.append(found and found[0])
+        return found
+
+    monkeypatch.setattr(resume, "restore", noting)
+    run(pretrain, tmp_path / "model", tokens=tokens, **SETTINGS)
+    assert resumed == [6]
 
 
 @pytest.mark.usefixtures("one_of_torchrun")
