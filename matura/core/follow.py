@@ -15,6 +15,7 @@ from typing import Any
 from matura.core import artifact, planning, resolve
 from matura.core.artifact import METRICS, Artifact, Draft
 from matura.core.course import Course, known
+from matura.core.errors import ArtifactError
 from matura.core.manifest import DRAFT, RECORD, RESUME
 from matura.core.metrics import MetricsLog
 from matura.core.recipe import Recipe, Step
@@ -56,13 +57,26 @@ def _outside(recipe: Recipe, step: Step, workspace: Workspace) -> Mapping[str, R
 
 def _stage(step: Step, inputs: dict[str, Resolved], place: Path) -> Artifact:
     together = getattr(step.module, "TOGETHER", False)
-    while not (place / RECORD).is_file():
-        if together and (place / DRAFT).is_file() and (place / RESUME).is_dir():
+    while (made := _whole(place)) is None:
+        begun = (place / DRAFT).is_file() and (place / RESUME).is_dir() and not (place / RECORD).exists()
+        if together and begun:
             made = step.module.run(step.config, inputs, Followed(place))
             assert isinstance(made, Artifact)
             return made
         time.sleep(POLL_SECONDS)
-    return artifact.load(place)
+    return made
+
+
+def _whole(place: Path) -> Artifact | None:
+    """The artifact in a directory; None without one, and for a damaged one: rank 0 moves it aside and makes it anew."""
+    if not (place / RECORD).is_file():
+        return None
+    try:
+        made = artifact.load(place)
+        artifact.check_files(made)
+    except ArtifactError:
+        return None
+    return made
 
 
 class _Silence(MetricsLog):
