@@ -53,8 +53,9 @@ def _recomputed(forward: Any, x_BTD: Tensor, view: Any, *, bias: Any = None, **g
 
 
 def compile_blocks(model: Model, device: str = "cpu") -> Model:
-    """Compile every block by torch.compile, once for every shape; before `checkpoint_activations`, which a compiler
-    does not see into.
+    """Compile every block for training by torch.compile, once for every shape; before `checkpoint_activations`, which a
+    compiler does not see into. Without gradients a block runs as it is: held-out texts have shapes of all kinds, and
+    after so many of them torch compiles no other.
 
     Raises ConfigError when this machine has no compiler.
     """
@@ -62,8 +63,14 @@ def compile_blocks(model: Model, device: str = "cpu") -> Model:
     for block in blocks(model):
         if "forward" in vars(block):
             raise ValueError("compile_blocks comes before checkpoint_activations")
-        block.forward = torch.compile(block.forward, dynamic=False)  # type: ignore[method-assign]
+        compiled = torch.compile(block.forward, dynamic=False)
+        block.forward = functools.partial(_trained, compiled, block.forward)  # type: ignore[method-assign]
     return model
+
+
+def _trained(compiled: Any, plain: Any, *args: Any, **given: Any) -> Tensor:
+    out_BTD: Tensor = (compiled if torch.is_grad_enabled() else plain)(*args, **given)
+    return out_BTD
 
 
 def _need_compiler(kind: str) -> None:
@@ -71,11 +78,11 @@ def _need_compiler(kind: str) -> None:
         names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "cl"]
         if not any(map(shutil.which, names)):
             raise ConfigError(
-                f"compile=true needs a C++ compiler, and {' or '.join(names)} is not on the PATH: install one "
+                f"compile=on needs a C++ compiler, and {' or '.join(names)} is not on the PATH: install one "
                 "(Debian: apt-get install g++), or leave compile out"
             )
     elif not torch.utils._triton.has_triton():
         raise ConfigError(
-            "compile=true needs Triton for this GPU, which is not installed (or does not know the GPU): "
+            "compile=on needs Triton for this GPU, which is not installed (or does not know the GPU): "
             "pip install triton, or leave compile out"
         )

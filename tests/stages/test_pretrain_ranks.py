@@ -123,7 +123,8 @@ def test_a_single_process_goes_on_with_torchrun_and_without(
         run(pretrain, tmp_path / "model", tokens=tokens, **SETTINGS)
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name)
-    resumed, restore = [], resume.restore
+    resumed: list[Any] = []
+    restore = resume.restore
 
     def noting(*given: Any) -> Any:
         found = restore(*given)

@@ -97,6 +97,9 @@ def test_every_block_is_compiled_inside_what_recomputes_it(monkeypatch: pytest.M
     found = gradients(checkpoint_activations(compile_blocks(build(llama_config()))))
     assert len(ran) == 4  # two blocks, each forward and once more for its gradients
     assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
+    with torch.no_grad():
+        next_token(compile_blocks(build(llama_config())), pack(examples(4)))
+    assert len(ran) == 4  # what is only looked at has many shapes, and would be compiled for each
     with pytest.raises(ValueError, match="comes before"):
         compile_blocks(checkpoint_activations(build(llama_config())))
 
