@@ -22,8 +22,8 @@ class Resumable(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """Batches, the share of all tokens that they are to have (any unit), and the tokens that one of them has in the
-    mean, the same number on every rank."""
+    """Batches, the share of all tokens that they are to have, and the tokens that equally many of each part have in the
+    mean; both in any unit, and the same on every rank."""
 
     batches: Resumable
     share: float

@@ -110,9 +110,9 @@ def _real(rows: Sequence[Tensor], longest: int) -> Tensor:
 class PairBatches:
     """An endless iterator of batches for rank `rank` of `world`, every epoch shuffled anew.
 
-    `tokens` bounds the padded tokens of a whole batch, over all ranks (a longer pair gets a batch of its own). Batches
-    are planned for all ranks together and then dealt out, so for one `tokens` any number of ranks sees the same pairs
-    in a step. A rank for which a batch has no pair gets one that counts nothing.
+    Pairs are planned in groups of similar lengths, of at most `tokens` padded tokens (a longer pair is a group of its
+    own). A group is dealt into `shares` batches; the ranks take the next ones in turn. So where an update takes whole
+    groups, any number of ranks and batches sees the same pairs in it. A share without a pair counts nothing.
 
     `start` is the first token that the decoder reads, `padding` any id (it is never seen).
     """
@@ -128,6 +128,7 @@ class PairBatches:
         start: int,
         seed: int,
         padding: int = 0,
+        shares: int = 1,
         rank: int = 0,
         world: int = 1,
         device: str = "cpu",
@@ -137,29 +138,35 @@ class PairBatches:
             raise ValueError(f"{len(pairs)} pairs for rank {rank} of {world}")
         self.pairs, self.tokens, self.seed = pairs, tokens, seed
         self._start, self._padding, self._device = start, padding, device
-        self._rank, self._world = rank, world
+        self._shares, self._rank, self._world = shares, rank, world
         self._identity = {"pairs": _fingerprint(pairs), "tokens": tokens, "seed": seed}
-        self._epoch, self._next = 0, 0
+        self._epoch, self._next, self._dealt = 0, 0, 0
         self._plan = self._planned(0)
 
     def __iter__(self) -> Iterator[PairBatch]:
         return self
 
     def __next__(self) -> PairBatch:
+        group, mine = [self._share() for _ in range(self._world)][self._rank]
+        chosen = [self.pairs[i] for i in mine or group[:1]]
+        return pad(chosen, start=self._start, padding=self._padding, real=len(mine), device=self._device)
+
+    def _share(self) -> tuple[list[int], list[int]]:
+        """The group whose turn it is, and its next share."""
         if self._next == len(self._plan):
             self._epoch, self._next = self._epoch + 1, 0
             self._plan = self._planned(self._epoch)
         group = self._plan[self._next]
-        self._next += 1
-        mine = group[self._rank :: self._world]
-        chosen = [self.pairs[i] for i in mine or group[:1]]
-        return pad(chosen, start=self._start, padding=self._padding, real=len(mine), device=self._device)
+        share = group[self._dealt :: self._shares]
+        done, self._dealt = divmod(self._dealt + 1, self._shares)
+        self._next += done
+        return group, share
 
     @property
     def mean_tokens(self) -> float:
-        """Tokens of an average batch of one rank, without padding."""
+        """Tokens of an average group, without padding."""
         total = sum(len(pair.source) + len(pair.target) for pair in self.pairs)
-        return total / len(self._planned(0)) / self._world
+        return total / len(self._planned(0))
 
     @property
     def epochs(self) -> float:
@@ -167,14 +174,18 @@ class PairBatches:
         return self._epoch + self._next / len(self._plan)
 
     def state(self) -> dict[str, Any]:
-        """The position, as JSON values; the same on every rank, and it fits any number of ranks."""
-        return {**self._identity, "epoch": self._epoch, "next": self._next}
+        """The position, as JSON values; the same on every rank, and it fits any number of ranks and shares. (A group
+        of which some shares are dealt, as may be where objectives take turns, is dealt again in other shares.)"""
+        dealt = [self._dealt, self._shares] if self._dealt else []
+        return {**self._identity, "epoch": self._epoch, "next": self._next, "dealt": dealt}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go to a position that `state` gave. Raises ArtifactError for other pairs, tokens or seed."""
         if changed := differences(state, self._identity):
             raise ArtifactError(f"the checkpoint was made with other data: {'; '.join(changed)}")
         self._epoch, self._next = state["epoch"], state["next"]
+        done, shares = state.get("dealt") or (0, 0)
+        self._dealt = done if shares == self._shares else 0
         self._plan = self._planned(self._epoch)
 
     def _planned(self, epoch: int) -> list[list[int]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,12 +37,14 @@ LOOK_SEED = 7
 
 @dataclass(frozen=True)
 class Portions:
-    """An update: `accumulate` forward passes of `rows` rows on every rank, `tokens` in all; and how many updates."""
+    """An update: `accumulate` forward passes of `rows` rows on every rank, `tokens` in all; and how many updates. One
+    process would make it in `alone` passes: the passes of all ranks are equal parts of these."""
 
     rows: int
     accumulate: int
     tokens: int
     steps: int
+    alone: int
 
 
 def portions(sizes: settings.Sizes, model: ModelConfig, data_ranks: int = 1) -> Portions:
@@ -52,11 +55,13 @@ def portions(sizes: settings.Sizes, model: ModelConfig, data_ranks: int = 1) -> 
             f"sizes: an update has {rows} rows ({sizes.step} tokens of {sizes.sequence}), which {data_ranks} ranks "
             f"cannot share evenly: set sizes.step to a multiple of {data_ranks * sizes.sequence}"
         )
-    own = rows // data_ranks
-    accumulate = passes(own, sizes.rows)
+    own, alone = rows // data_ranks, passes(rows, sizes.rows)
+    whole = math.lcm(alone, data_ranks) // data_ranks  # passes of a rank that are parts of those
+    accumulate = whole * passes(own // whole, sizes.rows)
     tokens = rows * sizes.sequence
     wanted = budget(sizes, model)
-    return Portions(own // accumulate, accumulate, tokens, max(1, round(wanted / tokens)) if wanted else 0)
+    steps = max(1, round(wanted / tokens)) if wanted else 0
+    return Portions(own // accumulate, accumulate, tokens, steps, alone)
 
 
 @dataclass(frozen=True)
@@ -116,12 +121,17 @@ def _part(
     device: str,
 ) -> Part:
     place: dict[str, Any] = {"rank": ranks.data_rank, "world": ranks.data, "device": device, "seed": seed}
-    tokens = portions.rows * length
     if name == "translate":
-        read = _read(material, length)
-        start = start_id(material.format)
-        found = pairs.PairBatches(read, tokens=tokens * ranks.data, start=start, padding=start, **place)
-        return Part(found, share, found.mean_tokens)
+        start, alone = start_id(material.format), portions.alone
+        found = pairs.PairBatches(
+            _read(material, length),
+            tokens=portions.tokens // alone,
+            shares=portions.accumulate * ranks.data // alone,
+            start=start,
+            padding=start,
+            **place,
+        )
+        return Part(found, share, found.mean_tokens * alone)
     rows = TokenBatches(
         material.shards,
         rows=portions.rows,
@@ -131,8 +141,9 @@ def _part(
         **place,
     )
     if name == "next_token":
-        return Part(rows, share, tokens)
-    return Part(corrupt.Corrupted(rows, corruption(name, material.format, task, seed)), share, tokens)
+        return Part(rows, share, portions.tokens)
+    corrupted = corrupt.Corrupted(rows, corruption(name, material.format, task, seed))
+    return Part(corrupted, share, portions.tokens)
 
 
 def corruption(
@@ -221,7 +232,7 @@ def _look_at_pairs(
     )
 
     def look(compute: watch.Compute, tokens: int | None) -> dict[str, float]:
-        groups.restore({**groups.state(), "epoch": 0, "next": 0})
+        groups.restore({**groups.state(), "epoch": 0, "next": 0, "dealt": []})
         whole = itertools.takewhile(lambda _: groups.epochs <= 1, groups)
         return {"heldout_translate_loss": watch.mean_loss(compute, _until(tokens, whole), ranks)}
 

@@ -125,7 +125,7 @@ def test_a_pair_longer_than_a_batch_comes_alone() -> None:
 def test_ranks_share_what_one_rank_would_see(world: int) -> None:
     pairs = some_pairs(60)
     alone = batches(pairs)
-    ranks = [batches(pairs, rank=rank, world=world) for rank in range(world)]
+    ranks = [batches(pairs, shares=world, rank=rank, world=world) for rank in range(world)]
     idle = 0
     while alone.epochs < 2:
         whole, parts = next(alone), [next(rank) for rank in ranks]
@@ -134,6 +134,36 @@ def test_ranks_share_what_one_rank_would_see(world: int) -> None:
         idle += sum(part.weight == 0 for part in parts)
     assert (idle > 0) == (world == 7)  # some batches have fewer pairs than ranks
     assert {json.dumps(rank.state()) for rank in ranks} == {json.dumps(alone.state())}
+
+
+@pytest.mark.parametrize(
+    ("world", "shares", "passes"), [(1, 3, 12), (2, 1, 2), (4, 1, 1), (4, 2, 2), (3, 3, 4), (8, 2, 1)]
+)
+def test_an_update_of_whole_groups_has_the_same_pairs_for_any_ranks_and_passes(
+    world: int, shares: int, passes: int
+) -> None:
+    pairs = some_pairs(60)
+    alone = batches(pairs)
+    ranks = [batches(pairs, shares=shares, rank=rank, world=world) for rank in range(world)]
+    while alone.epochs < 3:
+        whole = [next(alone) for _ in range(4)]
+        parts = [next(rank) for _ in range(passes) for rank in ranks]
+        found, expected = (sorted(n for one in some for n in numbers(one)) for some in (parts, whole))
+        assert found == expected
+        assert {json.dumps(rank.state()) for rank in ranks} == {json.dumps(alone.state())}
+
+
+def test_in_the_middle_of_a_group_other_shares_leave_no_pair_out() -> None:
+    pairs = some_pairs(60)
+    halves, whole = batches(pairs, shares=2), batches(pairs)
+    first, group = numbers(next(halves)), numbers(next(whole))
+    saved = json.loads(json.dumps(halves.state()))
+    for shares, count, left in ((1, 1, group), (2, 1, sorted({*group} - {*first})), (4, 4, group)):
+        other = batches(pairs, shares=shares)
+        other.restore(saved)
+        found = sorted(n for _ in range(count) for n in numbers(next(other)))
+        assert found == left
+    assert {*first} < {*group}
 
 
 def test_a_resumed_run_goes_on_where_it_was_and_refuses_other_data() -> None:
