@@ -86,15 +86,35 @@ class Config(config.Config):
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> "Config":
         """Settings that nothing would read are refused: who gives them expects that they do something."""
-        kind, reads_pairs = self.shape.kind, set(self.objectives) == {"translate"}
-        if self.masking.changed_besides() and kind != "encoder":
-            raise ValueError(f"masking is for the objective masked, of shape.kind=encoder, not {kind}")
-        if self.spans.changed_besides() and (kind != "encoder-decoder" or reads_pairs):
-            raise ValueError("spans are for the objective denoise, of shape.kind=encoder-decoder")
-        if self.documents == "separate" and kind == "encoder-decoder":
-            raise ValueError("documents=separate is for decoders and encoders: spans want rows of one length")
-        if self.sources and reads_pairs:
-            raise ValueError("sources are of `tokens`, and translate reads `pairs`: leave them out")
+        kind, given = self.shape.kind, self.optimizer
+        both, pairs_alone = kind == "encoder-decoder", set(self.objectives) == {"translate"}
+        unread = (
+            (kind != "encoder" and self.masking.changed_besides(), "masking is for shape.kind=encoder"),
+            (
+                (pairs_alone or not both) and self.spans.changed_besides(),
+                "spans are for the objective denoise, of shape.kind=encoder-decoder",
+            ),
+            (
+                both and self.documents == "separate",
+                "documents=separate is for decoders and encoders: spans want rows of one length",
+            ),
+            (pairs_alone and self.sources, "sources are of `tokens`, and translate reads `pairs`"),
+            (
+                kind != "decoder" and self.watch.changed("samples"),
+                "watch.samples are beginnings that a decoder continues",
+            ),
+            (
+                given.schedule != "wsd" and given.decay != OPTIMIZER.decay,
+                "optimizer.decay is for schedule=wsd",
+            ),
+            (
+                given.kind != "muon" and given.momentum != OPTIMIZER.momentum,
+                "optimizer.momentum is for kind=muon",
+            ),
+        )
+        for is_given, message in unread:
+            if is_given:
+                raise ValueError(f"{message}: leave it out")
         return self
 
     @model_validator(mode="after")

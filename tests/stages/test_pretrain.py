@@ -353,14 +353,14 @@ def test_a_tokenizer_without_a_mask_token_is_named(tmp_path: Path) -> None:
         ({"shape": {"kind": "encoder-decoder"}, "objectives": {"translate": 1}}, "translate needs `pairs`"),
         ({"pairs": "x"}, "add it to objectives"),
         ({"sources": {"a": 1, "b": 0}}, "sources.b: a share must be above zero"),
-        (
-            {"masking": {"share": 0.3}},
-            "masking is for the objective masked, of shape.kind=encoder, not decoder",
-        ),
+        ({"masking": {"share": 0.3}}, "masking is for shape.kind=encoder: leave it out"),
         ({"spans": {"mean": 5}}, "spans are for the objective denoise"),
         ({**TRANSLATE, "spans": {"mean": 5}}, "spans are for the objective denoise"),
         ({**TRANSLATE, "sources": {"a": 1}}, "translate reads `pairs`"),
         ({"shape": {"kind": "encoder-decoder"}, "documents": "separate"}, "spans want rows of one length"),
+        ({**TRANSLATE, "watch": {"samples": ["a"]}}, "that a decoder continues"),
+        ({"optimizer": {"schedule": "cosine", "decay": 0.3}}, "optimizer.decay is for schedule=wsd"),
+        ({"optimizer": {"kind": "adamw", "momentum": 0.9}}, "optimizer.momentum is for kind=muon"),
         ({"optimizer": {"betas": [0.9, 1]}}, "optimizer.betas: expected two numbers from 0 to below 1"),
         ({"shape": {"layers": 3}}, "both `layers` and `width`"),
         (
