@@ -1,14 +1,17 @@
 """A corpus to tokens: the tokenizer's own ids, the same bytes for any workers and after any kill."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from matura.core import artifact
+from matura.core import files as core_files
 from matura.core.artifact import Artifact
 from matura.core.config import parse
-from matura.core.errors import ConfigError, MaturaError
+from matura.core.errors import ArtifactError, ConfigError, MaturaError
 from matura.core.records import Document, write_documents
 from matura.data import shards
 from matura.data.streams import Stream
@@ -117,6 +120,28 @@ def test_killed_and_run_again_gives_the_same_bytes(
     assert files(again) == files(whole)
     assert again.id == whole.id
     assert not set(kept) & set(made)
+
+
+def test_a_full_disk_keeps_the_shards_that_are_finished(
+    world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(encode, tmp_path / "whole", **world, **SMALL_SHARDS)
+    sync = core_files.sync
+
+    def full(path: Path) -> None:
+        if path.name == "train-00001.docs":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(core_files, "sync", full)
+        with pytest.raises(ArtifactError, match=r"The disk is full: .* while writing train-00001.docs"):
+            run(encode, tmp_path / "full", **world, **SMALL_SHARDS)
+    kept = tmp_path / "full" / "train-00000.bin"
+    made = kept.stat().st_ino
+    again = run(encode, tmp_path / "full", **world, **SMALL_SHARDS)
+    assert again.id == whole.id
+    assert kept.stat().st_ino == made
 
 
 def test_several_corpora_are_sources(world: dict[str, Artifact], tmp_path: Path) -> None:

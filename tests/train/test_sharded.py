@@ -1,5 +1,7 @@
 """Checkpoints in parts: exact on one process, atomic, and clear about what is wrong. (Many ranks: test_parallel.py.)"""
 
+import errno
+import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -76,6 +78,21 @@ def test_a_kill_while_saving_leaves_the_last_complete_one(
     newer = some_state(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000000002"]
     assert torch.equal(restored(tmp_path)[1].embed.weight, newer.embed.weight)
+
+
+def test_a_full_disk_is_told_and_costs_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = some_state(tmp_path, 1)
+
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(parts.HuggingFaceStorageWriter, "write_data", full)
+        with pytest.raises(ArtifactError, match=r"The disk is full: .* while writing a checkpoint"):
+            some_state(tmp_path, 2)
+    step, model = restored(tmp_path)
+    assert step == 1
+    assert torch.equal(model.embed.weight, kept.embed.weight)
 
 
 @pytest.mark.parametrize("renames", [0, 1])
