@@ -100,15 +100,19 @@ def with_group_defaults(cls: type[Config], values: dict[str, Any]) -> dict[str, 
     result = dict(values)
     for name, info in cls.model_fields.items():
         given, default = result.get(name), info.get_default(call_default_factory=True)
-        if isinstance(given, dict) and isinstance(default, Config) and _same_kind(default, given):
+        if not isinstance(given, dict) or not isinstance(default, Config):
+            continue
+        if _same_kind(info.annotation, default, given):
             result[name] = with_group_defaults(type(default), {**dict(default), **given})
     return result
 
 
-def _same_kind(default: Config, given: dict[str, Any]) -> bool:
-    """Whether a group that may be of several kinds (a discriminated union) is of its default's kind."""
+def _same_kind(annotation: Any, default: Config, given: dict[str, Any]) -> bool:
+    """Whether a group that may be of several kinds (a discriminated union) is of its default's kind. Where there is one
+    kind of group, a setting called `kind` is a setting like others."""
     kind = getattr(default, "kind", None)
-    return kind is None or given.get("kind", kind) == kind
+    one = len(_models(_members(annotation))) == 1
+    return one or kind is None or given.get("kind", kind) == kind
 
 
 def listing(where: str, messages: list[str]) -> str:

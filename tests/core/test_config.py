@@ -276,6 +276,19 @@ def test_a_group_of_another_kind_takes_nothing_from_the_default():
     assert config.parse(Weather, stored, "test").now == Cold(degrees=-9)
 
 
+class Oven(Config):
+    kind: Literal["gas", "electric"] = "gas"
+    degrees: int = 180
+
+
+class Bakery(Config):
+    oven: Oven = Oven(kind="electric", degrees=240)
+
+
+def test_a_setting_called_kind_changes_only_that():
+    assert config.parse(Bakery, {"oven": {"kind": "gas"}}, "test").oven == Oven(kind="gas", degrees=240)
+
+
 class Sieve(Config):
     use: Literal["on", "off"] = "off"
     mesh: int = 3
