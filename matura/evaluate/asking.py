@@ -181,12 +181,9 @@ def answers(reader: Reader, asked: Sequence[Answers], *, advance: Advance | None
     """Bits of the answers of each conversation, stop tokens included, at the very tokens that training would count: an
     answer is cut where the window ends, and one that is only read counts nothing. Bytes are those of the text."""
     from matura.model.logprobs import continuation_logprobs
-    from matura.train.examples import from_conversation
 
-    format, cut = reader.format, []
-    for one in asked:
-        made, _ = from_conversation(one.row, format, reader.window, turns=one.turns)
-        cut.append([row for example in made for row in encoding.masked_rows(example, reader.window)])
+    format = reader.format
+    cut = [encoding.answer_rows(format, one.row, reader.window, one.turns) for one in asked]
     scored = iter(continuation_logprobs(reader.model, [row for rows in cut for row in rows], advance=advance))
     found = []
     for rows in cut:

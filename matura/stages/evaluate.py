@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matura.evaluate.sitting import Candidate, Paper, Section
 
 KIND = "evaluation"
-VERSION = 3
+VERSION = 4
 
 MAX_FOLDER_BYTES = 8 << 30  # of a data set that is fetched
 
