@@ -188,10 +188,15 @@ def answers(reader: Reader, asked: Sequence[Answers], *, advance: Advance | None
     found = []
     for rows in cut:
         bits = -math.fsum(x for _ in rows for x in next(scored)) / math.log(2)
-        ids = [id for _, new in rows for id in new]
-        own = [format.tokenizer.token_bytes(id) for id in ids if id not in format.tokenizer.special_ids]
-        found.append(Bits(bits, sum(map(len, own)), len(ids)))
+        found.append(Bits(bits, answer_bytes(format, rows), sum(len(new) for _, new in rows)))
     return found
+
+
+def answer_bytes(format: Any, rows: Sequence[encoding.Row]) -> int:
+    """Bytes of text in what the rows score: stop tokens and other markup have none."""
+    tokenizer = format.tokenizer
+    scored = (id for _, new in rows for id in new)
+    return sum(len(tokenizer.token_bytes(id)) for id in scored if id not in tokenizer.special_ids)
 
 
 def generate(reader: Reader, asked: Sequence[Write], *, advance: Advance | None = None) -> list[str]:

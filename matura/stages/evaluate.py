@@ -305,7 +305,7 @@ def _paper(
                 sections.append(paper.control(sources.wheel, config.texts.control))
             case "taught":
                 model, source = _artifact(inputs, "model"), inputs["conversations"]
-                sections.append(paper.taught(model, source, config.texts.taught, candidates, window))
+                sections.append(paper.taught(model, source, config.texts.taught, candidates, window, notes))
             case _:
                 sections.append(paper.filled(section, asked[section.name], sources, candidates["child"]))
     talks: list[Conversation] = []
