@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 KIND = "evaluation"
 VERSION = 4
 
-MAX_FOLDER_BYTES = 8 << 30  # of a data set that is fetched
-
 
 class Config(config.Config):
     """Who is examined, on what, and what it takes to pass."""
@@ -123,13 +121,12 @@ class Config(config.Config):
 def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
     """Where the wheel, the folder of tasks or a file is on this machine; what is far away is fetched first."""
     from matura.core.workspace import Workspace
+    from matura.data import reading
 
-    text, downloads = inputs_of(config)[setting], (workspace or Workspace()).downloads
-    if setting in ("folder", "conversations") and text.startswith("hf:"):
-        from matura.data import reading
-
-        return reading.fetch(text, downloads, max_bytes=MAX_FOLDER_BYTES)
-    return wheels.located(text, downloads)
+    text = inputs_of(config)[setting]
+    if setting in ("folder", "conversations"):
+        return reading.located(text, workspace)
+    return wheels.located(text, (workspace or Workspace()).downloads)
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 KIND = "model"
 VERSION = 3
-MAX_REMOTE = 64 << 30  # bytes of a dataset
 PROBE = "The quick brown fox jumps over the lazy dog. 1, 2, 3: a list of numbers, and a question?"
 UPDATES_ONLY = ("more", "base", "text", "new_tokens", "tolerance")
 """Settings that mean nothing to whole models."""
@@ -81,11 +80,10 @@ class Config(config.Config):
 
 def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
     """Where general text or files of conversations are on this machine; what is far away is fetched first."""
-    from matura.core.workspace import Workspace
     from matura.data import reading
 
-    if setting == "front.conversations" and reading.is_remote(place := inputs_of(config)[setting]):
-        return reading.fetch(place, (workspace or Workspace()).downloads, max_bytes=MAX_REMOTE)
+    if setting == "front.conversations":
+        return reading.located(inputs_of(config)[setting], workspace)
     return located(config, setting, workspace)
 
 
