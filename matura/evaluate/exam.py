@@ -121,6 +121,7 @@ def _standing(
         "high": shown(high),
         "stderr": float(samples.std()) if metric.unit != "perplexity" else None,
         "items": len(found),
+        "split": section.task.split,
         "shots": section.task.shots.count,
         "chance": grading.chance(section.task, section.items) if share and metric.name != "mc2" else None,
         "detectable": statistics.detectable(0.1, len(found)) if share else None,

@@ -174,7 +174,9 @@ def _index(results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             ]
             kind, prompt = {"type": "text-generation"}, _prompt(found)
             name = f"{task} (with prompt {prompt['id'][:12]})" if prompt else task
-            yield {"task": kind, "dataset": {"type": task, "name": name}, "metrics": metrics}
+            split = next((row["split"] for row in rows if row["task"] == task and row.get("split")), None)
+            data = {"type": task, "name": name, **({"split": split} if split else {})}
+            yield {"task": kind, "dataset": data, "metrics": metrics}
 
 
 def _prompt(found: Mapping[str, Any]) -> Mapping[str, Any] | None:

