@@ -452,6 +452,28 @@ def test_a_model_that_was_trained_on_the_questions_is_flagged(world, tmp_path):
     assert results(clean)["contamination"]["found"] == {}
 
 
+def test_conversations_that_were_learned_are_searched_too(world, tmp_path):
+    """An item that was taught as a question with its answer, in what another stage wrote or in files of one's own."""
+    asked = "Cooking: How to boil eggs. Fill a pot. Use cold water. Then he"
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": "Wait ten minutes."}]
+    draft = artifact.begin(
+        tmp_path / "talks", kind="conversations", stage="synthesize", version=1, config={}, inputs={}
+    )
+    write_conversations(draft.path / "train.jsonl", [Conversation("a", tuple(turns))])
+    write_conversations(draft.path / "heldout.jsonl", [])
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text(json.dumps({"messages": turns}) + "\n")
+    for name, talks in (("made", draft.commit({})), ("files", raw_input(mine))):
+        child = write_model(tmp_path / name, network(1), inputs={"conversations": talks})
+        made = exam(
+            world, child, tmp_path / f"exam of {name}", panel={"hellaswag": 3, "piqa": 0, "arc_easy": 0}
+        )
+        assert results(made)["contamination"]["found"].keys() == {"hellaswag"}
+    mine.write_text(json.dumps({"messages": turns[::-1]}) + "\n")  # no longer what was learned
+    made = exam(world, child, tmp_path / "changed", panel={"hellaswag": 3, "piqa": 0, "arc_easy": 0})
+    assert results(made)["contamination"]["found"] == {}
+
+
 def test_speed_is_measured_beside_the_results(world, tmp_path):
     timed = {"requests": 3, "prompt_tokens": 8, "new_tokens": 3, "batch": 2, "price_per_hour": 1.0}
     made = alone(world, world["parent"], tmp_path / "exam", latency=timed)
