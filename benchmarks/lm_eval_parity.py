@@ -39,15 +39,17 @@ class Case:
 
 
 CASES = (
-    Case("arc_easy", "arc/arc_easy.yaml", "arc_easy"),
+    Case("arc_easy", "arc/arc_easy.yaml", "arc_easy", "test_split"),
     Case("piqa", "piqa/piqa.yaml", "piqa"),
     Case("winogrande", "winogrande/default.yaml", "winogrande"),
-    Case("openbookqa", "openbookqa/openbookqa.yaml", "openbookqa"),
+    Case("openbookqa", "openbookqa/openbookqa.yaml", "openbookqa", "test_split"),
     Case("commonsense_qa", "commonsense_qa/default.yaml", "commonsense_qa"),
     Case("lambada_openai", "lambada/lambada_openai.yaml", "lambada", "test_split"),
     Case("hellaswag", "hellaswag/hellaswag.yaml", "hellaswag"),
     Case("mmlu_anatomy", "mmlu/default/mmlu_anatomy.yaml", "mmlu", "test_split", 5),
 )
+STEMS = {"arc_easy": "question", "openbookqa": "question_stem"}
+"""Fields in which lm-eval looks for a question, of tasks whose rows in the wheel hold it as it is asked."""
 SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 
 
@@ -175,8 +177,21 @@ def _write(path: Path, sources: Any, places: tuple[str, ...], group: str, case: 
     found = [one.row for one in rows.read(sources, places, case.name) if not group or one.group == group]
     if case.ours == "lambada":
         found = [{"text": row["request"]["context"] + row["request"]["continuation"]} for row in found]
+    if stem := STEMS.get(case.ours):
+        found = [_named(row, stem) for row in found]
     path.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
     return path
+
+
+def _named(row: dict[str, Any], stem: str) -> dict[str, Any]:
+    """A question with named choices, as it is on the hub."""
+    letters = "ABCDE"[: len(row["choices"])]
+    return {
+        "id": row["id"],
+        stem: row["query"].removeprefix("Question: ").removesuffix("\nAnswer:"),
+        "choices": {"text": row["choices"], "label": list(letters)},
+        "answerKey": letters[row["gold"]],
+    }
 
 
 def _compare(case: Case, ours: Any, theirs: Any, folder: Path, wheel: Path, limit: int) -> Row:

@@ -41,11 +41,13 @@ class WheelSet:
 
 @dataclass(frozen=True)
 class Alias:
-    """A short name and what it stands for; `about` is a line for a person."""
+    """A short name and what it stands for; `about` is a line for a person, `license` what the hub calls its
+    licence."""
 
     name: str
     source: HubReference | WheelSet
     about: str
+    license: str = ""
 
 
 _SMOLLM2 = WheelSet(
@@ -111,14 +113,27 @@ _GEMMA3 = WheelSet(
 ALIASES = {
     alias.name: alias
     for alias in (
-        Alias("smollm2-135m-instruct", _SMOLLM2, "135M chat model, 4-bit GGUF, Apache-2.0, from a wheel"),
-        Alias("minilm-l6", _MINILM, "23M sentence encoder, safetensors, Apache-2.0, from a wheel"),
-        Alias("gemma3-270m", _GEMMA3, "270M language model, 4-bit GGUF, Gemma terms of use, from wheels"),
-        Alias("gpt2", HubReference("openai-community/gpt2"), "124M language model, MIT, from the hub"),
+        Alias(
+            "smollm2-135m-instruct",
+            _SMOLLM2,
+            "135M chat model, 4-bit GGUF, Apache-2.0, from a wheel",
+            "apache-2.0",
+        ),
+        Alias(
+            "minilm-l6", _MINILM, "23M sentence encoder, safetensors, Apache-2.0, from a wheel", "apache-2.0"
+        ),
+        Alias(
+            "gemma3-270m",
+            _GEMMA3,
+            "270M language model, 4-bit GGUF, Gemma terms of use, from wheels",
+            "gemma",
+        ),
+        Alias("gpt2", HubReference("openai-community/gpt2"), "124M language model, MIT, from the hub", "mit"),
         Alias(
             "llama-3.2-1b",
             HubReference("meta-llama/Llama-3.2-1B"),
             "1.2B language model, Llama 3.2 licence (accept it on the hub first), from the hub",
+            "llama3.2",
         ),
     )
 }

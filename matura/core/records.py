@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from matura.core.columnar import parquet_batches
 from matura.core.errors import FormatError, MaturaError
 from matura.core.files import atomic_write, size_text
 from matura.core.grouping import filled
@@ -122,7 +123,7 @@ def write_documents(path: str | os.PathLike[str], documents: Iterable[Document])
 
 
 def read_documents(path: str | os.PathLike[str]) -> Iterator[Document]:
-    """The documents of a Parquet file, one row group in memory at a time.
+    """The documents of a Parquet file, a part of a row group in memory at a time.
 
     Raises FormatError when the file is missing, is not Parquet, lacks a column, or claims an absurd size.
     """
@@ -133,8 +134,10 @@ def read_documents(path: str | os.PathLike[str]) -> Iterator[Document]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             _check_documents(path, file)
-            for group in range(file.num_row_groups):
-                for row in file.read_row_group(group, columns=["id", "text", "source", "meta"]).to_pylist():
+            groups = range(file.num_row_groups)
+            columns = ("id", "text", "source", "meta")
+            for batch in (one for group in groups for one in parquet_batches(file, group, columns)):
+                for row in batch.to_pylist():
                     if None in row.values():
                         raise FormatError(f"{path}: document {row['id']!r} has an empty column.")
                     yield Document(row["id"], row["text"], row["source"], dict(row["meta"]))

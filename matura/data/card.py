@@ -21,13 +21,17 @@ SIZES = (
 )
 LARGER = (("10M<n<100M", 10**8), ("100M<n<1B", 10**9), ("n>1B", None))
 HUB_LICENSES = """
-afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc0-1.0
-cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0
-cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cdla-permissive-1.0
-cdla-permissive-2.0 cdla-sharing-1.0 ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 gfdl gpl gpl-2.0 gpl-3.0 isc
-lgpl lgpl-2.1 lgpl-3.0 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 osl-3.0 pddl postgresql unlicense wtfpl zlib
+afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
+bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
+cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cdla-permissive-1.0 cdla-permissive-2.0
+cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2
+fair-noncommercial-research-license gemma gfdl gpl gpl-2.0 gpl-3.0 h-research intel-research isc lgpl lgpl-2.1 lgpl-3.0
+lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail
+openrail++ osl-3.0 pddl postgresql unlicense wtfpl zlib
 """
-"""Names that the hub takes for a licence; anything else is `other` there."""
+"""Names that the hub takes for a licence; anything else is `other` there, and none `unknown`."""
+OTHER, UNKNOWN = "other", "unknown"
 MAX_ROWS = 30
 PII = {
     "mask": "replaced by typed placeholders",
@@ -54,9 +58,9 @@ def _front(funnel: Mapping[str, Any]) -> Iterator[str]:
     languages = [
         name for name in funnel.get("languages", {}) if re.fullmatch(r"[a-z]{2,3}", name) and name != "und"
     ]
-    licenses = sorted({_license(name) for name in funnel.get("licenses", {})})
+    licenses = sorted({hub_license(name) for name in funnel.get("licenses", {})})
     values = {
-        "license": licenses or ["unknown"],
+        "license": licenses or [UNKNOWN],
         **({"language": languages} if languages else {}),
         "size_categories": [size_category(_documents(funnel))],
         "task_categories": ["text-generation"],
@@ -71,14 +75,14 @@ def _split(name: str) -> dict[str, str]:
     return {"split": name, "path": f"{name}.parquet"}
 
 
-def _license(name: str) -> str:
-    """The hub's name for an SPDX identifier; "" (none is named) is unknown."""
+def hub_license(name: str) -> str:
+    """The hub's name for a licence, by its SPDX identifier or by that name; "" (none is named) is unknown."""
     low = re.sub(r"-(only|or-later)$", "", name.lower())
     if low.startswith("gfdl-"):
         low = "gfdl"
-    if not name or low == "unknown":
-        return "unknown"
-    return low if low in HUB_LICENSES.split() else "other"
+    if not name or low == UNKNOWN:
+        return UNKNOWN
+    return low if low in HUB_LICENSES.split() else OTHER
 
 
 def _documents(funnel: Mapping[str, Any]) -> int:

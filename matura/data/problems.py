@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from matura.core.columnar import parquet_batches
 from matura.core.errors import ConfigError, FormatError
 from matura.core.files import size_text
 
@@ -110,7 +111,11 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
             groups = range(file.num_row_groups)
             if sum(file.metadata.row_group(group).total_byte_size for group in groups) > MAX_BYTES:
                 raise FormatError(f"{path}: unpacks to more than {size_text(MAX_BYTES)}")
-            for batch in file.iter_batches():
+            left = MAX_BYTES
+            for batch in (one for group in groups for one in parquet_batches(file, group, most=MAX_BYTES)):
+                left -= batch.nbytes
+                if left < 0:
+                    raise FormatError(f"{path}: unpacks to more than {size_text(MAX_BYTES)}")
                 for row in batch.to_pylist():
                     number += 1
                     yield f"row {number}", row

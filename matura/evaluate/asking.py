@@ -181,20 +181,22 @@ def answers(reader: Reader, asked: Sequence[Answers], *, advance: Advance | None
     """Bits of the answers of each conversation, stop tokens included, at the very tokens that training would count: an
     answer is cut where the window ends, and one that is only read counts nothing. Bytes are those of the text."""
     from matura.model.logprobs import continuation_logprobs
-    from matura.train.examples import from_conversation
 
-    format, cut = reader.format, []
-    for one in asked:
-        made, _ = from_conversation(one.row, format, reader.window, turns=one.turns)
-        cut.append([row for example in made for row in encoding.masked_rows(example, reader.window)])
+    format = reader.format
+    cut = [encoding.answer_rows(format, one.row, reader.window, one.turns) for one in asked]
     scored = iter(continuation_logprobs(reader.model, [row for rows in cut for row in rows], advance=advance))
     found = []
     for rows in cut:
         bits = -math.fsum(x for _ in rows for x in next(scored)) / math.log(2)
-        ids = [id for _, new in rows for id in new]
-        own = [format.tokenizer.token_bytes(id) for id in ids if id not in format.tokenizer.special_ids]
-        found.append(Bits(bits, sum(map(len, own)), len(ids)))
+        found.append(Bits(bits, answer_bytes(format, rows), sum(len(new) for _, new in rows)))
     return found
+
+
+def answer_bytes(format: Any, rows: Sequence[encoding.Row]) -> int:
+    """Bytes of text in what the rows score: stop tokens and other markup have none."""
+    tokenizer = format.tokenizer
+    scored = (id for _, new in rows for id in new)
+    return sum(len(tokenizer.token_bytes(id)) for id in scored if id not in tokenizer.special_ids)
 
 
 def generate(reader: Reader, asked: Sequence[Write], *, advance: Advance | None = None) -> list[str]:

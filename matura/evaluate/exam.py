@@ -74,7 +74,9 @@ def _compared(
     ]
     parent, child = ([mark.value for mark in found] for found in both)
     if metric.unit == "bits":
-        return gates.bits_per_byte(name, parent, child, [int(mark.weight) for mark in both[0]], margins.bits)
+        # One text on both sides: who is asked in a chat is not asked for the space before an answer.
+        sizes = [int(min(mine.weight, other.weight)) for mine, other in zip(*both, strict=True)]
+        return gates.bits_per_byte(name, parent, child, sizes, margins.bits)
     return gates.accuracy(name, parent, child, _chance(sections), margins.accuracy)
 
 
@@ -119,6 +121,7 @@ def _standing(
         "high": shown(high),
         "stderr": float(samples.std()) if metric.unit != "perplexity" else None,
         "items": len(found),
+        "split": section.task.split,
         "shots": section.task.shots.count,
         "chance": grading.chance(section.task, section.items) if share and metric.name != "mc2" else None,
         "detectable": statistics.detectable(0.1, len(found)) if share else None,

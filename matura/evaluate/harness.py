@@ -73,6 +73,7 @@ def _config(section: Section) -> dict[str, Any]:
     return {
         "task": section.name,
         "dataset_path": task.source or task.data[0],
+        **({f"{task.split}_split": task.split} if task.split in ("test", "validation") else {}),
         "output_type": OUTPUT_TYPES[task.kind],
         "doc_to_text": task.prompt,
         "doc_to_target": task.answer,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matura.core import lineage, provenance
 from matura.core.artifact import Artifact, RawInput
-from matura.core.errors import ArtifactError
+from matura.core.conversation_settings import ConversationData
+from matura.core.errors import ArtifactError, MaturaError
 from matura.core.files import read_json, size_text
 from matura.core.metrics import MetricsLog
-from matura.core.records import Document, read_documents
+from matura.core.raw import raw_input
+from matura.core.records import Conversation, Document, read_conversations, read_documents
+from matura.data import conversations
 from matura.evaluate import costs
 from matura.evaluate.report import Context
 
@@ -46,12 +49,31 @@ def training(model: Artifact, parent: Artifact) -> list[dict[str, Any]]:
 
 
 def trained_on(inputs: Mapping[str, Artifact | RawInput]) -> Iterator[Document]:
-    """The text of the corpora that a model comes from, and of the one that it is examined on, as far as they are still
-    there."""
+    """The text that a model comes from, and of the corpus that it is examined on: documents, and conversations a text
+    each, as far as they are still there and what they were."""
     known = [one for name in ("model", "corpus") if isinstance(one := inputs.get(name), Artifact)]
     for one in ancestors(known):
         if one.kind == "corpus" and "train.parquet" in one.record["files"]:
             yield from read_documents(one.file("train.parquet"))
+        elif one.kind == "conversations" and "train.jsonl" in one.record["files"]:
+            yield from map(_said, read_conversations(one.file("train.jsonl")))
+        elif one.record["stage"] == "finetune" and one.inputs.get("conversations", {}).get("kind") == "raw":
+            yield from map(_said, _of_files(one))
+
+
+def _of_files(tuned: Artifact) -> Sequence[Conversation]:
+    """The conversations of people's files that a model learned; none where the files are gone or have changed."""
+    entry = tuned.inputs["conversations"]
+    with contextlib.suppress(MaturaError):
+        if raw_input(entry["path"]).id == entry["id"]:
+            return conversations.load(
+                Path(entry["path"]), ConversationData(**tuned.config.get("data", {}))
+            ).train
+    return ()
+
+
+def _said(row: Conversation) -> Document:
+    return Document(row.id, "\n".join([row.text, *(one["content"] for one in row.messages)]), "conversations")
 
 
 def quantization(models: Mapping[str, Artifact]) -> list[str]:

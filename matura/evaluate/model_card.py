@@ -19,7 +19,7 @@ from matura.core.artifact import Artifact
 from matura.core.errors import ArtifactError
 from matura.core.files import atomic_write, read_json
 from matura.core.preferences import mean_rewards
-from matura.evaluate import card_usage, costs, history
+from matura.evaluate import card_origin, card_usage, costs, history
 from matura.evaluate.panels import page
 from matura.model import store
 
@@ -119,7 +119,7 @@ def text(
         "## Uses\n\nNot written yet: say for what it is meant, for whom, and for what it is not.",
         f"## Limits\n\n{_limits(results, ranked)}",
         f"## How to start\n\n```python\n{use.code}\n```",
-        f"## Training data\n\n{_data(made)}",
+        f"## Training data\n\n{_data(made, card_origin.data_sets(model))}",
         f"## Training\n\n{_training(line)}",
         f"## Evaluation\n\n{_evaluation(results, ranked)}",
         f"## What it took\n\n{_cost(made)}",
@@ -153,7 +153,10 @@ def _front(
         "library_name": use.library,
         "tags": list(dict.fromkeys(("matura", store.read_config(model.path).family))),
         "pipeline_tag": use.task,
+        **card_origin.licence(line).front(),
     }
+    if sets := card_origin.data_sets(model):
+        values["datasets"] = sets
     if (base := _base(line)) and len(line) > 1:
         relation = "adapter" if use.library == "peft" else "finetune"
         values |= {"base_model": base, "base_model_relation": relation}
@@ -174,7 +177,9 @@ def _index(results: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             ]
             kind, prompt = {"type": "text-generation"}, _prompt(found)
             name = f"{task} (with prompt {prompt['id'][:12]})" if prompt else task
-            yield {"task": kind, "dataset": {"type": task, "name": name}, "metrics": metrics}
+            split = next((row["split"] for row in rows if row["task"] == task and row.get("split")), None)
+            data = {"type": task, "name": name, **({"split": split} if split else {})}
+            yield {"task": kind, "dataset": data, "metrics": metrics}
 
 
 def _prompt(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -207,7 +212,7 @@ def _details(model: Artifact, line: Sequence[Artifact], weights: str) -> str:
         ("weights came from", f"a quantized file ({origin})" if origin else "full precision"),
         ("made with", str(model.record["code"].get("version", ""))),
         ("id", f"`{model.id}`"),
-        ("licence", "not written yet: that of the base model and of the training data binds you"),
+        ("licence", card_origin.licence(line).told()),
     ]
     return "\n".join(f"- **{name}**: {value}" for name, value in rows)
 
@@ -232,13 +237,14 @@ def _talks(model: Artifact) -> bool:
     return conversation.load(model.path).template is not None
 
 
-def _data(made: Sequence[Artifact]) -> str:
+def _data(made: Sequence[Artifact], sets: Sequence[str]) -> str:
     found = [one for one in made if one.kind in ("corpus", "conversations", "tokens")]
     lines = [
         f"- **{one.kind}** {lineage.name_of(one.path)} (`{one.id[:12]}`): {one.summary.get('line', '')}"
         for one in found
     ]
-    return "\n".join(lines) or "None is recorded here: see the base model's own card."
+    told = "\n".join(lines) or "None is recorded here: see the base model's own card."
+    return f"{told}\n\nData sets of the hub: {', '.join(sets) or 'none is named in its lineage'}."
 
 
 def _training(line: Sequence[Artifact]) -> str:

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from matura.core.artifact import Artifact
+from matura.core.conversation_settings import Turns
 from matura.core.errors import ConfigError, MaturaError
 from matura.core.exam_settings import Asked
 from matura.core.raw import RawInput
 from matura.core.records import Conversation, Document
-from matura.evaluate import prompted, spec, tasks
+from matura.evaluate import asking, prompted, score, spec, tasks
 from matura.evaluate.rows import Sources
 from matura.evaluate.score import Tokenizer, clip
 from matura.evaluate.sitting import CHILD, PARENT, Candidate, Paper, Section
@@ -35,6 +36,7 @@ ANSWERS = Task(
     metrics=("bpb",),
 )
 """The task that answers of conversations are read as."""
+UNEVEN = "the window ends their answers elsewhere for the model than for its parent"
 
 
 def specifications(asked: Sequence[Asked], folder: Path | None) -> list[Task]:
@@ -113,9 +115,11 @@ def taught(
     count: int,
     candidates: Mapping[str, Candidate],
     window: int,
+    notes: list[str],
 ) -> Section:
     """Answers of `count` held-out conversations: those that training learned of such rows, where one begins within the
-    window for every candidate.
+    window for every candidate. Rows whose answers the window ends elsewhere for one candidate than for another are
+    passed over, with a note: their bits would be of different texts.
 
     Raises MaturaError when there is none.
     """
@@ -126,17 +130,40 @@ def taught(
     held = material.read(source, data).heldout
     rows = [one for one in held if isinstance(one, Conversation) and one.messages]
     chosen: list[Conversation] = []
+    uneven = 0
     for row in tasks.select(ANSWERS.name, rows, len(rows)):
         formats = (one.format for one in candidates.values())
-        if all(from_conversation(row, one, window, turns=data.turns)[0] for one in formats):
+        if not all(from_conversation(row, one, window, turns=data.turns)[0] for one in formats):
+            continue
+        if _ends_alike(row, candidates, window, data.turns):
             chosen.append(row)
+        else:
+            uneven += 1
         if len(chosen) == count:
             break
+    if uneven:
+        notes.append(f"{uneven:,} held-out conversations were passed over: {UNEVEN}.")
     if not chosen:
-        raise MaturaError("conversations: no held-out row has an answer that begins within the window")
+        raise MaturaError(
+            f"conversations: of all {uneven:,} held-out rows {UNEVEN}; take shorter prompts or a larger window"
+            if uneven
+            else "conversations: no held-out row has an answer that begins within the window"
+        )
     items = [Item(one.id, "", (), 0, ANSWERS.name, question=prompts.asked(one.messages)) for one in chosen]
     prompt = candidates[CHILD].prompt
     return Section(ANSWERS.name, ANSWERS, items, "taught", prompt, talks=chosen, turns=data.turns)
+
+
+def _ends_alike(row: Conversation, candidates: Mapping[str, Candidate], window: int, turns: Turns) -> bool:
+    """Whether all candidates, each with its prompt around the row, read the same part of its answers."""
+    parts = set()
+    for one in candidates.values():
+        around = row if one.prompt is None else prompts.trained(row, one.prompt, examples=True)
+        within, whole = (
+            score.answer_rows(one.format, around, length, turns) for length in (window, prompted.ANY_LENGTH)
+        )
+        parts.add("all" if within == whole else asking.answer_bytes(one.format, within))
+    return len(parts) == 1 or 0 in parts  # where nothing fits, `prompted.check` says what to do
 
 
 def conversations(

@@ -28,6 +28,10 @@ COMMON = 3
 """A run of words that more questions have than this belongs to the task's template and gives none of them away."""
 SHOWN = 3
 ANY_LENGTH = 1 << 30
+ONE_SIDE = (
+    "Only one of the two was asked with a prompt. In a chat nobody asks for the space before a right answer, so bits "
+    "of right answers are compared over the bytes without it; the figures of each alone are over what it was asked."
+)
 
 
 def given(inputs: Mapping[str, Artifact | RawInput], sides: Iterable[str]) -> dict[str, Prompt | None]:
@@ -136,7 +140,8 @@ def notes(prompts: Mapping[str, Prompt | None]) -> list[str]:
     """Which prompt each side had, in words; none where no side had one."""
     if not any(prompts.values()):
         return []
-    return [_note(_name(who), one) for who, one in prompts.items()]
+    told = [_note(_name(who), one) for who, one in prompts.items()]
+    return told if all(prompts.values()) else [*told, ONE_SIDE]
 
 
 def _note(who: str, prompt: Prompt | None) -> str:

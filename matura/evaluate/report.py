@@ -102,6 +102,7 @@ def standing(one: Mapping[str, Any]) -> dict[str, Any]:
     at_chance = one["chance"] is not None and one["low"] <= one["chance"]
     return {
         "task": one["task"],
+        "split": one.get("split", ""),
         "metric": one["metric"],
         "value": show(one["value"]),
         "interval": f"{show(one['low'])} … {show(one['high'])}",

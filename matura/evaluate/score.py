@@ -18,9 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from matura.core.conversation_settings import Turns
 from matura.core.records import Conversation
+
+if TYPE_CHECKING:
+    from matura.tokenizer.conversation import Format
 
 Row = tuple[Sequence[int], Sequence[int]]
 Advance = Callable[[int], None]
@@ -45,14 +49,6 @@ class Rendered(Protocol):
     def ids(self) -> Sequence[int]: ...
     @property
     def mask(self) -> Sequence[int]: ...
-
-
-class Format(Protocol):
-    """What is used of `matura.tokenizer.conversation.Format`."""
-
-    @property
-    def begin_id(self) -> int | None: ...
-    def render(self, messages: Any) -> Rendered: ...
 
 
 class Scorer(Protocol):
@@ -183,18 +179,30 @@ def clip(tokenizer: Tokenizer, text: str, tokens: int) -> str:
 
 
 def conversation_rows(
-    tokenizer: Tokenizer, format: Format, conversations: Iterable[Conversation], window: int = WINDOW
+    format: Format, conversations: Iterable[Conversation], window: int = WINDOW
 ) -> list[list[Row]]:
-    """For each conversation, a row for every stretch of tokens that a model would have to write (the mask).
+    """For each conversation, a row for every stretch of tokens that a model would have to write (`answer_rows`).
 
     Plain text is one document. Of what is longer than the window, the beginning counts.
     """
     return [
-        masked_rows(format.render(one.messages), window)
+        answer_rows(format, one, window)
         if one.messages
-        else windows(tokenizer.encode(one.text)[:window], format.begin_id, window)
+        else windows(format.tokenizer.encode(one.text)[:window], format.begin_id, window)
         for one in conversations
     ]
+
+
+def answer_rows(format: Format, row: Conversation, window: int, turns: Turns = "all") -> list[Row]:
+    """A row for every stretch of a conversation's answers that training would count, as far as the window reaches: what
+    may be called stands before them; one that is only read, and the end of one that was not finished, count nothing.
+
+    Raises MaturaError as training does, for a template that leaves something out.
+    """
+    from matura.train.examples import from_conversation
+
+    made, _ = from_conversation(row, format, window, turns=turns)
+    return [stretch for one in made for stretch in masked_rows(one, window)]
 
 
 def masked_rows(rendered: Rendered, window: int) -> list[Row]:
@@ -215,20 +223,17 @@ def masked_rows(rendered: Rendered, window: int) -> list[Row]:
 def kl(
     parent: Any,
     child: Any,
-    tokenizer: Tokenizer,
-    format: Format,
-    conversations: Sequence[Conversation],
+    rows: Sequence[Sequence[Row]],
     *,
-    window: int = WINDOW,
     advance: Advance | None = None,
     divergence: Divergence | None = None,
 ) -> list[tuple[float, int]]:
-    """For each conversation: (sum of KL(parent || child) in nats, tokens), at the positions of the answers.
+    """For each conversation, given as its rows: (sum of KL(parent || child) in nats, tokens).
 
-    Both models must read the same tokens. Conversations without an answer give (0.0, 0).
+    Both models must read the same tokens. A conversation without rows gives (0.0, 0).
     """
-    rows = conversation_rows(tokenizer, format, conversations, window)
-    scored = iter((divergence or _kl())(parent, child, [row for one in rows for row in one], advance=advance))
+    flat = [row for one in rows for row in one]
+    scored = iter((divergence or _kl())(parent, child, flat, advance=advance))
     values = [[x for _ in one for x in next(scored)] for one in rows]
     return [(math.fsum(one), len(one)) for one in values]
 

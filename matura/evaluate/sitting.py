@@ -248,20 +248,12 @@ def prompt(format: Format, question: str, around: Prompt | None = None) -> list[
 
 def _divergence(paper: Paper, candidates: Mapping[str, Candidate], load: Callable[[str], Any]) -> _Work:
     parent, child = candidates[PARENT], candidates[CHILD]
-    rows = score.conversation_rows(parent.tokenizer, parent.format, paper.conversations, paper.window)
+    rows = score.conversation_rows(parent.format, paper.conversations, paper.window)
 
     def compute(advance: Advance) -> list[Any]:
         if not paper.conversations:
             return []
-        found = score.kl(
-            load(PARENT),
-            load(CHILD),
-            parent.tokenizer,
-            parent.format,
-            paper.conversations,
-            window=paper.window,
-            advance=advance,
-        )
+        found = score.kl(load(PARENT), load(CHILD), rows, advance=advance)
         return [list(one) for one in found]
 
     tokens = 2 * sum(len(a) + len(b) for one in rows for a, b in one)

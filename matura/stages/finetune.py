@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 KIND = "model"
 VERSION = 6
-MAX_REMOTE = 64 << 30  # bytes of a dataset
 LEARNED = {"corpus": "documents", "conversations": "conversations", "labelled": "labels"}
 """Setting -> what is learned from it."""
 WRITERS_ONLY = {"replay": None, "data": ConversationData(), "forgetting": Forgetting(text=None)}
@@ -149,11 +148,10 @@ class Config(peft_settings.Tuning):
 
 def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
     """Where general text or the files to learn from are on this machine; what is far away is fetched first."""
-    from matura.core.workspace import Workspace
     from matura.data import reading
 
-    if setting == "conversations" and reading.is_remote(place := inputs_of(config)[setting]):
-        return reading.fetch(place, (workspace or Workspace()).downloads, max_bytes=MAX_REMOTE)
+    if setting == "conversations":
+        return reading.located(inputs_of(config)[setting], workspace)
     return located(config, setting, workspace)
 
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format
     from matura.train.batches import Example
+    from matura.train.meter import Text
 
 KIND = "model"
-VERSION = 3
-MAX_REMOTE = 64 << 30  # bytes of a dataset
+VERSION = 4
 PROBE = "The quick brown fox jumps over the lazy dog. 1, 2, 3: a list of numbers, and a question?"
 UPDATES_ONLY = ("more", "base", "text", "new_tokens", "tolerance")
 """Settings that mean nothing to whole models."""
@@ -81,11 +81,10 @@ class Config(config.Config):
 
 def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None) -> Path:
     """Where general text or files of conversations are on this machine; what is far away is fetched first."""
-    from matura.core.workspace import Workspace
     from matura.data import reading
 
-    if setting == "front.conversations" and reading.is_remote(place := inputs_of(config)[setting]):
-        return reading.fetch(place, (workspace or Workspace()).downloads, max_bytes=MAX_REMOTE)
+    if setting == "front.conversations":
+        return reading.located(inputs_of(config)[setting], workspace)
     return located(config, setting, workspace)
 
 
@@ -109,16 +108,17 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     assert isinstance(child, Artifact)
     format = conversation.load(child.path)
     origin = child
-    added: dict[str, Any] = {}
-    settings = store.adapter_settings(child.path)
+    settings, seen = store.adapter_settings(child.path), None
     if settings is None:
         line, parent = _between(config, inputs, child)
-        rows = _front(config, inputs, format, line, parent)
-        model = line(config.alpha)
     else:
         seen, line, parent = _along_updates(config, inputs)
-        rows = _front(config, inputs, format, line, parent)
-        model, added = _added(config, format, seen(config.alpha), line)
+    texts = _texts(config, inputs, format)
+    rows = front.measure(line, parent, config.front.alphas, *texts) if texts else []
+    if settings is None or seen is None:
+        model, added = line(config.alpha), dict[str, Any]()
+    else:
+        model, added = _added(config, format, seen(config.alpha), line, texts)
         added["base"] = config.base if settings.base.format == "int4" else "float32"
         if settings.base.format == "int4" and config.base == "float32":  # the packed weights are left behind
             origin = child.input("model")
@@ -205,11 +205,13 @@ def _adapters(
 
 
 def _added(
-    config: Config, format: "Format", seen: "Transformer", line: "Line"
+    config: Config, format: "Format", seen: "Transformer", line: "Line", texts: "tuple[Text, Text] | None"
 ) -> "tuple[Transformer, dict[str, Any]]":
-    """The plain model with the updates in its weights, and how far it is from the one that has them beside: `seen`."""
+    """The plain model with the updates in its weights, and how far it is from the one that has them beside, `seen`: in
+    logits, and in bits per byte of the task where there is text of it."""
     from matura.evaluate.outputs import compared, outputs, read_and_written
     from matura.model.peft import tuning
+    from matura.train.meter import Meter
 
     ids_1T = read_and_written(seen, format.tokenizer, config.text, config.new_tokens)
     before = outputs(seen, ids_1T)
@@ -220,18 +222,17 @@ def _added(
             f"merging moved a logit by {change['relative_logit_change']:g} of the largest, more than "
             f"tolerance={config.tolerance:g}"
         )
-    return model, {**change, "positions": ids_1T.shape[1]}
+    found = {**change, "positions": ids_1T.shape[1]}
+    if texts:
+        task = Meter(texts[0], seen)
+        found |= {"task_bpb_before": task.parent.bpb, "task_bpb_after": task.read(model).bpb}
+    return model, found
 
 
-def _front(
-    config: Config,
-    inputs: dict[str, Artifact | RawInput],
-    format: "Format",
-    line: "Line",
-    parent: "Transformer",
-) -> list[dict[str, float]]:
-    """What the models on the way know of the task and of the rest."""
-    from matura.evaluate import front
+def _texts(
+    config: Config, inputs: dict[str, Artifact | RawInput], format: "Format"
+) -> "tuple[Text, Text] | None":
+    """Held-out text of the task and of the rest; None where no model is measured."""
     from matura.evaluate.general import control_texts
     from matura.model import store
     from matura.model.config import LanguageHead
@@ -240,7 +241,7 @@ def _front(
 
     asked = config.front
     if not asked.alphas:
-        return []
+        return None
     made = inputs["model"]
     assert isinstance(made, Artifact)
     child = store.read_config(made.path)
@@ -265,7 +266,7 @@ def _front(
         raise MaturaError(
             "front: nothing is held out to measure on; give a corpus and replay with held-out parts"
         )
-    return front.measure(line, parent, asked.alphas, task, rest)
+    return task, rest
 
 
 def _told(config: Config, rows: list[dict[str, float]], added: dict[str, Any]) -> str:
@@ -276,6 +277,10 @@ def _told(config: Config, rows: list[dict[str, float]], added: dict[str, Any]) -
         line += (
             f"; largest logit change {added['largest_logit_change']:.1e}, same likeliest token at "
             f"{added['same_choice']:.1%} of {added['positions']} positions"
+        )
+    if "task_bpb_after" in added:
+        line += (
+            f"; task {added['task_bpb_before']:.4f} -> {added['task_bpb_after']:.4f} bits per byte by merging"
         )
     here = next((row for row in rows if row["alpha"] == config.alpha), None)
     return line + (f"; {front.told(here)}" if here else "")

@@ -14,6 +14,7 @@ from matura.core.artifact import Artifact, Draft, RawInput
 from matura.core.config import Input
 from matura.core.conversation_settings import FOR_FILES, ConversationData
 from matura.core.errors import ConfigError, FormatError
+from matura.core.inputs import inputs_of, located
 from matura.core.plan import Estimate
 from matura.core.promptfile import Choose, PromptFile
 from matura.core.records import Conversation, read_conversations, write_conversations
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 KIND = "prompt"
 VERSION = 1
 MAX_TEXT_BYTES = 256 << 10
-MAX_REMOTE = 64 << 30  # bytes of a dataset
 DATA = ConversationData(heldout=0)
 OF_EXAMPLES = ("ids", "count", "choose", "seed", "pool")
 """Settings that do nothing without examples."""
@@ -80,13 +80,9 @@ def raw_input(config: Config, setting: str, workspace: "Workspace | None" = None
     """Where a file is on this machine; a dataset of the hub is fetched first."""
     from matura.data import reading
 
-    text = getattr(config, setting)
-    if setting != "examples" or not reading.is_remote(text):
-        return Path(text).expanduser()
-    from matura.core.workspace import Workspace
-
-    downloads = (workspace or Workspace()).downloads
-    return reading.fetch(text, downloads, max_bytes=MAX_REMOTE)
+    if setting == "examples":
+        return reading.located(inputs_of(config)[setting], workspace)
+    return located(config, setting, workspace)
 
 
 def estimate(config: Config, inputs: dict[str, Artifact | RawInput | None]) -> Estimate:

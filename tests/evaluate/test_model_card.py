@@ -105,6 +105,26 @@ def test_a_card_tells_lineage_settings_and_exams(tmp_path: Path) -> None:
     (result,) = head["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "acc_norm", "value": 0.625, "name": "acc_norm"}]
     assert "base_model" not in head  # the parent came from a file
+    assert (head["license"], "datasets" in head) == ("unknown", False)
+    assert "- **licence**: not known, for nothing in its lineage names one" in card
+    assert "Data sets of the hub: none is named in its lineage." in card
+
+
+def test_a_card_names_the_licence_and_the_data_sets_that_lineage_knows(tmp_path: Path) -> None:
+    (tmp_path / "talks").write_text("any")
+    draft = artifact.begin(
+        tmp_path / "tuned", kind="model", stage="finetune", version=1, config={"conversations": "hf:some/talks"},
+        inputs={
+            "model": tiny_models.pulled(tmp_path, **{"general.license": "llama3.2"}),
+            "conversations": raw_input(tmp_path / "talks"),
+        },
+    )  # fmt: skip
+    store.save(draft.path, tiny_models.network(seed=1))
+    tiny_models.chatml().save(draft.path)
+    card = model_card.text(draft.commit({}), "F32", [])
+    assert (front(card)["license"], front(card)["datasets"]) == ("llama3.2", ["some/talks"])
+    assert "- **licence**: llama3.2, that of the model it began with" in card
+    assert "Data sets of the hub: some/talks." in card
 
 
 def test_a_teacher_is_no_base_and_its_training_not_that_of_the_model(tmp_path: Path) -> None:

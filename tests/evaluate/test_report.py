@@ -201,7 +201,7 @@ def test_ancestors_come_once_and_before_their_children():
 def standing(**more):
     row = {
         "task": NASTY, "metric": "acc", "unit": "share", "better": "higher", "value": 0.3, "low": 0.2, "high": 0.4,
-        "items": 80, "shots": 5, "chance": 0.25, "detectable": 0.1, "published": [],
+        "items": 80, "split": NASTY, "shots": 5, "chance": 0.25, "detectable": 0.1, "published": [],
     }  # fmt: skip
     return {**row, **more}
 

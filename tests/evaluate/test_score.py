@@ -3,9 +3,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from matura.core.records import Conversation
+from matura.core.errors import MaturaError
+from matura.core.records import CUT, Conversation
 from matura.evaluate import score
-from matura.evaluate.score import Bits, clip, documents, fitting, kl, pair, windows
+from matura.evaluate.score import Bits, clip, documents, fitting, pair, windows
+from matura.train.examples import from_conversation
+from tests.tiny_models import chatml
+from tests.tokenizer.test_tools import CALLING, TOOLS, with_template
+from tests.tokenizer.test_tools import called as calling
 
 
 class Words:
@@ -150,23 +155,10 @@ def test_clip_of_letters_ends_before_the_word_that_does_not_fit():
     assert len(Letters().encode(clip(Letters(), "x " * 10_000, 100))) <= 100
 
 
-class Marked:
-    """Every token of an assistant's message is one to write."""
-
-    begin_id = 7
-
-    def render(self, messages):
-        ids, mask = [], []
-        for message in messages:
-            part = Letters().encode(message["content"])
-            ids += [1, *part]
-            mask += [0, *[int(message["role"] == "assistant")] * len(part)]
-        return SimpleNamespace(ids=ids, mask=mask)
-
-
-def talk(*contents):
+def talk(*contents, **more):
     roles = ("user", "assistant") * len(contents)
-    return Conversation("c", tuple({"role": r, "content": c} for r, c in zip(roles, contents, strict=False)))
+    turns = tuple({"role": r, "content": c} for r, c in zip(roles, contents, strict=False))
+    return Conversation("c", turns, **more)
 
 
 def test_divergence_is_taken_where_the_model_would_write():
@@ -176,18 +168,43 @@ def test_divergence_is_taken_where_the_model_would_write():
         seen.extend(rows)
         return [[0.25] * len(continuation) for _, continuation in rows]
 
+    format = chatml()
     conversations = [talk("ab", "cd", "e", "f"), Conversation("plain", (), "xy"), talk("only a question")]
-    assert kl(None, None, Letters(), Marked(), conversations, divergence=spy) == [
-        (0.75, 3),
-        (0.5, 2),
+    found = score.kl(None, None, score.conversation_rows(format, conversations), divergence=spy)
+    decode = format.tokenizer.decode
+    assert [decode(continuation) for _, continuation in seen] == ["cd<|im_end|>", "f<|im_end|>", "xy"]
+    assert decode(seen[1][0]).endswith("cd<|im_end|>\n<|im_start|>user\ne<|im_end|>\n<|im_start|>assistant\n")
+    assert seen[2][0] == [format.begin_id]
+    tokens = [len(continuation) for _, continuation in seen]
+    assert found == [
+        (0.25 * (tokens[0] + tokens[1]), tokens[0] + tokens[1]),
+        (0.25 * tokens[2], tokens[2]),
         (0.0, 0),
     ]
-    a, b, c, d, e, f = (ord(x) for x in "abcdef")
-    assert seen == [
-        ([1, a, b, 1], [c, d]),
-        ([1, a, b, 1, c, d, 1, e, 1], [f]),
-        ([7], [ord("x"), ord("y")]),
-    ]
+
+
+def test_divergence_is_taken_at_the_tokens_that_training_would_learn():
+    """Tools that may be called stand before the answers, and nobody counts an answer of weight 0 or the end of one
+    that was not finished."""
+    format = with_template(CALLING)
+    called = Conversation("called", (*map(dict, calling(a=1)),), tools=tuple(TOOLS))
+    asked = {"role": "user", "content": "hi"}
+    first, second = ({"role": "assistant", "content": one} for one in ("first", "second"))
+    mixed = Conversation("mixed", (asked, {**first, "weight": 0.0}, asked, {**second, **CUT}))
+    for row in (called, mixed):
+        (found,) = score.conversation_rows(format, [row])
+        ((example,), _) = from_conversation(row, format, 1000)
+        assert [id for _, new in found for id in new] == [
+            id for id, counts in zip(example.ids, example.mask, strict=True) if counts
+        ]
+        assert list(found[-1][0]) + list(found[-1][1]) == list(example.ids)
+    decode = format.tokenizer.decode
+    (rows, (only,)) = score.conversation_rows(format, [called, mixed])
+    assert [decode(new) for _, new in rows] == ['<call>add{"a": 1}</call><|im_end|>', "It is 3.<|im_end|>"]
+    assert TOOLS[0]["function"]["description"] in decode(rows[0][0])
+    assert decode(only[1]) == "second"
+    with pytest.raises(MaturaError, match=r"conversation 'called': .* does not write"):
+        score.conversation_rows(chatml(), [called])
 
 
 def test_divergence_never_scores_what_nothing_stands_before():

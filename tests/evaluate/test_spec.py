@@ -22,6 +22,8 @@ def test_every_task_of_the_package_is_whole(task: spec.Task) -> None:
         assert task.licence
     metrics = {metric.name.partition(".")[0] for metric in grading.metrics(task)}
     assert {one.metric for one in task.published} <= metrics
+    if any("test split" in one.source for one in task.published):
+        assert task.split == "test"
     assert f"| `{task.name}` |" in DOCS.read_text("utf-8")
 
 

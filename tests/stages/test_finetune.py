@@ -20,7 +20,7 @@ from matura.model import config as c
 from matura.model import store
 from matura.model.int4 import Int4Linear
 from matura.model.transformer import Transformer
-from matura.stages import finetune
+from matura.stages import evaluate, finetune, merge, prompt
 from matura.tokenizer import conversation
 from matura.train import examples, finetuning
 from matura.train.batches import pack
@@ -216,22 +216,39 @@ def test_settings_of_files_are_refused_for_artifacts(world: dict[str, Artifact],
         run(finetune, tmp_path / "a", **world, **QUICK, data={"heldout": 3})
 
 
-def test_where_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("stage", "setting"),
+    [
+        (finetune, "conversations"),
+        (evaluate, "conversations"),
+        (evaluate, "folder"),
+        (merge, "front.conversations"),
+        (prompt, "examples"),
+    ],
+)
+@pytest.mark.parametrize("far", ["hf:some/dataset", "https://example.org/talks.jsonl"])
+def test_where_files_are(
+    stage: Any, setting: str, far: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is learned from can be examined, merged and shown from the same place."""
     asked: list[str] = []
 
-    def fetch(path: str, downloads: Path, **_: Any) -> Path:
+    def fetch(path: str, downloads: Path, *, max_bytes: int) -> Path:
         asked.append(path)
+        assert max_bytes == 64 << 30
         return downloads / "there"
 
     monkeypatch.setattr("matura.data.reading.fetch", fetch)
     place = Workspace(tmp_path)
     for given, found in (
-        ("hf:some/dataset", place.downloads / "there"),
+        (far, place.downloads / "there"),
         (str(tmp_path / "a.jsonl"), tmp_path / "a.jsonl"),
     ):
-        config = parse(finetune.Config, {"model": "m", "conversations": given}, "test")
-        assert finetune.raw_input(config, "conversations", place) == found
-    assert asked == ["hf:some/dataset"]
+        group, _, name = setting.rpartition(".")
+        values = {group: {name: given, "alphas": [1]}} if group else {name: given}
+        config = parse(stage.Config, values if stage is prompt else {"model": "m", **values}, "test")
+        assert stage.raw_input(config, setting, place) == found
+    assert asked == [far]
 
 
 def test_the_meter_weighs_tokens_and_is_what_training_sees(world: dict[str, Artifact]) -> None:

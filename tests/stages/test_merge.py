@@ -236,19 +236,39 @@ def test_general_text_is_fetched_only_for_a_front_without_replay() -> None:
     assert text(alphas=[0.5], corpus="c") == EXAMS
 
 
+@pytest.mark.usefixtures("drawn")
 def test_t31_updates_of_a_packed_base_are_added_to_what_it_stands_for(tmp_path: Path) -> None:
-    """T31: merged into the parent's float weights instead, the model is another, and the report says by how much."""
+    """T31: merged into the parent's float weights instead, the model is another, and the report says by how much, in
+    logits and in bits of the task before and after."""
     settings = Tuning(lora=LoraConfig(rank=2, targets=("q", "up")), base=BaseConfig(format="int4", group=32))
     child = adapted(tmp_path / "child", pulled(tmp_path), settings)
+    held = [talk(n, "hello you") for n in range(9)]
+    talks = conversations(tmp_path / "talks", [], held)
+    values = {"alphas": [1], "conversations": str(talks.path), "replay": str(talks.path)}
+    inputs = {"model": child, "front.conversations": talks, "front.replay": talks}
+
+    def merged(name: str, **more: Any) -> Artifact:
+        config = parse(merge.Config, {"model": str(child.path), "front": values, **more}, "test")
+        return make(merge, tmp_path / name, config, inputs)
+
+    task = Text.of(examples.from_conversations(held, chatml(), 512).examples, chatml().tokenizer)
+    tuned = Meter(task, store.load(child.path)).parent.bpb
     before = logits(store.load(child.path))
-    made = run(merge, tmp_path / "merged", model=child)
+    made = merged("merged")
     after = logits(store.load(made.path))
     assert (after - before).abs().max() < 1e-4 * before.abs().max()
     assert made.summary["base"] == "seen"
+    assert made.summary["task_bpb_before"] == pytest.approx(tuned, rel=1e-6)
+    assert made.summary["task_bpb_after"] == pytest.approx(tuned, rel=1e-5)
     with pytest.raises(MaturaError, match="merging moved a logit"):
         run(merge, tmp_path / "refused", model=child, base="float32")
-    other = run(merge, tmp_path / "other", model=child, base="float32", tolerance=10)
+    other = merged("other", base="float32", tolerance=10)
     assert other.summary["relative_logit_change"] > 0.01
+    assert other.summary["task_bpb_before"] == made.summary["task_bpb_before"]
+    after = Meter(task, store.load(other.path)).parent.bpb
+    assert other.summary["task_bpb_after"] == pytest.approx(after, rel=1e-6)
+    assert abs(after - tuned) > 1e-3 * tuned
+    assert f"task {tuned:.4f} -> {after:.4f} bits per byte by merging" in other.summary["line"]
     plain = merge_lora(attach(network(), store.read_adapter(child.path)))
     torch.testing.assert_close(logits(store.load(other.path)), logits(plain), rtol=1e-5, atol=1e-4)
 

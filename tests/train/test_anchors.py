@@ -1,8 +1,10 @@
 """Anchors: the plain formulas, nothing at the start, nothing without strength, and that they hold."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from itertools import islice
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from matura.model.peft.lora import apply_lora, merge_lora
 from matura.model.transformer import Transformer
 from matura.train import anchors
 from matura.train.batches import Example, PackedBatch, PackedBatches, Rows, pack
-from matura.train.loop import train
+from matura.train.loop import Objective, Step, train
 from matura.train.objectives import next_token
 from matura.train.optim import build_optimizer, build_schedule
 from tests.model.tiny import build, llama_config
@@ -92,6 +94,61 @@ def test_l2_to_the_parent_is_the_squared_distance_of_the_weights(method: str) ->
     torch.testing.assert_close(total, expected, rtol=1e-10, atol=0)
     for mine, plain in zip(gradients(total, child), gradients(expected, child), strict=True):
         torch.testing.assert_close(mine, plain, rtol=1e-8, atol=1e-10)
+
+
+DEALT = ([(8, 8)], [(1, 1)] * 8, [(2, 0), (0, 3), (6, 5)])
+"""Rows of one step, as (new examples, examples of replay)."""
+Anchored = Callable[[Transformer, Transformer], Objective]
+"""(child, parent) -> what is trained."""
+
+
+def stepped(method: str, anchored: Anchored, rows: list[tuple[int, int]]) -> tuple[Step, list[Tensor]]:
+    """One step of plain descent over all the rows, and the weights after it."""
+    parent = build(llama_config())
+    child = tuned(method, parent)
+    new, old = iter(examples(8)), iter(examples(8, seed=9))
+    batches = [replace(pack([*islice(new, n), *islice(old, m)]), sources=(n, m)) for n, m in rows]
+    learned = [p for p in child.parameters() if p.requires_grad]
+    objective, descent = anchored(child, parent), torch.optim.SGD(learned, lr=1.0)
+    (step,) = train(
+        child, iter(batches), objective, descent, lambda step: 1e-2, steps=1, accumulate=len(rows), clip=1e9
+    )
+    return step, learned
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Forgetting(),
+        Forgetting(kl=0.7),
+        Forgetting(kl=0.7, kl_on="new"),
+        Forgetting(l2=0.3),
+        Forgetting(kl=0.7, kl_on="both", l2=0.3),
+    ],
+    ids=["free", "replay", "new", "l2", "both"],
+)
+def test_anchored_losses_and_replay_are_the_same_however_a_step_is_dealt(
+    method: str, settings: Forgetting
+) -> None:
+    """T1: one row of all equals a row for each, and rows that hold only what is new, or only replay."""
+    whole, *others = (stepped(method, partial(anchors.objective, settings), rows) for rows in DEALT)
+    for step, weights in others:
+        assert step.loss == pytest.approx(whole[0].loss, rel=1e-6)  # logged in float32
+        assert step.grad_norm == pytest.approx(whole[0].grad_norm, rel=1e-10)
+        for mine, theirs in zip(weights, whole[1], strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
+
+
+def test_an_anchor_that_forgets_the_weight_of_its_rows_is_found_out() -> None:
+    """Added to every row as it is, the distance would count once for each row of a step."""
+
+    def wrong(child: Transformer, parent: Transformer) -> Objective:
+        start = dict(parent.named_parameters())
+        return lambda model, one: next_token(model, one) + anchors.squared_distance(model, start)
+
+    one, eight = (stepped("full", wrong, rows)[0] for rows in DEALT[:2])
+    assert eight.grad_norm != pytest.approx(one.grad_norm, rel=1e-3)
 
 
 @pytest.mark.parametrize("method", ["lora", "embed"])

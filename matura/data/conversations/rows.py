@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matura.core.columnar import parquet_batches
 from matura.core.errors import FormatError, MaturaError
 from matura.core.files import size_text
 from matura.core.records import MAX_GROUP_BYTES, MAX_LINE_BYTES
@@ -19,7 +20,6 @@ KNOWN = re.compile(r"\.(jsonl|ndjson|json)(\.(gz|bz2|xz|zst))?$|\.parquet$", re.
 ABOUT_FILES = "s are read from .jsonl, .json and .parquet files (.jsonl and .json also packed)"
 MAX_JSON_BYTES = 512 << 20  # of a file that is one JSON array, which is parsed as a whole
 EXPANSION = 200.0
-BATCH_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _parquet(name: str, path: Path, columns: Container[str]) -> Iterator[Row]:
             for group in range(file.num_row_groups):
                 if (claimed := file.metadata.row_group(group).total_byte_size) > MAX_GROUP_BYTES:
                     raise FormatError(f"{path}: row group {group} unpacks to {size_text(claimed)}")
-                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted):
+                for batch in parquet_batches(file, group, wanted):
                     for values in batch.to_pylist():
                         number += 1
                         yield Row(name, f"{name} row {number}", {**dict.fromkeys(there), **values})

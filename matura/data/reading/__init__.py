@@ -9,16 +9,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matura.core.corpus_settings import Limits
 from matura.core.records import Document
 from matura.data.sources import Skipped
 
+if TYPE_CHECKING:
+    from matura.core.workspace import Workspace
+
 Task = dict[str, Any]
 """origin (the source's name), license, limits, and `pieces`: files or ranges of files, each with its reader."""
 
-__all__ = ["Skipped", "Task", "content_of", "fetch", "identity", "is_remote", "plan", "read"]
+MAX_DATA_BYTES = 64 << 30
+"""Of a data set for learning or for exams; a corpus is bounded where it is curated."""
+
+__all__ = ["Skipped", "Task", "content_of", "fetch", "identity", "is_remote", "located", "plan", "read"]
 
 
 def is_remote(path: str) -> bool:
@@ -36,6 +42,16 @@ def fetch(path: str, downloads: Path, *, max_bytes: int, include: tuple[str, ...
     from matura.data.reading import remote
 
     return remote.fetch(path, downloads, max_bytes=max_bytes, include=include)
+
+
+def located(path: str, workspace: Workspace | None = None) -> Path:
+    """Where data of one's own are on this machine; what is far away is fetched first, as `fetch` does, up to
+    MAX_DATA_BYTES."""
+    if not is_remote(path):
+        return Path(path).expanduser()
+    from matura.core.workspace import Workspace
+
+    return fetch(path, (workspace or Workspace()).downloads, max_bytes=MAX_DATA_BYTES)
 
 
 def content_of(database: str) -> str:

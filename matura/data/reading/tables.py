@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from matura.core.columnar import parquet_batches
 from matura.core.errors import FormatError
 from matura.core.files import size_text
 from matura.data.extraction import normalise
@@ -23,7 +24,6 @@ META = ("id", "title", "url", "license", "language", "date", "provenance")
 """Columns that are kept beside the text, when they hold text or numbers."""
 BESIDE = (str, int, float, datetime.date, uuid.UUID, decimal.Decimal)
 MAX_GROUP_BYTES = 4 << 30
-BATCH_ROWS = 256
 
 
 def plan_table(name: str, path: Path, size: int, context: Context, part_bytes: int) -> list[dict[str, Any]]:
@@ -263,7 +263,7 @@ def _row_group(file: Any, group: int, first: int, name: str, text: str) -> Itera
         return
     names = [column for column in dict.fromkeys((text, *META)) if column in file.schema_arrow.names]
     try:
-        for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=names):
+        for batch in parquet_batches(file, group, names):
             for row in batch.to_pylist():
                 yield found_row(row, text, f"{name}@{number}")
                 number += 1
