@@ -34,7 +34,7 @@ from benchmarks import life_branches, life_controls, life_texts, record, staging
 from benchmarks.life_branches import Stages
 from benchmarks.options import Options
 from matura.align import judging
-from matura.core import config, sizes, yamlfile
+from matura.core import config, left_out, sizes, yamlfile
 from matura.core.artifact import Artifact
 from matura.core.corpus_settings import Engine, Fuzzy
 from matura.core.errors import GateFailed
@@ -111,7 +111,9 @@ def as_run(file: Path, overrides: Sequence[str]) -> tuple[str, Stages]:
     written = {"stages": merged(values["stages"], found.changes[found.chosen])}
     for one in others:
         written = config.set_dotted(written, f"stages.{one}")
-    return found.title(values["name"]), written["stages"]
+    stages = left_out.without(written["stages"], values["stages"], problems.add)
+    problems.stop_if_any()
+    return found.title(values["name"]), stages
 
 
 def _life(name: str, stages: Stages, workspace: Workspace) -> tuple[bool, Stages, Made]:

@@ -6,7 +6,7 @@
       exam:      {stage: evaluate, model: $tuned, after: documents}
 
 `$name` is the output of another stage; `after` (a name or a list) only orders; `sweep` makes several stages of one,
-`repeat` rounds of several, `sizes` other scales of all.
+`repeat` rounds of several, `sizes` other scales of all. Null in the place of a stage leaves it out.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from matura.core import config as configs
-from matura.core import inputs, repeat, sizes, sweep, yamlfile
+from matura.core import inputs, left_out, repeat, sizes, sweep, yamlfile
 from matura.core.config import Config, Place, did_you_mean
 from matura.core.errors import ConfigError
 from matura.core.problems import ABOUT_NAMES, NAME, Problems
@@ -59,7 +59,8 @@ class Recipe:
 
 
 def load(path: Path, modules: Modules, overrides: Iterable[str] = (), name: str | None = None) -> Recipe:
-    """Read and check a recipe file; `overrides` are `stage.key=value`, `size=NAME`. ConfigError tells all problems."""
+    """Read and check a recipe file; `overrides` are `stage.key=value`, `stage=null` and
+    `size=NAME`. ConfigError tells all problems."""
     document = yamlfile.read(path)
     problems = Problems(str(path), document.lines)
     for line, message in document.problems:
@@ -81,11 +82,11 @@ def load(path: Path, modules: Modules, overrides: Iterable[str] = (), name: str 
         problems.add(("description",), "expected text")
 
     def checked(
-        stages: dict[str, Any], overrides: Iterable[str], problems: Problems
+        chosen: dict[str, Any], overrides: Iterable[str], problems: Problems
     ) -> tuple[dict[str, Step], tuple[Rounds, ...]]:
         for assignment in overrides:
-            stages = _override(stages, assignment, problems)
-        written, groups = _written_out(stages, problems)
+            chosen = _override(chosen, assignment, problems)
+        written, groups = _written_out(left_out.without(chosen, stages, problems.add), problems)
         return _check_stages(written, modules, problems), groups
 
     steps, groups = sizes.check(found, stages, overrides, problems, checked)
@@ -169,17 +170,27 @@ def _title(given: str | None, written: Any, found: sizes.Sizes, problems: Proble
 
 
 def _override(stages: dict[str, Any], assignment: str, problems: Problems) -> dict[str, Any]:
-    """`stages` with one `stage.key=value` set; what is wrong with the assignment itself becomes a problem."""
-    name, dot, rest = assignment.partition(".")
-    if not dot or "=" in name or "=" not in rest:
-        wrong = f"'{assignment}': expected stage.key=value, for example {next(iter(stages))}.key=value"
-        problems.say(wrong)
+    """`stages` with one `stage.key=value` or `stage=null` set; what is wrong with the assignment itself becomes a
+    problem."""
+    setting, equals, value = (part.strip() for part in assignment.partition("="))
+    name, *keys = setting.split(".")
+    if not equals or not (keys or value == "null"):
+        example = next(iter(stages))
+        wrong = (
+            f"expected stage.key=value, for example {example}.key=value, or {example}=null without that stage"
+        )
+        problems.say(f"'{assignment}': {wrong}")
     elif name not in stages:
         problems.say(f"'{assignment}': unknown stage '{name}'{did_you_mean(name, stages)}")
+    elif left_out.is_left_out(stages, (name, *keys)):
+        problems.say(f"'{assignment}' would do nothing: that stage is left out here")
+    elif not keys:
+        stages = {**stages, name: None}
+        problems.given.add(("stages", name))
     elif isinstance(stages[name], dict):
         try:
-            stages = {**stages, name: configs.set_dotted(stages[name], rest)}
-            problems.given.add(("stages", name, *rest.partition("=")[0].strip().split(".")))
+            stages = {**stages, name: configs.set_dotted(stages[name], f"{'.'.join(keys)}={value}")}
+            problems.given.add(("stages", name, *keys))
         except ConfigError as error:
             problems.say(str(error))
     return stages

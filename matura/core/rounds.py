@@ -155,7 +155,7 @@ def _first(raw: Mapping[str, Any], inner: Mapping[str, Any], used: set[str], bad
             bad(f"there is no stage {short!r} in these rounds{did_you_mean(short, inner)}", "first", short)
         elif not isinstance(value, str) and value is not None:
             bad(f"expected $stage, a reference or null for nothing, got {value!r:.60}", "first", short)
-        elif short not in used:
+        elif value is not None and short not in used:
             bad(f"would do nothing: no stage uses {PREVIOUS}{short}", "first", short)
     return first
 

@@ -4,11 +4,12 @@
     sizes:
       tiny:  {model: {sizes: {tokens: 500k}}, rounds: {repeat: 1}}
       small: {}
-      large: {model: {sizes: {tokens: 2B}}}
+      large: {model: {sizes: {tokens: 2B}}, samples: null}
     stages: ...
 
-A size is settings over those in `stages`, merged group by group; `size=tiny` on the command line chooses another. What
-follows is an ordinary recipe; nothing behind it knows of sizes.
+A size is settings over those in `stages`, merged group by group; null in the place of a stage leaves it out (see
+`core/left_out.py`). `size=tiny` on the command line chooses another. What follows is an ordinary recipe; nothing behind
+it knows of sizes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Check = Callable[[dict[str, Any], Iterable[str], Problems], Made]
 class Sizes:
     """The sizes of a recipe and the one that is asked for. A recipe without sizes has one, without a name."""
 
-    changes: Mapping[str, Mapping[str, Any]]  # size -> stage -> settings
+    changes: Mapping[str, Mapping[str, Any]]  # size -> stage -> settings, or None: left out
     default: str
     chosen: str
 
@@ -102,14 +103,15 @@ def _written(size: str, place: Place) -> Place:
 def schema(name: str) -> dict[str, Any]:
     """The JSON Schema of both keys, for names that match `name`."""
     names = {"propertyNames": {"pattern": f"^{name}$"}}
-    settings = {"type": "object", "not": {"required": ["stage"]}}
+    settings = {"anyOf": [{"type": "object", "not": {"required": ["stage"]}}, {"type": "null"}]}
     return {
         KEY: {"type": "string", "pattern": f"^{name}$", "description": "The default, one of `sizes`."},
         SIZES: {
             "type": "object",
             "minProperties": 1,
             "maxProperties": MAX_SIZES,
-            "description": "The recipe at other scales: settings over those in `stages`, by size and stage.",
+            "description": "The recipe at other scales: settings over those in `stages`, by size and stage; null "
+            "leaves a stage out.",
             **names,
             "additionalProperties": {"type": "object", **names, "additionalProperties": settings},
         },
@@ -152,7 +154,7 @@ def _all_changes(given: Any, stages: Mapping[str, Any], problems: Problems) -> d
 
 
 def _changes(given: Any, stages: Mapping[str, Any], place: Place, problems: Problems) -> dict[str, Any]:
-    """What is to be merged into stages: settings of those that exist; the rest is told."""
+    """What is to be merged into stages: settings of those that exist, or None; the rest is told."""
     if not isinstance(given, dict):
         problems.add(place, f"expected stages with settings, or {{}} for no change, got {given!r:.60}")
         return {}
@@ -161,8 +163,11 @@ def _changes(given: Any, stages: Mapping[str, Any], place: Place, problems: Prob
         here, raw = (*place, name), stages.get(name)
         if name not in stages:
             problems.add(here, f"there is no stage '{name}'{did_you_mean(name, stages)}")
+        elif settings is None:
+            good[name] = None
         elif not isinstance(settings, dict):
-            problems.add(here, f"expected settings, {{key: value}}, got {settings!r:.60}")
+            wrong = "expected settings, {key: value}, or null to leave the stage out"
+            problems.add(here, f"{wrong}, got {settings!r:.60}")
         elif "stage" in settings:
             problems.add(
                 (*here, "stage"), "a stage is of the same kind in every size; give only other settings"
