@@ -100,7 +100,9 @@ def test_determinism_is_only_for_the_run() -> None:
     assert not torch.are_deterministic_algorithms_enabled()
     with resume.deterministic(1):
         assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory  # a pass over every new tensor
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
     with pytest.raises(ZeroDivisionError), resume.deterministic(1):
         _ = 1 // 0
     assert not torch.are_deterministic_algorithms_enabled()
