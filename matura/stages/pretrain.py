@@ -78,9 +78,9 @@ class Config(config.Config):
             raise ValueError("objectives: translate needs `pairs`")
         if self.pairs is not None and "translate" not in self.objectives:
             raise ValueError("pairs are read by the objective translate: add it to objectives")
-        for name, share in self.sources.items():
+        for source, share in self.sources.items():
             if not share > 0:
-                raise ValueError(f"sources.{name}: a share must be above zero (leave it out for none)")
+                raise ValueError(f"sources.{source}: a share must be above zero (leave it out for none)")
         return self
 
     @model_validator(mode="after")
