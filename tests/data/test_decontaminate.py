@@ -5,6 +5,8 @@ import time
 import unicodedata
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from matura.core.errors import ConfigError, FormatError
@@ -196,3 +198,15 @@ def test_a_leak_is_told_as_it_is_written_so_that_personal_data_in_it_can_be_mask
     (one,) = shown(apply(tmp_path / "items.txt", PROSE + item).dropped)
     assert "<EMAIL>" in one.detail
     assert "jane" not in one.detail.lower() + one.sample.lower()
+
+
+def test_a_table_that_says_much_in_few_bytes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text that stands once in the file counts in every row that has it."""
+    pyarrow.parquet.write_table(pyarrow.table({"q": ["a" * 50_000] * 200}), tmp_path / "t.parquet")
+    assert (tmp_path / "t.parquet").stat().st_size < 500_000
+    assert len(list(read_problems(tmp_path))) == 200
+    monkeypatch.setattr("matura.data.problems.MAX_BYTES", 1_000_000)
+    with pytest.raises(FormatError, match="unpacks to more than"):
+        list(read_problems(tmp_path))
