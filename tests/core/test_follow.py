@@ -22,7 +22,8 @@ def made(place: Path) -> Artifact:
 
 def following(place: Path, monkeypatch: pytest.MonkeyPatch, first: Any, **module: Any) -> Artifact:
     """What a follower takes for the stage's output, while the first process does `first` whenever it waits."""
-    monkeypatch.setattr(follow.time, "sleep", lambda seconds: first())
+    # Of this module alone: threads that other tests left behind sleep too.
+    monkeypatch.setattr(follow, "time", SimpleNamespace(sleep=lambda seconds: first()))
     step: Any = SimpleNamespace(module=SimpleNamespace(**module), config=None)
     return follow._stage(step, {}, place)
 
