@@ -34,13 +34,11 @@ from benchmarks import life_branches, life_controls, life_texts, record, staging
 from benchmarks.life_branches import Stages
 from benchmarks.options import Options
 from matura.align import judging
-from matura.core import config, left_out, sizes, yamlfile
 from matura.core.artifact import Artifact
 from matura.core.corpus_settings import Engine, Fuzzy
 from matura.core.errors import GateFailed
 from matura.core.files import read_json
 from matura.core.preferences import HELDOUT, Ranking, mean_rewards, read_rankings
-from matura.core.problems import Problems
 from matura.core.records import read_conversations, read_documents
 from matura.core.rounds import merged
 from matura.core.run import Event
@@ -87,7 +85,7 @@ def run(options: Options) -> bool:
 @contextlib.contextmanager
 def _settled(options: Options) -> Iterator[tuple[str, Stages, Workspace]]:
     """Name of the run, its stages, and the workspace: the usual one, or one for a moment where it is only tried."""
-    name, stages = as_run(RECIPE, options.overrides)
+    name, stages = staging.as_run(RECIPE, options.overrides)
     if not options.quick:
         yield name, stages, Workspace(options.workspace)
         return
@@ -99,21 +97,6 @@ def _settled(options: Options) -> Iterator[tuple[str, Stages, Workspace]]:
         changes = {key: one for key, one in life_texts.SETTINGS.items() if key in stages}
         changes["corpus"] = {**changes["corpus"], "path": str(documents)}
         yield name, merged(stages, changes), Workspace(Path(folder, "workspace"))
-
-
-def as_run(file: Path, overrides: Sequence[str]) -> tuple[str, Stages]:
-    """Name and stages of a recipe as it is run: in its size, with what is overridden. What the recipe itself checks
-    (see `core/recipe.py`) is checked when it runs."""
-    document = yamlfile.read(file)
-    values, problems = document.values, Problems(str(file), document.lines)
-    found, others = sizes.read(values, values["stages"], overrides, problems)
-    problems.stop_if_any()
-    written = {"stages": merged(values["stages"], found.changes[found.chosen])}
-    for one in others:
-        written = config.set_dotted(written, f"stages.{one}")
-    stages = left_out.without(written["stages"], values["stages"], problems.add)
-    problems.stop_if_any()
-    return found.title(values["name"]), stages
 
 
 def _life(name: str, stages: Stages, workspace: Workspace) -> tuple[bool, Stages, Made]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import gguf, life, record
+from benchmarks import gguf, life, record, staging
 from benchmarks.options import Options
 from matura.core.errors import ModelNotFound
 from matura.core.records import read_conversations
@@ -33,7 +33,7 @@ def run(options: Options) -> bool:
     from matura.tokenizer import conversation
 
     torch.set_num_threads(options.threads)
-    name, _ = life.as_run(life.RECIPE, options.overrides)
+    name, _ = staging.as_run(life.RECIPE, options.overrides)
     workspace = Workspace(options.workspace)
     made = {
         stage: workspace.find(f"{name}/{stage}")

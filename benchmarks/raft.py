@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from benchmarks import raft_rewards, record, staging
 from benchmarks.options import Options
@@ -122,7 +121,7 @@ def _saved(name: str, options: Options, figures: Mapping[str, Any], checks: Mapp
 
 def _recipe(seed: int, options: Options) -> Stages:
     """The stages of the recipe with a seed of their own; small ones where it is only tried whether they work."""
-    stages: Stages = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["stages"]
+    _, stages = staging.as_run(RECIPE, ())
     stages["questions"]["heldout"] = HELD_OUT
     for one in (stages["tried_start"], stages["rounds"]["stages"]["tried"]):
         one["heldout"] = HELD_OUT

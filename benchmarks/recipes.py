@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import life, objectives, record, staging
+from benchmarks import objectives, record, staging
 from benchmarks.options import Options
 from matura.core.artifact import Artifact
 from matura.core.errors import GateFailed
@@ -55,7 +55,7 @@ def run(options: Options) -> bool:
 def _one(name: str, options: Options) -> dict[str, Any]:
     """The stages of one recipe (what each says of itself, seconds of those that were not reused), and its checks."""
     changes = (*(SHORT.get(name, ()) if options.quick else ()), *options.overrides)
-    title, stages = life.as_run(FOLDER / f"{name}.yaml", changes)
+    title, stages = staging.as_run(FOLDER / f"{name}.yaml", changes)
     told: dict[str, dict[str, Any]] = {}
 
     def tell(event: Event) -> None:

@@ -10,12 +10,14 @@ from types import ModuleType
 from typing import Any
 
 from matura import cli
-from matura.core import artifact
+from matura.core import artifact, config, left_out, sizes, yamlfile
 from matura.core import recipe as recipes
 from matura.core.artifact import Artifact, RawInput
 from matura.core.config import parse
 from matura.core.errors import ModelNotFound
 from matura.core.preferences import HELDOUT, TRAIN, Ranking, write_rankings
+from matura.core.problems import Problems
+from matura.core.rounds import merged
 from matura.core.run import Event
 from matura.core.run import run as run_recipe
 from matura.core.workspace import Workspace
@@ -57,6 +59,21 @@ def model(folder: Path, network: Any, format: Any, summary: Mapping[str, Any]) -
     store.save(draft.path, network)
     format.save(draft.path)
     return draft.commit(dict(summary))
+
+
+def as_run(file: Path, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Name and stages of a recipe as it is run: in its size, with what is overridden. What the recipe itself checks
+    (see `core/recipe.py`) is checked when it runs."""
+    document = yamlfile.read(file)
+    values, problems = document.values, Problems(str(file), document.lines)
+    found, others = sizes.read(values, values["stages"], overrides, problems)
+    problems.stop_if_any()
+    written = {"stages": merged(values["stages"], found.changes[found.chosen])}
+    for one in others:
+        written = config.set_dotted(written, f"stages.{one}")
+    stages = left_out.without(written["stages"], values["stages"], problems.add)
+    problems.stop_if_any()
+    return found.title(values["name"]), stages
 
 
 def recipe(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import life, life_branches, life_controls
+from benchmarks import life, life_branches, life_controls, staging
 from matura import cli
 from matura.core import recipe, yamlfile
 from matura.core.errors import MaturaError
@@ -18,7 +18,7 @@ SIZES = tuple(size for size in yamlfile.read(life.RECIPE).values["sizes"] if siz
 @pytest.mark.parametrize("size", SIZES)
 def test_every_branch_is_a_recipe_with_the_life_in_it(size: str, tmp_path: Path) -> None:
     modules = cli._Modules()
-    name, stages = life.as_run(life.RECIPE, (f"size={size}",))
+    name, stages = staging.as_run(life.RECIPE, (f"size={size}",))
     whole = recipe.load(life.RECIPE, modules, (f"size={size}",))
     branches = life_branches.branches(stages, tmp_path, ("s3/mb.rst",))
     own = {key: one for branch in branches for key, one in life_branches.again(stages, branch).items()}
@@ -34,13 +34,13 @@ def test_every_branch_is_a_recipe_with_the_life_in_it(size: str, tmp_path: Path)
 
 
 def test_a_size_of_several_sources_is_refused(tmp_path: Path) -> None:
-    _, stages = life.as_run(life.RECIPE, ("size=large",))
+    _, stages = staging.as_run(life.RECIPE, ("size=large",))
     with pytest.raises(MaturaError, match="several sources"):
         life_branches.branches(stages, tmp_path, ())
 
 
 def test_only_what_depends_on_the_change_is_made_again() -> None:
-    _, stages = life.as_run(life.RECIPE, ())
+    _, stages = staging.as_run(life.RECIPE, ())
     made = {
         one.name: set(life_branches.again(stages, one))
         for one in life_branches.branches(stages, Path("x"), ())

@@ -1,10 +1,13 @@
 """The recipes of recipes/ in all their sizes: they can be run, the default is what it was before it had company, and
 those for SmolLM2 fit a laptop."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from benchmarks import raft
+from benchmarks.options import Options
 from matura import cli
 from matura.core import planning, recipe, yamlfile
 from matura.core.recipe import Recipe
@@ -72,3 +75,13 @@ def test_own_preferences_are_read_from_files_and_no_rule_is_left(file: str) -> N
     assert any(step.outside.get("preferences", "").endswith("/preferences.jsonl") for step in steps)
     rewards = [step.config.rewards.weights for step in steps if hasattr(step.config, "rewards")]
     assert all("exact" not in one and one["judge"] == 1 for one in rewards)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_benchmark_of_rounds_fits_the_recipe(quick: bool, tmp_path: Path) -> None:
+    stages = raft._recipe(1, Options(quick=quick))
+    file = tmp_path / "raft.yaml"
+    file.write_text(json.dumps({"name": "raft", "stages": stages}))
+    steps = recipe.load(file, cli._Modules()).steps
+    assert {"rounds-1-judged", f"rounds-{raft.ROUNDS}-judged"} <= {step.name for step in steps}
+    assert not [step.name for step in steps if step.outside]  # all that it needs is made on the spot
