@@ -19,6 +19,7 @@ from benchmarks import objectives, record, staging
 from benchmarks.options import Options
 from matura.core.artifact import Artifact
 from matura.core.errors import GateFailed
+from matura.core.files import read_json
 from matura.core.records import read_conversations
 from matura.core.run import Event
 from matura.core.workspace import Workspace
@@ -26,6 +27,7 @@ from matura.data import shards
 from matura.model import store
 from matura.model.initialize import initialize
 from matura.model.transformer import Transformer
+from matura.stages import evaluate
 from matura.tokenizer import tokenizer as tokenizers
 from matura.train.corrupt import masking
 
@@ -47,8 +49,8 @@ def run(options: Options) -> bool:
         f"{name}: {text}": holds for name, one in found.items() for text, holds in one["checks"].items()
     }
     record.table(["as it should be", "holds"], [[text, holds] for text, holds in checks.items()])
-    for name, figures in found.items():
-        record.save(f"recipe.{name}", options, figures)
+    for figures in found.values():
+        record.save(f"recipe.{figures['title']}", options, figures)
     return options.quick or all(checks.values())
 
 
@@ -61,16 +63,36 @@ def _one(name: str, options: Options) -> dict[str, Any]:
     def tell(event: Event) -> None:
         if event.made is not None:
             seconds = None if event.status == "reused" else round(event.seconds, 1)
-            told[event.stage] = {"id": event.made.id, "seconds": seconds, "line": event.detail}
+            cost = {key: event.made.record[key] for key in ("cpu_seconds", "peak_memory")}
+            told[event.stage] = {"id": event.made.id, "seconds": seconds, **cost, "line": event.detail}
             print(f"  {event.stage} ({seconds} s): {event.detail}", flush=True)
 
     try:
         made = staging.recipe(title, stages, Workspace(options.workspace), tell)
     except GateFailed as failed:
-        return {"stages": told, "checks": {"the gates pass": False}, "gate": str(failed)}
+        return {"title": title, "stages": told, "checks": {"the gates pass": False}, "gate": str(failed)}
     figures, checks = JUDGES[name](made, options.seed) if name in JUDGES else ({}, {})
     print(f"  {figures}", flush=True)
-    return {"stages": told, **figures, "checks": {"the gates pass": True, **checks}}
+    return {
+        "title": title,
+        "stages": told,
+        **figures,
+        **_exams(made),
+        "checks": {"the gates pass": True, **checks},
+    }
+
+
+def _exams(made: Made) -> dict[str, Any]:
+    """What exams found beside another model, and answers of both to the questions that are only looked at."""
+    found = {
+        name: {
+            "metrics": one.summary["metrics"],
+            "samples": read_json(one.file("results.json"))["samples"],
+        }
+        for name, one in made.items()
+        if one.kind == evaluate.KIND
+    }
+    return {"exams": found} if found else {}
 
 
 def _fills(made: Made, seed: int) -> Judged:
