@@ -20,6 +20,9 @@ TRAINED = {"lora": 180.0, "full": 120.0, "prefix": 170.0, "bottleneck": 180.0}
 TOKEN_BYTES = 2 << 20
 """Of its activations, for a token that is learned from."""
 WEIGHTS = "model.safetensors"
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".parquet")
+EXPANSION = 3.5
+"""How many times as long as its packed file a text is."""
 
 Given = Artifact | RawInput | Estimate | None
 
@@ -46,12 +49,16 @@ def vocabulary(given: Given) -> int:
 
 
 def row_bytes(given: Given, unknown: int) -> int:
-    """Bytes of the rows in JSONL files, or of raw files; `unknown` where nothing is known."""
+    """Bytes of the rows in JSONL files, or of raw files, packed ones about as long as unpacked; `unknown` where nothing
+    is known."""
     if isinstance(given, Artifact):
         return sum(f["bytes"] for name, f in given.record["files"].items() if name.endswith(".jsonl"))
     if isinstance(given, Estimate):
         return given.disk_bytes or unknown
-    return unknown if given is None else given.bytes
+    if given is None:
+        return unknown
+    sizes = ((name, entry["bytes"]) for name, entry in given.files.items())
+    return sum(int(size * EXPANSION) if name.endswith(PACKED) else size for name, size in sizes)
 
 
 def tuning(

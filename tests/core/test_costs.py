@@ -63,3 +63,5 @@ stages:
 
 def test_raw_rows_are_as_large_as_their_files(tmp_path: Path):
     assert costs.row_bytes(RawInput(tmp_path, "id", {"a": {"bytes": 7}}), 5) == 7
+    packed = {"a.jsonl": {"bytes": 10}, "b.jsonl.gz": {"bytes": 100}}
+    assert costs.row_bytes(RawInput(tmp_path, "id", packed), 5) == 360
