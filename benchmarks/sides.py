@@ -42,6 +42,11 @@ def pairs(
     return made
 
 
+def told(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings for a record: of a text the name, not where it is."""
+    return {**settings, "text": settings["text"] and Path(settings["text"]).name}
+
+
 def compare(made: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
     """Medians over the pairs, the ratio of every pair, and the highest memory of each side in MB."""
     speeds = {side: [pair[side]["tokens_per_second"] for pair in made] for side in SIDES}

@@ -45,7 +45,7 @@ def run(options: Options) -> bool:
                 del one["answers"]
         compared = sides.compare(pairs)
         found[case] = {**compared, "goal": about["goal"], "floor": about["floor"], "same_answers": same}
-        found[case] |= {"settings": settings, "pairs": pairs}
+        found[case] |= {"settings": sides.told(settings), "pairs": pairs}
     if not found:
         raise SystemExit(f"--cases: expected some of {', '.join(CASES)}")
     rows = [[*sides.row(case, f), f["same_answers"]] for case, f in found.items()]

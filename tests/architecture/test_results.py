@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from benchmarks import corpus, parity, record
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
@@ -27,3 +29,14 @@ def test_the_page_of_the_corpus_tells_to_fetch_what_the_recipe_does() -> None:
     text = (PAGE.parent / "corpus.md").read_text("utf-8").replace("\\\n", "")
     (line,) = re.findall(r"^apt-get download (.*)$", text, re.MULTILINE)
     assert line.split() == corpus._packages()
+
+
+@pytest.mark.parametrize("file", sorted(record.RESULTS.glob("*.json")), ids=lambda file: file.stem)
+def test_no_record_names_a_place_of_the_machine_it_was_made_on(file: Path) -> None:
+    def texts(value: object) -> list[str]:
+        if isinstance(value, dict | list):
+            inner = [*value, *value.values()] if isinstance(value, dict) else value
+            return [text for one in inner for text in texts(one)]
+        return [value] if isinstance(value, str) else []
+
+    assert [text for text in texts(json.loads(file.read_text("utf-8"))) if Path(text).is_absolute()] == []
