@@ -2,12 +2,12 @@
 rule changes.
 
 The recipe is recipes/raft.yaml on a model that is made on the spot, judged on held-out prompts. `loop` is the recipe
-with four rounds. `dice` is the same with an annotator who throws dice: what it learns must be nothing. `once` draws as
-many answers as all rounds together from the start and learns the best of them in one go, with as many tokens. In
-`evolving` the start writes dates in two forms; the annotator likes one of them, and from round 3 the other. Earlier
-gates must still hold then: days stay as right as the start had them, and what it knew by heart stays known. What a
-model no longer writes cannot be ranked, whoever likes it now; so a round begins with answers that the start once wrote,
-which the annotator ranks anew, by the rule of today.
+with six rounds and a start that gets one in ten right, so that there is much to find. `dice` is the same with an
+annotator who throws dice: what it learns must be nothing. `once` draws as many answers as all rounds together from the
+start and learns the best of them in one go, with as many tokens. In `evolving` the start writes dates in two forms; the
+annotator likes one of them, and from round 3 the other. Earlier gates must still hold then: days stay as right as the
+start had them, and what it knew by heart stays known. What a model no longer writes cannot be ranked, whoever likes it
+now; so a round begins with answers that the start once wrote, which the annotator ranks anew, by the rule of today.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ from matura.data.synthesis import programs
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "raft.yaml"
 RULES = Path(raft_rewards.__file__)
-ROUNDS = 4
+ROUNDS = 6
+START_TOKENS = 36_000
+"""What the start of `loop` has learned: fewer than in the recipe, after which a third are right."""
+EVOLVING_ROUNDS = 4
 CHANGE = 3
 """The round from which on the annotator likes the other form."""
 HELD_OUT = 400
@@ -78,7 +81,7 @@ def _all_rounds(options: Options) -> bool:
 def _all_evolving(options: Options) -> bool:
     """The annotator whose rule changes, with every seed."""
     seeds = _by_seed(_evolving, options)
-    whole = [one for one in seeds if one["rounds"] == ROUNDS]
+    whole = [one for one in seeds if one["rounds"] == EVOLVING_ROUNDS]
     kept = ("improved", "unchanged")
     checks = {
         "no gate ends the rounds of the changing rule": len(whole) == len(seeds),
@@ -129,7 +132,7 @@ def _recipe(seed: int, options: Options) -> Stages:
     stages["questions"]["seed"] = 2 * seed + 1
     for name in ("untrained", "start"):
         stages[name]["seed"] = seed
-    stages["rounds"]["repeat"] = options.default(None, ROUNDS, ROUNDS)
+    stages["rounds"]["repeat"] = ROUNDS
     inner = stages["rounds"]["stages"]
     inner["tuned"]["seed"] = seed
     inner["judged"]["gate"] = {
@@ -146,6 +149,13 @@ def _recipe(seed: int, options: Options) -> Stages:
     return stages
 
 
+def _weak(seed: int, options: Options) -> Stages:
+    """The same from a start that gets one in ten right."""
+    stages = _recipe(seed, options)
+    stages["start"]["tokens"] = min(START_TOKENS, stages["start"]["tokens"])
+    return stages
+
+
 def _made(place: Path, stages: Stages) -> dict[str, Artifact]:
     """What the stages make in the workspace of a seed; equal ones are made once."""
     return staging.recipe("raft", stages, Workspace(place / "workspace"))
@@ -153,7 +163,7 @@ def _made(place: Path, stages: Stages) -> dict[str, Artifact]:
 
 def _rounds(place: Path, seed: int, options: Options) -> dict[str, Any]:
     """The loop, the same with dice, and learning once."""
-    stages = _recipe(seed, options)
+    stages = _weak(seed, options)
     loop = _made(place, stages)
     last = sum(name.endswith("-judged") for name in loop)
     means = [loop["judged_start"].summary["heldout"]["mean"]]
@@ -165,7 +175,7 @@ def _rounds(place: Path, seed: int, options: Options) -> dict[str, Any]:
     ]
     start, end = _rows(loop["judged_start"]), _rows(judged[-1])
 
-    random_stages = _recipe(seed, options)
+    random_stages = _weak(seed, options)
     ranked = random_stages["rounds"]["stages"]["ranked"]
     ranked["rewards"], ranked["keep"] = {"own": {"dice": {"file": str(RULES)}}}, {}
     random_stages["rounds"]["stages"]["judged"].pop("gate")
@@ -175,7 +185,7 @@ def _rounds(place: Path, seed: int, options: Options) -> dict[str, Any]:
     random_stages["rounds"]["first"] = {"tuned": "$start"}
     dice = _made(place, random_stages)
 
-    once_stages = _recipe(seed, options)
+    once_stages = _weak(seed, options)
     once_stages["rounds"]["repeat"] = 1
     inner = once_stages["rounds"]["stages"]
     inner["sampled"]["count"] *= ROUNDS
@@ -212,6 +222,7 @@ def _gain(before: Sequence[Ranking], after: Sequence[Ranking]) -> dict[str, Any]
 def _evolving(place: Path, seed: int, options: Options) -> dict[str, Any]:
     """The annotator likes 2024-03-01 for two rounds, and then 01.03.2024."""
     stages = _recipe(seed, options)
+    stages["rounds"]["repeat"] = EVOLVING_ROUNDS
     _two_forms(place, seed, stages)
     _ranked_anew(stages)
     rounds, inner = stages["rounds"], stages["rounds"]["stages"]
@@ -247,10 +258,10 @@ def _evolving(place: Path, seed: int, options: Options) -> dict[str, Any]:
         "old": [_share(one, raft_rewards.iso) for one in judged],
         "new": [_share(one, raft_rewards.dots) for one in judged],
     }
-    if done < ROUNDS:  # a gate ended them: something fell
+    if done < EVOLVING_ROUNDS:  # a gate ended them: something fell
         verdicts = {name: made[f"rounds-{done}-{name}"].summary["score"] for name in ("judged", "right")}
         return shares | {"ended_by": verdicts}
-    before, last = f"rounds-{CHANGE - 1}", f"rounds-{ROUNDS}"
+    before, last = f"rounds-{CHANGE - 1}", f"rounds-{EVOLVING_ROUNDS}"
     follow = {name: _rejudged(made[f"{one}-judged"]) for name, one in (("before", before), ("last", last))}
     return shares | {
         "followed": _gain(follow["before"], follow["last"]),
