@@ -6,6 +6,8 @@ all pairs and on those of like length. `gsm8k`: right solutions over wrong ones.
 folder with the files of `FILES`.
 
 Control: the same training with the order of every ranking shuffled, held-out rankings as they are.
+
+Finished runs are kept in `--results`/reward_models, so the hours may be spent in pieces, also side by side (`--cases`).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 from benchmarks import record, staging
 from benchmarks.options import Options
 from matura.core.artifact import Artifact
+from matura.core.files import read_json, write_json
 from matura.core.preferences import Answer, Pair, Ranking
 
 FILES = {
@@ -69,7 +72,7 @@ def run(options: Options) -> bool:
             for shuffled in (False, True):
                 if shuffled and case.name in ("oasst", "gsm8k"):
                     continue
-                figures.append(_measure(case, base, seed, shuffled, options))
+                figures.append(_kept(case, base, seed, shuffled, options))
                 print(
                     {name: figures[-1][name] for name in ("case", "seed", "shuffled", "accuracy")}, flush=True
                 )
@@ -125,6 +128,18 @@ def _people(name: str, path: Path, options: Options) -> Case:
         learned = tuple(row for row, its in zip(rows, fold_of, strict=True) if its != fold)
         splits.append((learned, tuple(row for row, its in zip(rows, fold_of, strict=True) if its == fold)))
     return Case(name, tuple(splits))
+
+
+def _kept(case: Case, base: Artifact, seed: int, shuffled: bool, options: Options) -> dict[str, Any]:
+    """What was found before by the same run, or now."""
+    if options.quick:
+        return _measure(case, base, seed, shuffled, options)
+    name = f"{options.base}-{case.name}-{seed}{'-shuffled' if shuffled else ''}.json"
+    place = options.results / "reward_models" / name
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(place, _measure(case, base, seed, shuffled, options))
+    return dict(read_json(place))
 
 
 def _measure(case: Case, base: Artifact, seed: int, shuffled: bool, options: Options) -> dict[str, Any]:
