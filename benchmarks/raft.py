@@ -2,7 +2,7 @@
 rule changes.
 
 The recipe is recipes/raft.yaml on a model that is made on the spot, judged on held-out prompts. `loop` is the recipe
-with six rounds and a start that gets one in ten right, so that there is much to find. `dice` is the same with an
+with six rounds and a start that gets about one in ten right, so that there is much to find. `dice` is the same with an
 annotator who throws dice: what it learns must be nothing. `once` draws as many answers as all rounds together from the
 start and learns the best of them in one go, with as many tokens. In `evolving` the start writes dates in two forms; the
 annotator likes one of them, and from round 3 the other. Earlier gates must still hold then: days stay as right as the
@@ -35,7 +35,7 @@ from matura.data.synthesis import programs
 RECIPE = Path(__file__).parents[1] / "recipes" / "raft.yaml"
 RULES = Path(raft_rewards.__file__)
 ROUNDS = 6
-START_TOKENS = 36_000
+START_TOKENS = 40_000
 """What the start of `loop` has learned: fewer than in the recipe, after which a third are right."""
 EVOLVING_ROUNDS = 4
 CHANGE = 3
@@ -150,7 +150,7 @@ def _recipe(seed: int, options: Options) -> Stages:
 
 
 def _weak(seed: int, options: Options) -> Stages:
-    """The same from a start that gets one in ten right."""
+    """The same from a start that gets about one in ten right."""
     stages = _recipe(seed, options)
     stages["start"]["tokens"] = min(START_TOKENS, stages["start"]["tokens"])
     return stages
