@@ -48,6 +48,23 @@ class Licence:
         return {"license": self.id, **({"license_name": self.name} if self.name else {})}
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a card says of where a model comes from: its licence, and the data sets of the hub by name."""
+
+    licence: Licence
+    data_sets: list[str]
+
+    def front(self) -> dict[str, Any]:
+        """The keys of a card's front matter."""
+        return {**self.licence.front(), **({"datasets": self.data_sets} if self.data_sets else {})}
+
+
+def origin(model: Artifact, line: Sequence[Artifact]) -> Origin:
+    """Of a model and its line of descent. Files that it was read from are hashed, its whole lineage is walked."""
+    return Origin(licence(line), data_sets(model))
+
+
 def licence(line: Sequence[Artifact]) -> Licence:
     """The licence of the model that a line of descent begins with: that of its short name here, else what the files say
     that it was read from (a model card, a licence, the metadata of a GGUF file), as far as they are still the same."""

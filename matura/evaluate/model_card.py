@@ -105,6 +105,7 @@ def text(
 ) -> str:
     """The whole card; `sat` are the exams of the model, `ranked` the comparisons of its answers."""
     made, line = list(history.ancestors([model])), descent(model)
+    origin = card_origin.origin(model, line)
     use = card_usage.usage(
         store.read_config(model.path), chat=_talks(model), adapter=adapter, base=_base(line)
     )
@@ -112,14 +113,15 @@ def text(
         (one, read_json(one.file("results.json"), limit=MAX_RESULTS, what="results of an exam"))
         for one in sat
     ]
+    told = f"{weights}, of the adapter alone" if adapter else weights
     parts = [
-        _front(model, line, use, [found for _, found in results]),
+        _front(model, line, use, origin, [found for _, found in results]),
         f"# {_name(model)}\n\n{_summary(model, line)}",
-        f"## Details\n\n{_details(model, line, f'{weights}, of the adapter alone' if adapter else weights)}",
+        f"## Details\n\n{_details(model, line, told, origin.licence)}",
         "## Uses\n\nNot written yet: say for what it is meant, for whom, and for what it is not.",
         f"## Limits\n\n{_limits(results, ranked)}",
         f"## How to start\n\n```python\n{use.code}\n```",
-        f"## Training data\n\n{_data(made, card_origin.data_sets(model))}",
+        f"## Training data\n\n{_data(made, origin.data_sets)}",
         f"## Training\n\n{_training(line)}",
         f"## Evaluation\n\n{_evaluation(results, ranked)}",
         f"## What it took\n\n{_cost(made)}",
@@ -144,7 +146,11 @@ def _base(line: Sequence[Artifact]) -> str | None:
 
 
 def _front(
-    model: Artifact, line: Sequence[Artifact], use: card_usage.Usage, results: Sequence[Mapping[str, Any]]
+    model: Artifact,
+    line: Sequence[Artifact],
+    use: card_usage.Usage,
+    origin: card_origin.Origin,
+    results: Sequence[Mapping[str, Any]],
 ) -> str:
     """The YAML block: `base_model` only for a model that was pulled from the hub by name."""
     import yaml
@@ -153,10 +159,8 @@ def _front(
         "library_name": use.library,
         "tags": list(dict.fromkeys(("matura", store.read_config(model.path).family))),
         "pipeline_tag": use.task,
-        **card_origin.licence(line).front(),
+        **origin.front(),
     }
-    if sets := card_origin.data_sets(model):
-        values["datasets"] = sets
     if (base := _base(line)) and len(line) > 1:
         relation = "adapter" if use.library == "peft" else "finetune"
         values |= {"base_model": base, "base_model_relation": relation}
@@ -192,7 +196,7 @@ def _summary(model: Artifact, line: Sequence[Artifact]) -> str:
     return f"A language model made with Matura ({' → '.join(stages)}). {model.summary.get('line', '')}"
 
 
-def _details(model: Artifact, line: Sequence[Artifact], weights: str) -> str:
+def _details(model: Artifact, line: Sequence[Artifact], weights: str, licence: card_origin.Licence) -> str:
     from matura.model.counting import count_parameters
     from matura.model.families import registry
 
@@ -212,7 +216,7 @@ def _details(model: Artifact, line: Sequence[Artifact], weights: str) -> str:
         ("weights came from", f"a quantized file ({origin})" if origin else "full precision"),
         ("made with", str(model.record["code"].get("version", ""))),
         ("id", f"`{model.id}`"),
-        ("licence", card_origin.licence(line).told()),
+        ("licence", licence.told()),
     ]
     return "\n".join(f"- **{name}**: {value}" for name, value in rows)
 
