@@ -89,14 +89,15 @@ def _of_files(pulled: Artifact) -> Iterator[str]:
     """What each of the files says, the surest first."""
     entry = pulled.inputs["files"]
     place, listed = Path(entry["path"]), entry.get("files", {})
+    root = place if place.is_dir() else place.parent
     for said, wanted in ((_of_card, re.compile(r"README\.md")), (_of_text, licences.LICENCE_FILE)):
         for name in filter(wanted.fullmatch, listed):
-            path = place / name if place.is_dir() else place.with_name(name)
+            path = root / name
             with contextlib.suppress(OSError, ConfigError):
                 if hash_file(path) == listed[name]["sha256"]:
                     yield said(path)
     for name in (name for name in listed if name.endswith(".gguf")):
-        path = place / name if place.is_dir() else place.with_name(name)
+        path = root / name
         with contextlib.suppress(OSError, FormatError):
             if path.stat().st_size == listed[name]["bytes"]:
                 yield str(gguf.read(path).metadata.get("general.license", ""))
