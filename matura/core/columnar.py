@@ -7,7 +7,7 @@ What a piece takes is told from the headers, before it is unpacked.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,24 +22,25 @@ RECORD_BATCH = 3
 
 def parquet_batches(
     file: pyarrow.parquet.ParquetFile,
-    group: int,
     columns: Collection[str] | None = None,
     *,
+    groups: Iterable[int] | None = None,
     rows: int = BATCH_ROWS,
     most: int = MAX_BATCH_BYTES,
 ) -> Iterator[pyarrow.RecordBatch]:
-    """A group of rows, in batches of at most `rows`, and of so few that they stay below `most` bytes if its pages have
-    the size that the file says. (A text of their dictionaries may stand in every row, and is no larger than they.)
+    """Rows of a file, in batches of at most `rows`, and of so few that they stay below `most` bytes if the pages of
+    their group have the size that the file says. (A text of their dictionaries may stand in every row, and is no larger
+    than they.)
 
-    One row is read in any case. `columns` are the columns to read, none for all.
+    One row is read in any case. `columns` are the columns to read and `groups` the row groups, by number; None for all.
     """
-    found = file.metadata.row_group(group)
-    chunks = [found.column(number) for number in range(found.num_columns)]
-    size = sum(one.total_uncompressed_size for one in chunks if _within(one.path_in_schema, columns))
-    fitting = max(1, min(rows, most // max(1, size)))
-    yield from file.iter_batches(
-        fitting, row_groups=[group], columns=None if columns is None else list(columns)
-    )
+    names = None if columns is None else list(columns)
+    for group in range(file.num_row_groups) if groups is None else groups:
+        found = file.metadata.row_group(group)
+        chunks = [found.column(number) for number in range(found.num_columns)]
+        size = sum(one.total_uncompressed_size for one in chunks if _within(one.path_in_schema, columns))
+        fitting = max(1, min(rows, most // max(1, size)))
+        yield from file.iter_batches(fitting, row_groups=[group], columns=names)
 
 
 def _within(path: str, columns: Collection[str] | None) -> bool:

@@ -134,9 +134,7 @@ def read_documents(path: str | os.PathLike[str]) -> Iterator[Document]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             _check_documents(path, file)
-            groups = range(file.num_row_groups)
-            columns = ("id", "text", "source", "meta")
-            for batch in (one for group in groups for one in parquet_batches(file, group, columns)):
+            for batch in parquet_batches(file, ("id", "text", "source", "meta")):
                 for row in batch.to_pylist():
                     if None in row.values():
                         raise FormatError(f"{path}: document {row['id']!r} has an empty column.")

@@ -112,7 +112,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
             if sum(file.metadata.row_group(group).total_byte_size for group in groups) > MAX_BYTES:
                 raise FormatError(f"{path}: unpacks to more than {size_text(MAX_BYTES)}")
             left = MAX_BYTES
-            for batch in (one for group in groups for one in parquet_batches(file, group, most=MAX_BYTES)):
+            for batch in parquet_batches(file, most=MAX_BYTES):
                 left -= batch.nbytes
                 if left < 0:
                     raise FormatError(f"{path}: unpacks to more than {size_text(MAX_BYTES)}")

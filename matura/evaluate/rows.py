@@ -194,7 +194,7 @@ def _table(name: str, content: bytes) -> Iterator[dict[str, Any]]:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
         groups = range(file.num_row_groups)
         _check_size(sum(file.metadata.row_group(group).total_byte_size for group in groups))
-        found = (one for group in groups for one in columnar.parquet_batches(file, group, most=MAX_BYTES))
+        found = columnar.parquet_batches(file, most=MAX_BYTES)
     else:
         found = columnar.arrow_batches(content, MAX_BYTES)
     taken = 0

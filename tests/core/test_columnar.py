@@ -92,11 +92,24 @@ def test_a_text_that_stands_in_many_rows_is_read_in_few_of_them() -> None:
     content = sink.getvalue()
     assert content.size < 200_000
     file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
-    batches = parquet_batches(file, 0, most=1_000_000)
+    batches = parquet_batches(file, most=1_000_000)
     found = [next(batches) for _ in range(3)]
     assert all(batch.nbytes < 1_000_000 for batch in found)
     assert [row["id"] for batch in found for row in batch.to_pylist()] == list(
         map(str, range(3 * len(found[0])))
     )
-    assert [batch.num_rows for batch in parquet_batches(file, 0, ["id"], rows=400)] == [400, 100]
-    assert next(parquet_batches(file, 0, most=1)).num_rows == 1
+    assert [batch.num_rows for batch in parquet_batches(file, ["id"], rows=400)] == [400, 100]
+    assert next(parquet_batches(file, most=1)).num_rows == 1
+
+
+def test_all_row_groups_are_read_or_those_that_are_asked_for() -> None:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table({"id": list(range(10))}), sink, row_group_size=4)
+    file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(sink.getvalue()))
+
+    def ids(groups: list[int] | None) -> list[list[int]]:
+        return [batch["id"].to_pylist() for batch in parquet_batches(file, groups=groups, rows=3)]
+
+    assert ids(None) == [[0, 1, 2], [3], [4, 5, 6], [7], [8, 9]]
+    assert ids([2, 0]) == [[8, 9], [0, 1, 2], [3]]
+    assert ids([]) == []

@@ -125,7 +125,7 @@ def _parquet(name: str, path: Path, columns: Container[str]) -> Iterator[Row]:
             for group in range(file.num_row_groups):
                 if (claimed := file.metadata.row_group(group).total_byte_size) > MAX_GROUP_BYTES:
                     raise FormatError(f"{path}: row group {group} unpacks to {size_text(claimed)}")
-                for batch in parquet_batches(file, group, wanted):
+                for batch in parquet_batches(file, wanted, groups=[group]):
                     for values in batch.to_pylist():
                         number += 1
                         yield Row(name, f"{name} row {number}", {**dict.fromkeys(there), **values})

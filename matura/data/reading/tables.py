@@ -263,7 +263,7 @@ def _row_group(file: Any, group: int, first: int, name: str, text: str) -> Itera
         return
     names = [column for column in dict.fromkeys((text, *META)) if column in file.schema_arrow.names]
     try:
-        for batch in parquet_batches(file, group, names):
+        for batch in parquet_batches(file, names, groups=[group]):
             for row in batch.to_pylist():
                 yield found_row(row, text, f"{name}@{number}")
                 number += 1
