@@ -83,6 +83,17 @@ def test_a_gguf_file_names_its_licence(tmp_path: Path) -> None:
     assert card_origin.licence([pulled]) == Licence()
 
 
+def test_files_that_are_gone_say_nothing(tmp_path: Path) -> None:
+    files = raw(tmp_path / "files", **{"README.md": "---\nlicense: mit\n---\n"})
+    (files.path / "inside").mkdir()
+    (files.path / "inside" / "m.gguf").write_bytes(b"GGUF")
+    source = raw_input(files.path)
+    pulled = made(tmp_path / "m", "model", "pull", {"reference": "files"}, files=source)
+    assert card_origin.licence([pulled]) == Licence("mit")
+    source.path.rename(tmp_path / "elsewhere")
+    assert card_origin.licence([pulled]) == Licence()
+
+
 def test_data_sets_of_the_hub_are_those_that_were_learned_from(tmp_path: Path) -> None:
     files = raw(tmp_path / "files")
     corpus = made(
