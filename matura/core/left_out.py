@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from matura.core.config import Place, dotted
-from matura.core.rounds import PREVIOUS, STAGES, is_group
+from matura.core.rounds import PREVIOUS, STAGES, is_group, placed_texts
 
 Complain = Callable[[Place, str], None]
 Named = tuple[Place, Place]
@@ -129,15 +129,8 @@ def _names(settings: Any, place: Place) -> Iterator[tuple[Place, str]]:
         if key == "after":
             yield from (((*place, key), one.removeprefix("$")) for one in _listed(value))
         else:
-            yield from _dollars(value, (*place, key))
-
-
-def _dollars(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
-    if isinstance(value, str) and value.startswith("$"):
-        yield place, value[1:]
-    elif isinstance(value, dict | list):
-        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _dollars(one, (*place, key))
+            found = placed_texts(value, (*place, key))
+            yield from ((where, text[1:]) for where, text in found if text.startswith("$"))
 
 
 def _stage(text: str) -> Place:

@@ -198,8 +198,13 @@ def previous_in(value: Any) -> Iterator[str]:
 
 def texts(value: Any) -> Iterator[str]:
     """The texts anywhere in a value."""
+    return (text for _, text in placed_texts(value))
+
+
+def placed_texts(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """The texts anywhere in a value that stands at `place`, each with its own place."""
     if isinstance(value, str):
-        yield value
+        yield place, value
     elif isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from texts(one)
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from placed_texts(one, (*place, key))
