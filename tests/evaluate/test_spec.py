@@ -138,6 +138,13 @@ def test_rows_stay_inside_the_folder(tmp_path: Path) -> None:
             rows.read(Sources(folder=tmp_path / "tasks"), (place,), "t")
 
 
+def test_a_file_without_rows_is_there(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").touch()
+    (tmp_path / "other.jsonl").write_text('{"q": 1}\n')
+    assert rows.read(Sources(folder=tmp_path), ("t.jsonl", "other.jsonl"), "t") == []
+    assert len(rows.read(Sources(folder=tmp_path), ("none.jsonl", "other.jsonl"), "t")) == 1
+
+
 def test_rows_that_are_nowhere_are_told_with_where_they_could_be(tmp_path: Path) -> None:
     places = ("wheel:x/*.arrow", "mine.jsonl")
     with pytest.raises(
