@@ -108,14 +108,14 @@ def run(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft) ->
     assert isinstance(child, Artifact)
     format = conversation.load(child.path)
     origin = child
-    settings, seen = store.adapter_settings(child.path), None
+    settings = store.adapter_settings(child.path)
     if settings is None:
         line, parent = _between(config, inputs, child)
     else:
         seen, line, parent = _along_updates(config, inputs)
     texts = _texts(config, inputs, format)
     rows = front.measure(line, parent, config.front.alphas, *texts) if texts else []
-    if settings is None or seen is None:
+    if settings is None:
         model, added = line(config.alpha), dict[str, Any]()
     else:
         model, added = _added(config, format, seen(config.alpha), line, texts)
