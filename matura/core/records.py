@@ -68,6 +68,11 @@ def characters(row: Document | Conversation) -> int:
     return len(row.text) + sum(len(one["content"]) for one in messages)
 
 
+def said(row: Conversation) -> str:
+    """All that is said in a conversation, a line or more for each message; or its plain text."""
+    return row.text or "\n".join(one["content"] for one in row.messages)
+
+
 class Held:
     """Counts the characters of rows that are held in memory. Adding one raises MaturaError, naming `where`, once they
     have more than `most` together: before memory ends."""

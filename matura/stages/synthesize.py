@@ -28,7 +28,7 @@ from matura.core.errors import ConfigError, MaturaError
 from matura.core.extract_settings import Extract
 from matura.core.metrics import progress
 from matura.core.plan import Estimate
-from matura.core.records import CUT, Conversation, read_documents
+from matura.core.records import CUT, Conversation, read_documents, said
 from matura.core.settings import Draw
 from matura.core.synthesis_settings import Endpoint, Program, Tasks
 
@@ -196,15 +196,11 @@ def _replay(config: Config, inputs: dict[str, Artifact | RawInput], draft: Draft
         "kept": len(kept),
         "train": len(train),
         "heldout": len(heldout),
-        "tokens": sum(len(format.tokenizer.encode(_text(row))) for row in train),
+        "tokens": sum(len(format.tokenizer.encode(said(row))) for row in train),
         "stopped": writer.stopped,
     }
     sides.write(draft.path, train, heldout, summary)
     return draft.commit(summary)
-
-
-def _text(row: Conversation) -> str:
-    return row.text or "\n".join(message["content"] for message in row.messages)
 
 
 def _usable(row: Conversation, config: Config) -> bool:
@@ -218,7 +214,7 @@ def _unique(rows: Sequence[Conversation]) -> list[Conversation]:
     """Rows whose text was not there before, in their order."""
     first: dict[str, Conversation] = {}
     for row in rows:
-        first.setdefault(_text(row), row)
+        first.setdefault(said(row), row)
     return list(first.values())
 
 

@@ -8,8 +8,10 @@ from matura.core.errors import FormatError
 from matura.core.records import (
     Conversation,
     Document,
+    characters,
     read_conversations,
     read_documents,
+    said,
     write_conversations,
     write_documents,
 )
@@ -108,6 +110,13 @@ def test_conversations_come_back_as_written(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="both messages and text"):
         write_conversations(tmp_path / "a.jsonl", [Conversation("d", rows[0].messages, "and text")])
     assert list(read_conversations(tmp_path / "a.jsonl")) == rows
+
+
+def test_all_that_is_said_is_one_text() -> None:
+    messages = ({"role": "user", "content": "Hello\nyou"}, {"role": "assistant", "content": "Hi"})
+    talk, plain = Conversation("a", messages), Conversation("b", (), "some text")
+    assert (said(talk), said(plain)) == ("Hello\nyou\nHi", "some text")
+    assert (characters(talk), characters(plain)) == (11, 9)
 
 
 def test_ids_and_empty_lines_are_optional(tmp_path: Path) -> None:

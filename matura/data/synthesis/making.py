@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from matura.core.files import atomic_write
-from matura.core.records import Conversation
+from matura.core.records import Conversation, said
 from matura.core.synthesis_settings import Keep, Tasks
 from matura.data.split import held_out
 from matura.data.synthesis import filters
@@ -81,7 +81,7 @@ def make(requests: Sequence[Request], tasks: Tasks, least: int, asking: Asking) 
         outputs = _agreeing(outputs, tasks, asking, made)
     seen = filters.Seen(tasks.keep.near)
     for row, request in outputs:
-        if copy := seen.copy_of(row.id, whole_text(row)):
+        if copy := seen.copy_of(row.id, said(row)):
             made.drop((row, request), EXACT if copy[0] == "exact" else NEAR)
         else:
             made.count(request.task, "kept")
@@ -122,21 +122,16 @@ def split(
     rows: Sequence[Conversation], heldout: int, seed: int
 ) -> tuple[list[Conversation], list[Conversation]]:
     """(train, held out). All records of one document are on one side. Raises MaturaError for under 3 documents."""
-    entries = [(row.provenance["document"],) * 2 + (len(whole_text(row)),) for row in rows]
+    entries = [(row.provenance["document"],) * 2 + (len(said(row)),) for row in rows]
     out = held_out(entries, heldout, seed)
     train = [row for row in rows if row.provenance["document"] not in out]
     return train, [row for row in rows if row.provenance["document"] in out]
 
 
-def whole_text(row: Conversation) -> str:
-    """All that is said in a record."""
-    return row.text or "\n".join(message["content"] for message in row.messages)
-
-
 def dropped_rows(made: Made) -> list[dict[str, Any]]:
     """What was left out and why, with the beginning of its text, as plain values."""
     return [
-        {"id": row.id, "reason": reason, "text": whole_text(row)[:500], "provenance": row.provenance}
+        {"id": row.id, "reason": reason, "text": said(row)[:500], "provenance": row.provenance}
         for reason, row in made.dropped
     ]
 
