@@ -15,9 +15,17 @@ SIDES = ("ours", "theirs")
 
 
 def measure(module: str, side: str, settings: Mapping[str, Any], threads: int) -> dict[str, Any]:
-    """Run `python -m benchmarks.<module> <side> <settings as JSON>`; the last line it prints is its result."""
+    """Run `python -m benchmarks.<module> <side> <settings as JSON>`; the last line it prints is its result.
+
+    It imports from where this process does. Raises RuntimeError with what it said where it fails.
+    """
     words = [sys.executable, "-m", f"benchmarks.{module}", side, json.dumps(settings)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     done = subprocess.run(words, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)} failed:\n{done.stderr[-4000:]}")

@@ -3,9 +3,6 @@ stop token is learned and obeyed everywhere, the exported model answers the same
 learned.
 """
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import torch
 import transformers
 
 import matura
+from benchmarks import gguf
 from matura.align import preferred, ranked, rollouts
 from matura.core import lineage
 from matura.core.artifact import Artifact
@@ -28,7 +26,7 @@ from matura.stages import export, finetune
 from matura.tokenizer import conversation
 from matura.tokenizer.conversation import Format
 from matura.train import examples
-from tests.small_life import ASKED_IN_EVERY_DOCUMENT, ROOT, SERVICES, Life
+from tests.small_life import ASKED_IN_EVERY_DOCUMENT, SERVICES, Life
 from tests.tiny_models import conversations, run
 
 TALK = (
@@ -88,13 +86,8 @@ def talks(lesson: Conversation) -> Iterator[tuple[dict[str, Any], ...]]:
 
 
 def judge(file: Path, messages: Any, prompts: list[list[int]]) -> dict[str, Any]:
-    """What llama.cpp makes of a GGUF file, in a process of its own."""
-    asked = {"file": str(file), "context": 128, "threads": 1, "texts": [], "new": NEW}
-    asked |= {"messages": messages, "prompts": prompts}
-    command = [sys.executable, "-m", "benchmarks.llama_cpp", "judge", json.dumps(asked)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    """What llama.cpp makes of a GGUF file."""
+    return gguf.judge(file, 1, context=128, texts=[], messages=messages, prompts=prompts, new=NEW)
 
 
 # The same ids

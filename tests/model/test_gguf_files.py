@@ -1,8 +1,5 @@
 """Adapters as GGUF files: what llama.cpp makes of a model with one. Trap: T36 (scales, and the order of rows)."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +8,7 @@ import gguf
 import pytest
 import torch
 
+from benchmarks.gguf import judge
 from matura.core.errors import FormatError
 from matura.core.peft_settings import LoraConfig, PrefixConfig, Tuning
 from matura.model import config as c
@@ -23,7 +21,6 @@ from matura.tokenizer import to_gguf
 from tests.model.tiny import build, llama_config
 from tests.tiny_models import CONTEXT, VOCABULARY, chatml, network
 
-ROOT = Path(__file__).parents[2]
 METADATA = to_gguf.metadata(chatml(), VOCABULARY)
 PATTERNS = LoraConfig(
     rank=4, alpha=8, rank_stabilized=True, ranks={"decoder.blocks.1.*": 2}, alphas={"down": 16, "o": 4}
@@ -57,19 +54,9 @@ NEW = 6
 
 
 def theirs(file: Path, adapters: list[Path]) -> list[dict[str, Any]]:
-    settings = {
-        "file": str(file),
-        "adapters": [str(one) for one in adapters],
-        "context": CONTEXT,
-        "threads": 1,
-        "texts": [],
-        "messages": None,
-        "prompts": PROMPTS,
-        "new": NEW,
-    }
-    command = [sys.executable, "-m", "benchmarks.llama_cpp", "judge", json.dumps(settings)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
-    answers: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])["answers"]
+    asked = {"context": CONTEXT, "texts": [], "messages": None, "prompts": PROMPTS, "new": NEW}
+    found = judge(file, 1, adapters=[str(one) for one in adapters], **asked)
+    answers: list[dict[str, Any]] = found["answers"]
     return answers
 
 
