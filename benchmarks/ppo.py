@@ -44,12 +44,13 @@ HELDOUT = 60
 MOST = 64
 """Answers to a prompt from which the best of n is told."""
 SETTINGS: dict[str, Any] = {
+    "method": "full",
     "rollouts": {"samples": 2, "max_new_tokens": LONGEST, "batch": 128},
     "prompts_each": 32,
-    "kl": {"coefficient": 0.2, "target": TARGET, "horizon": 1000},
+    "kl": {"coefficient": 0.5, "target": TARGET, "horizon": 1000},
     "updates": {"epochs": 3, "minibatches": 2, "value_clip": None, "lam": 1.0},
     "value": {"kind": "critic", "coefficient": 0.5, "rate": 5},
-    "optimizer": {"lr": 2e-3, "schedule": "linear"},
+    "optimizer": {"lr": 4e-4, "schedule": "linear"},
     "meter_every": 0,
     "forgetting": {"text": None},
     "save_every": 1000,
@@ -112,7 +113,7 @@ def _practised(options: Options, model: Artifact, folder: Path, reward: str, see
     values = SETTINGS | {
         "data": {"heldout": 0},
         "rewards": {"own": rewards},
-        "iterations": options.default(None, 80, 3),
+        "iterations": options.default(None, 120, 3),
         "seed": seed,
     }
     files = {f"rewards.own.{name}.file": raw_input(Path(tones.__file__)) for name in rewards}
