@@ -108,10 +108,10 @@ class Practice:
 
     @property
     def mean_tokens(self) -> float:
-        """Tokens of an average update so far; before the first a guess."""
+        """Tokens of an average batch so far; before the first a guess."""
         if not self._made:
-            return float(self.schedule.prompts * 64 / self.schedule.minibatches)
-        return self._read / self._made * self.schedule.accumulate
+            return float(self.schedule.prompts * 64 / self.schedule.minibatches / self.schedule.accumulate)
+        return self._read / self._made
 
     @property
     def epochs(self) -> list[float]:

@@ -112,7 +112,8 @@ class Run:
             optim.scale_rate(optimizer, parameters, factor)
         limit = Limit(config.forgetting, draft.resume)
         self._restore(draft, optimizer, limit)
-        with progress("finetune", steps * batches.mean_tokens, start=self.at.tokens) as bar:
+        total = steps * self.lesson.accumulate * batches.mean_tokens
+        with progress("finetune", total, start=self.at.tokens) as bar:
             updates = train(
                 self.model,
                 batches,

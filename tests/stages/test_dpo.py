@@ -1,8 +1,11 @@
 """Learning from preferences: what is learned, the same bits after any kill, and a reference that is read once."""
 
+import contextlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from matura.core.preferences import Answer, Ranking, write_rankings
 from matura.core.raw import raw_input
 from matura.model import store
 from matura.stages import dpo
+from matura.train import finetuning
 from tests.align.preferences import pair, preferences, question, ranked, thumb
 from tests.killing import killed_after
 from tests.stages.pictures import MARK
@@ -103,6 +107,22 @@ def test_it_begins_at_log_2_and_learns_what_is_preferred(world: dict[str, Artifa
     assert MARK in made.file("report.html").read_text()
     model = store.load(made.path)
     assert any("lora" in name or name.endswith(".a") for name, _ in model.named_parameters())
+
+
+@pytest.mark.usefixtures("drawn")
+def test_the_bar_ends_where_it_was_told_it_would(
+    world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def progress(description: str, total: float, start: float = 0) -> Iterator[SimpleNamespace]:
+        told.update(total=total, done=start)
+        yield SimpleNamespace(advance=lambda amount, **shown: told.update(done=told["done"] + amount))
+
+    monkeypatch.setattr(finetuning, "progress", progress)
+    run(dpo, tmp_path / "dpo", **world, **QUICK | {"accumulate": 2})
+    assert told["done"] == pytest.approx(told["total"], rel=0.2)
 
 
 def test_alarms_stand_in_the_summary_and_on_top_of_the_report(
