@@ -5,7 +5,7 @@ Shape suffixes: B batch, T query tokens, S key tokens, D width, H query heads, G
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import accumulate
@@ -36,6 +36,22 @@ class Packed:
         for i, parent in enumerate(self.parents):
             if parent is not None and not 0 <= parent < i:
                 raise ValueError(f"packed sequence {i} cannot continue sequence {parent}")
+
+    @classmethod
+    def joined(cls, rows: Sequence[Packed]) -> Packed:
+        """Rows end to end in one; each keeps its own lines."""
+        lengths: list[int] = []
+        parents: list[int | None] = []
+        for row in rows:
+            above = row.parents or (None,) * len(row.lengths)
+            parents += [None if one is None else one + len(lengths) for one in above]
+            lengths += row.lengths
+        return cls(tuple(lengths), tuple(parents) if any(row.parents for row in rows) else ())
+
+    def part(self, start: int, end: int) -> Packed:
+        """Sequences `start` to `end` as a row; none may continue one before them (ValueError)."""
+        parents = tuple(None if one is None else one - start for one in self.parents[start:end])
+        return Packed(self.lengths[start:end], parents)
 
     def parent(self, i: int) -> int | None:
         """The sequence that sequence i continues."""

@@ -86,6 +86,16 @@ def test_a_continuation_sees_all_that_its_parent_continues(causal: bool) -> None
         torch.testing.assert_close(expected[:, :, [6, 7]], one[:, :, 5:], rtol=0, atol=1e-12)
 
 
+def test_rows_are_joined_and_cut_with_their_lines() -> None:
+    rows = [Packed((2, 1), (None, 0)), Packed((4,)), Packed((3, 2, 1), (None, 0, 0))]
+    whole = Packed.joined(rows)
+    assert whole == Packed((2, 1, 4, 3, 2, 1), (None, 0, None, None, 3, 3))
+    assert whole.part(3, 6) == rows[2]
+    assert Packed.joined(rows[1:2] * 2) == Packed((4, 4))
+    with pytest.raises(ValueError, match="cannot continue"):
+        whole.part(4, 6)
+
+
 PACKED = Packed((2, 3, 1))
 CONTINUED = Packed((2, 1, 2, 1), (None, 0, 0, None))
 MASKS: dict[str, Mask] = {
