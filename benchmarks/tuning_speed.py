@@ -2,7 +2,8 @@
 updates of about as many tokens; real tokens a second (never padding) and peak memory.
 
 Theirs is what its users write: a conversational data set, `assistant_only_loss`, four rows in a batch padded to the
-longest, no recomputed activations. Ours is what the stage `finetune` does: rows packed, logits where the loss is.
+longest, no recomputed activations. Ours is what the stage `finetune` does: rows packed, the system prompt of a pack
+computed once (and counted for each row, as theirs), logits where the loss is.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def _ours(settings: dict[str, Any], rows: list[Any]) -> Iterator[dict[str, Any]]
     from matura.model.peft.lora import apply_lora
     from matura.tokenizer import conversation
     from matura.train import objectives, optim, resume
-    from matura.train.batches import PackedBatches, Rows
+    from matura.train.batches import PackedBatches, Rows, packing
     from matura.train.examples import from_conversations
     from matura.train.loop import train
 
@@ -102,7 +103,8 @@ def _ours(settings: dict[str, Any], rows: list[Any]) -> Iterator[dict[str, Any]]
         apply_lora(model, LoraConfig(rank=RANK, alpha=ALPHA), settings["seed"])
         examples = from_conversations(rows, format, LENGTH).examples
         yield {"row": [len(examples[0].ids), examples[0].trained]}
-        batches = PackedBatches([Rows(examples, tokens=settings["tokens"], seed=settings["seed"])])
+        source = Rows(examples, tokens=settings["tokens"], seed=settings["seed"])
+        batches = PackedBatches([source], pack=packing(model))
         config = TuningOptimizer(lr=RATE).of("lora")
         optimizer, schedule = optim.build_optimizer(model, config), optim.build_schedule(config, 1000)
         began = time.perf_counter()

@@ -121,7 +121,7 @@ def _places(choices: Sequence[Choice], answers: int) -> tuple[int, ...]:
 class RankedBatch:
     """One packed row [1, T] of rankings; `at_N` is where each answer is read, and the pairs index those answers.
 
-    `places` has those of each ranking, in the order of its answers; `sources` is as in `batches.PackedBatch`.
+    `places` has those of each ranking, in the order of its answers.
     """
 
     ids_1T: Tensor
@@ -132,7 +132,6 @@ class RankedBatch:
     margins_P: Tensor
     weights_P: Tensor
     places: tuple[tuple[int, ...], ...]
-    sources: tuple[int, ...] = ()
 
     @property
     def weight(self) -> float:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matura.train.meter import Looks
 
 KIND = "model"
-VERSION = 6
+VERSION = 7
 LEARNED = {"corpus": "documents", "conversations": "conversations", "labelled": "labels"}
 """Setting -> what is learned from it."""
 WRITERS_ONLY = {"replay": None, "data": ConversationData(), "forgetting": Forgetting(text=None)}
@@ -267,6 +267,7 @@ def _writing(
     """Documents or conversations with replay, held near the parent."""
     from matura.model.heads import LanguageHead
     from matura.train import anchors
+    from matura.train.batches import packing
     from matura.train.finetuning import Lesson
     from matura.train.material import longest, mixed
 
@@ -283,6 +284,7 @@ def _writing(
         room=_room(config),
         length=length,
         seed=config.seed,
+        pack=packing(model),
     )
     objective = anchors.objective(config.forgetting, model, parent)
     return Lesson(batches, objective, _looks(config, material, inputs, format, parent, length), counts)

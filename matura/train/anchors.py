@@ -21,7 +21,6 @@ from torch import Tensor
 
 from matura.core.errors import ConfigError
 from matura.core.forgetting_settings import Forgetting, Part
-from matura.model.attention import Packed
 from matura.model.divergence import kl_divergence
 from matura.model.heads import Unembedding
 from matura.model.logprobs import cross_entropy
@@ -133,14 +132,13 @@ def cut_out(batch: PackedBatch, part: Part) -> tuple[Tensor, PackedBatch]:
         return torch.ones_like(batch.where_N, dtype=torch.bool), batch
     lengths = batch.mask.lengths
     border = batch.sources[0] if batch.sources else len(lengths)
-    sequences = slice(border, None) if part == "replay" else slice(0, border)
-    begin = sum(lengths[: sequences.start])
-    end = begin + sum(lengths[sequences])
+    first, last = (border, len(lengths)) if part == "replay" else (0, border)
+    begin, end = sum(lengths[:first]), sum(lengths[:last])
     chosen_N = (batch.where_N >= begin) & (batch.where_N < end)
     return chosen_N, replace(
         batch,
         ids_1T=batch.ids_1T[:, begin:end],
-        mask=Packed(lengths[sequences]),
+        mask=batch.mask.part(first, last),
         where_N=batch.where_N[chosen_N] - begin,
         targets_N=batch.targets_N[chosen_N],
         weights_N=batch.weights_N[chosen_N],

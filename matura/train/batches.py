@@ -1,7 +1,8 @@
 """From examples to packed batches: no padding, no contamination, and a position that can be saved.
 
 An example is a list of token ids with the weight of each one's loss. Several examples lie end to end in one row;
-attention and positions start anew at each, so a packed row computes exactly what its examples would alone.
+attention and positions start anew at each, so a packed row computes exactly what its examples would alone. What several
+begin with can lie there once (`beginnings`).
 
 Shape suffixes: T tokens of a row, N trained positions.
 """
@@ -9,13 +10,17 @@ Shape suffixes: T tokens of a row, N trained positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from matura.model.attention import Packed
+from matura.model.transformer import Transformer
+from matura.train.beginnings import Lay, end_to_end, layout_for
 from matura.train.packing import plan_epoch
 
 
@@ -46,7 +51,8 @@ class Example:
 class PackedBatch:
     """One row: ids [1, T], its sequences, and where hidden states meet which targets with which weight [N].
 
-    `sources`: how many sequences came from each source of a mixture, in order; empty where there is one.
+    `sources`: how many sequences came from each source of a mixture, in order; empty where there is one. No sequence
+    continues one of another source.
     """
 
     ids_1T: Tensor
@@ -63,31 +69,47 @@ class PackedBatch:
 
     @property
     def tokens(self) -> int:
-        """Tokens that run through the model."""
-        return self.ids_1T.shape[1]
+        """Tokens of the examples without their last ones; a beginning counts for each that has it."""
+        lengths, ends = self.mask.lengths, set(range(len(self.mask.lengths))) - set(self.mask.parents)
+        return sum(lengths[i] for end in ends for i in self.mask.line(end))
 
 
-def pack(examples: Sequence[Example], device: str = "cpu") -> PackedBatch:
-    """Lay examples end to end. The last token of an example predicts nothing, so it is left out of the row."""
-    ids: list[int] = []
+def pack(examples: Sequence[Example], device: str = "cpu", lay: Lay = end_to_end) -> PackedBatch:
+    """Lay examples in one row. The last token of an example predicts nothing, so it is left out."""
+    row = lay([example.ids[:-1] for example in examples])
     where: list[int] = []
     targets: list[int] = []
     weights: list[float] = []
-    lengths = []
-    for example in examples:
-        for i, weight in enumerate(example.weights[1:]):
+    for i, example in enumerate(examples):
+        for place, id, weight in zip(row.places[i], example.ids[1:], example.weights[1:], strict=True):
             if weight:
-                where.append(len(ids) + i)
-                targets.append(example.ids[i + 1])
+                where.append(place)
+                targets.append(id)
                 weights.append(float(weight))
-        ids += example.ids[:-1]
-        lengths.append(example.size)
     return PackedBatch(
-        torch.tensor([ids], device=device),
-        Packed(tuple(lengths)),
+        torch.tensor([row.ids], device=device),
+        row.mask(),
         torch.tensor(where, dtype=torch.long, device=device),
         torch.tensor(targets, dtype=torch.long, device=device),
         torch.tensor(weights, device=device),
+    )
+
+
+def packing(model: Transformer) -> Callable[..., PackedBatch]:
+    """`pack` as this model is trained: what examples begin with alike is computed once where that changes nothing."""
+    return partial(pack, lay=layout_for(model))
+
+
+def joined(parts: Sequence[PackedBatch]) -> PackedBatch:
+    """Rows of several sources end to end in one."""
+    starts = accumulate((part.ids_1T.shape[1] for part in parts[:-1]), initial=0)
+    return PackedBatch(
+        torch.cat([part.ids_1T for part in parts], 1),
+        Packed.joined([part.mask for part in parts]),
+        torch.cat([part.where_N + start for part, start in zip(parts, starts, strict=True)]),
+        torch.cat([part.targets_N for part in parts]),
+        torch.cat([part.weights_N for part in parts]),
+        tuple(len(part.mask.lengths) for part in parts),
     )
 
 
@@ -165,6 +187,7 @@ class Rows:
 
 class PackedBatches:
     """An endless iterator of rows that `pack` makes, each of one row of every source: a fixed mixture in every update.
+    Of several sources, `pack` makes a `PackedBatch`.
 
     `state()` and `restore()` carry the position: the next batch after a resume is the one that would have come.
     """
@@ -177,9 +200,8 @@ class PackedBatches:
         return self
 
     def __next__(self) -> Any:
-        parts = [source.next() for source in self.sources]
-        batch = self.pack([example for part in parts for example in part], self.device)
-        return replace(batch, sources=tuple(map(len, parts)))
+        parts = [self.pack(source.next(), self.device) for source in self.sources]
+        return parts[0] if len(parts) == 1 else joined(parts)
 
     @property
     def mean_tokens(self) -> float:

@@ -37,12 +37,11 @@ class Labelled:
 
 @dataclass(frozen=True)
 class LabelBatch:
-    """One packed row [1, T], the spans of its texts, and their labels [N]; `sources` as in `batches.PackedBatch`."""
+    """One packed row [1, T], the spans of its texts, and their labels [N]."""
 
     ids_1T: Tensor
     mask: Packed
     targets_N: Tensor
-    sources: tuple[int, ...] = ()
 
     @property
     def weight(self) -> float:

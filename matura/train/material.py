@@ -19,7 +19,7 @@ from matura.model.config import ModelConfig
 from matura.tokenizer.conversation import Format
 from matura.tokenizer.prompt import Prompt, trained
 from matura.train import examples
-from matura.train.batches import PackedBatches, Rows
+from matura.train.batches import PackedBatch, PackedBatches, Rows, pack
 from matura.train.examples import Made
 
 SIDES = ("train", "heldout")
@@ -126,6 +126,7 @@ def mixed(
     room: int,
     length: int,
     seed: int,
+    pack: Callable[..., PackedBatch] = pack,
 ) -> tuple[PackedBatches, dict[str, Any]]:
     """Updates of `tokens`, of which `room` are the main material's and the rest replay; and what they are made of.
 
@@ -144,7 +145,7 @@ def mixed(
         sources.append(rows("replay", again.examples, tokens - room, seed + 1, again.dropped))
         counts |= {"replay_examples": len(again.examples), "replay_dropped_rows": again.dropped.total()}
     counts["fill"] = [round(source.fill, 4) for source in sources]
-    return PackedBatches(sources), counts
+    return PackedBatches(sources, pack=pack), counts
 
 
 def rows(

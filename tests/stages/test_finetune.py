@@ -22,7 +22,7 @@ from matura.model.int4 import Int4Linear
 from matura.model.transformer import Transformer
 from matura.stages import evaluate, finetune, merge, prompt
 from matura.tokenizer import conversation
-from matura.train import examples, finetuning
+from matura.train import examples, finetuning, preparing
 from matura.train.batches import pack
 from matura.train.meter import Looks
 from matura.train.objectives import next_token
@@ -178,6 +178,22 @@ def test_conversations_train_the_answers_only(world: dict[str, Artifact], tmp_pa
     )
     assert cut.summary["dropped_rows"] + cut.summary["examples"] == 12
     assert sum(cut.summary["dropped"].values()) == cut.summary["dropped_rows"]
+
+
+def test_a_system_prompt_is_computed_once_for_a_row_but_not_with_dropout(
+    world: dict[str, Artifact], tmp_path: Path
+) -> None:
+    talks = conversations(tmp_path / "talks", list(map(talk, range(12))), [talk(30)])
+    inputs = {"model": world["model"], "conversations": talks}
+    format = conversation.load(world["model"].path)
+    for dropout, shared in ((0.0, True), (0.1, False)):
+        values = {**{name: str(one.path) for name, one in inputs.items()}, "tokens_per_step": 256}
+        values |= {"meter_every": 0, "lora": {"dropout": dropout}}
+        config = parse(finetune.Config, values, "test")
+        model, parent = preparing.prepare(config, world["model"].path, format)
+        batch = next(finetune._writing(config, dict(inputs), model, parent, format).batches)
+        assert any(parent is not None for parent in batch.mask.parents) == shared
+        assert (batch.ids_1T.shape[1] < batch.tokens) == shared
 
 
 def own_file(path: Path, rows: int = 12, **more: Any) -> RawInput:
