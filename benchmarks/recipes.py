@@ -32,6 +32,8 @@ from matura.tokenizer import tokenizer as tokenizers
 from matura.train.corrupt import masking
 
 FOLDER = Path(__file__).parents[1] / "recipes"
+MOST = 64 << 20
+"""Bytes of what an exam found."""
 SHORT = {
     "encoder": ("corpus.heldout=20", "tokenizer.vocabulary=512", "model.sizes.tokens=40K"),
     "translate": ("pairs.count=400", "pairs.heldout=20", "model.sizes.tokens=40K"),
@@ -87,7 +89,7 @@ def _exams(made: Made) -> dict[str, Any]:
     found = {
         name: {
             "metrics": one.summary["metrics"],
-            "samples": read_json(one.file("results.json"))["samples"],
+            "samples": read_json(one.file("results.json"), limit=MOST, what="results of an exam")["samples"],
         }
         for name, one in made.items()
         if one.kind == evaluate.KIND

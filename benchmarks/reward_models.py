@@ -139,7 +139,7 @@ def _kept(case: Case, base: Artifact, seed: int, shuffled: bool, options: Option
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(place, _measure(case, base, seed, shuffled, options))
-    return dict(read_json(place))
+    return dict(read_json(place, limit=1 << 20, what="a run"))
 
 
 def _measure(case: Case, base: Artifact, seed: int, shuffled: bool, options: Options) -> dict[str, Any]:
