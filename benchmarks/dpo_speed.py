@@ -210,11 +210,11 @@ def _theirs(settings: dict[str, Any], rows: Sequence[Row]) -> Iterator[tuple[flo
     clock: list[tuple[float, float]] = []
     told: list[tuple[float, float, float]] = []
 
-    class Ordered(DPOTrainer):  # type: ignore[misc]
+    class Ordered(DPOTrainer):
         def _get_train_sampler(self, *_: Any) -> Any:  # the same pairs in the same steps
             return torch.utils.data.SequentialSampler(data)
 
-    class Timing(TrainerCallback):  # type: ignore[misc]
+    class Timing(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             clock.append(_clocks())
 

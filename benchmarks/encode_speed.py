@@ -78,7 +78,7 @@ def run(options: Options) -> bool:
         "goal": GOAL,
     }
     save("encode_speed", options, figures)
-    return options.quick or (figures["same_tokens"] and ratio >= GOAL)
+    return options.quick or (bool(figures["same_tokens"]) and ratio >= GOAL)
 
 
 def _inputs(folder: Path, texts: list[str]) -> tuple[Artifact, Artifact]:

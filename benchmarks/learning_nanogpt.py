@@ -89,7 +89,7 @@ class _Run:
         sys.path.insert(0, str(source))
         model: Any = __import__("model")
         seeded, configure = torch.manual_seed, model.GPT.configure_optimizers
-        torch.manual_seed = lambda seed: seeded(seed + self.settings["seed"])  # type: ignore[assignment]
+        torch.manual_seed = lambda seed: seeded(seed + self.settings["seed"])
 
         def watched(gpt: Any, *arguments: Any) -> torch.optim.Optimizer:
             optimizer: torch.optim.Optimizer = configure(gpt, *arguments)

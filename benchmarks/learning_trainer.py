@@ -115,8 +115,10 @@ def _train(model: Any, case: Case, settings: dict[str, Any], ids: Tensor, watch:
         """The cosine of the library, over the share of the budget that is spent."""
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            chosen = optimizer or self.optimizer
+            assert chosen is not None
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer, lambda _: _share(watch.budget.progress)
+                chosen, lambda _: _share(watch.budget.progress)
             )
             return self.lr_scheduler
 

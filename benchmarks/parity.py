@@ -199,8 +199,8 @@ def _show(rows: list[Row], talks: list[dict[str, Any]], checks: dict[str, bool])
             "markup theirs",
             "identical",
         ]
-        keys = ("conversation", "turns", "tokens_ours", "tokens_theirs")
-        keys += ("special_tokens_ours", "special_tokens_theirs")
+        keys = ["conversation", "turns", "tokens_ours", "tokens_theirs"]
+        keys += ["special_tokens_ours", "special_tokens_theirs"]
         same = ["differs on purpose" if talk["expected"] != "same" else talk["identical"] for talk in talks]
         record.table(
             columns, [[*(talk[key] for key in keys), end] for talk, end in zip(talks, same, strict=True)]

@@ -31,7 +31,7 @@ from matura.align.sequences import frozen
 from matura.core.artifact import Artifact
 from matura.core.metrics import MetricsLog
 from matura.core.preferences import write_rankings
-from matura.core.raw import raw_input
+from matura.core.raw import RawInput, raw_input
 from matura.core.rollout_settings import Rollouts
 from matura.model import store
 from matura.stages import ppo
@@ -117,7 +117,11 @@ def _practised(options: Options, model: Artifact, folder: Path, reward: str, see
         "seed": seed,
     }
     files = {f"rewards.own.{name}.file": raw_input(Path(tones.__file__)) for name in rewards}
-    inputs = {"model": model, "prompts": raw_input(folder / "prompts.jsonl"), **files}
+    inputs: dict[str, Artifact | RawInput] = {
+        "model": model,
+        "prompts": raw_input(folder / "prompts.jsonl"),
+        **files,
+    }
     return staging.run(ppo, folder / reward, inputs, values)
 
 

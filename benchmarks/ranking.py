@@ -21,7 +21,7 @@ from benchmarks import record, small_writer, staging
 from benchmarks.options import Options
 from matura.core.artifact import Artifact
 from matura.core.preferences import Answer, Ranking
-from matura.core.raw import raw_input
+from matura.core.raw import RawInput, raw_input
 from matura.core.records import Conversation
 
 LEAST = 0.9
@@ -121,7 +121,7 @@ def _seed(options: Options) -> list[dict[str, Any]]:
 def _asked(draw: random.Random, number: int) -> Ranking:
     """A question with four answers, some of them polite, some long."""
     thing = draw.choice(THINGS)
-    answers = []
+    answers: list[str] = []
     while len(answers) < 4:
         parts = [f"{thing} is {draw.choice(PLACES)}", *draw.sample(REMARKS, draw.randrange(4))]
         for phrase in draw.sample(POLITE, draw.choice((0, 0, 1, 2))):
@@ -194,7 +194,10 @@ def _rank(sitting: Any, key: Key) -> list[float]:
 def _reward(folder: Path, model: Artifact, seed: int) -> Artifact:
     from matura.stages import reward
 
-    inputs = {"model": model, "preferences": raw_input(folder / "rankings.jsonl")}
+    inputs: dict[str, Artifact | RawInput] = {
+        "model": model,
+        "preferences": raw_input(folder / "rankings.jsonl"),
+    }
     settings = {
         "method": "full",
         "data": {"heldout": 100},

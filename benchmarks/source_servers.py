@@ -149,9 +149,8 @@ def web(texts: Sequence[str]) -> Iterator[tuple[list[str], dict[str, str]]]:
                 if self.headers["Authorization"] != wanted:
                     self.send_error(401)
                     return
-                self.answer(
-                    302, b"", Location=f"http://localhost:{self.server.server_address[1]}/texts.jsonl"
-                )
+                port = self.connection.getsockname()[1]
+                self.answer(302, b"", Location=f"http://localhost:{port}/texts.jsonl")
             elif "Authorization" in self.headers:
                 self.send_error(400, "the password went to another host")
             else:
@@ -184,7 +183,7 @@ def hub(texts: Sequence[str]) -> Iterator[tuple[list[str], dict[str, str]]]:
                 self.send_error(401)
             elif name in files:
                 tag = hashlib.sha256(files[name]).hexdigest()
-                self.part_of(files[name], **{"ETag": f'"{tag}"', "X-Repo-Commit": commit})
+                self.part_of(files[name], None, **{"ETag": f'"{tag}"', "X-Repo-Commit": commit})
             else:
                 listed = [{"rfilename": name, "size": len(body)} for name, body in files.items()]
                 info = {"id": "own/texts", "sha": commit, "siblings": listed, "tags": [], "private": False}

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 from benchmarks import record, reference
 from benchmarks.options import Options
@@ -18,7 +19,7 @@ LIMITS = {"smollm2-135m-instruct": 3.0, "gemma3-270m": 10.0}
 
 def run(options: Options) -> bool:
     """Measure, print and save; False when a first token comes too late."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for model, limit in LIMITS.items():
         if options.quick and model != options.model:
             continue

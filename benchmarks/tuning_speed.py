@@ -33,7 +33,7 @@ TEMPLATE = (
 def run(options: Options) -> bool:
     """Measure interleaved pairs, print and save; False when speed or memory misses its goal."""
     reference.folder(reference.find_model(options.model))
-    settings = {
+    settings: dict[str, Any] = {
         "case": "lora-conversations",
         "model": options.model,
         "text": options.text_place,
@@ -153,7 +153,8 @@ def _theirs(settings: dict[str, Any], rows: list[Any]) -> Iterator[dict[str, Any
         trainer = trl.SFTTrainer(
             model=model, args=config, train_dataset=data, processing_class=tokenizer, peft_config=lora
         )
-        first = trainer.train_dataset[0]
+        learned: Any = trainer.train_dataset
+        first = learned[0]
         # Ours does not feed what follows the last trained token (a line break): it counts on neither side.
         trained = [i for i, label in enumerate(first["labels"]) if label != -100]
         row = [trained[-1] + 1, len(trained)]
