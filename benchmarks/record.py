@@ -30,6 +30,7 @@ def save(name: str, options: Options, figures: Mapping[str, Any]) -> None:
         for key, value in asdict(options).items()
         if key != "results"
     }
+    settings["overrides"] = list(map(_without_folders, options.overrides))
     record = {
         "benchmark": name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -40,6 +41,12 @@ def save(name: str, options: Options, figures: Mapping[str, Any]) -> None:
     }
     write_json(path, record)
     print(f"Written: {os.path.relpath(path)}\n", flush=True)
+
+
+def _without_folders(override: str) -> str:
+    """`stage.key=/where/it/is/mine.jsonl` as `stage.key=mine.jsonl`."""
+    key, equals, value = override.partition("=")
+    return f"{key}{equals}{Path(value).name if Path(value).is_absolute() else value}"
 
 
 def machine(threads: int) -> dict[str, Any]:
