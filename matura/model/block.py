@@ -1,7 +1,7 @@
 """A block of the transformer: attention to itself, attention to an encoder's memory, MLP.
 
 Shape suffixes: B batch, T query tokens, S source tokens, D width, H query heads, G key/value heads, K head width,
-X = H + 2G.
+X = H + 2G, Y outputs of a projection.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matura.model import config as c
 from matura.model.attention import Attend, Mask, Rule, attend
 from matura.model.bias import Bias
 from matura.model.cache import LayerCache
-from matura.model.layers import Joint, Linear, build_mlp, build_norm, joined, linear
+from matura.model.layers import Joint, Linear, build_mlp, build_norm, joined, linear, outputs
 from matura.model.position import Turn, rotate
 
 
@@ -60,7 +60,8 @@ class Attention(nn.Module):
         attend: Attend = attend,
     ) -> Tensor:
         if memory_BSD is not None and cache is not None and cache.length:
-            q_BTHK, k_BGSK, v_BGSK = self._queries(x_BTD), cache.k_BGSK, cache.v_BGSK  # memory never changes
+            q_BTHK = self._queries(self.q(x_BTD))
+            k_BGSK, v_BGSK = cache.k_BGSK, cache.v_BGSK  # memory never changes
         else:
             q_BTHK, k_BSGK, v_BSGK = self._project(x_BTD, memory_BSD, turn)
             k_BGSK, v_BGSK = k_BSGK.transpose(1, 2), v_BSGK.transpose(1, 2)
@@ -82,12 +83,14 @@ class Attention(nn.Module):
         """Queries, keys and values, normed and turned; by one product where the weights lie together."""
         if memory_BSD is None and (joint := self._joint()) is not None:
             return self._project_fused(x_BTD, joint, turn)
-        source_BSD = x_BTD if memory_BSD is None else memory_BSD
-        k_BSGK = self.k(source_BSD).unflatten(-1, (self.kv_heads, -1))
-        v_BSGK = self.v(source_BSD).unflatten(-1, (self.kv_heads, -1))
+        if memory_BSD is None:
+            q_BTY, k_BSY, v_BSY = outputs((self.q, self.k, self.v), x_BTD)
+        else:
+            q_BTY, (k_BSY, v_BSY) = self.q(x_BTD), outputs((self.k, self.v), memory_BSD)
+        q_BTHK = self._queries(q_BTY)
+        k_BSGK, v_BSGK = (x_BSY.unflatten(-1, (self.kv_heads, -1)) for x_BSY in (k_BSY, v_BSY))
         if self.k_norm is not None:
             k_BSGK = self.k_norm(k_BSGK)
-        q_BTHK = self._queries(x_BTD)
         if turn is not None:
             q_BTHK = rotate(q_BTHK, turn.queries)
             k_BSGK = k_BSGK if turn.keys is not None else rotate(k_BSGK, turn.queries)
@@ -103,8 +106,8 @@ class Attention(nn.Module):
             return joined([self.q, self.k, self.v])
         return self.qkv
 
-    def _queries(self, x_BTD: Tensor) -> Tensor:
-        q_BTHK = self.q(x_BTD).unflatten(-1, (self.heads, -1))
+    def _queries(self, q_BTY: Tensor) -> Tensor:
+        q_BTHK = q_BTY.unflatten(-1, (self.heads, -1))
         return q_BTHK if self.q_norm is None else self.q_norm(q_BTHK)
 
     def _project_fused(self, x_BTD: Tensor, qkv: Joint, turn: Turn | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,7 +12,10 @@ from matura.core.errors import ConfigError
 from matura.core.peft_settings import LoraConfig
 from matura.model import config as c
 from matura.model.heads import Unembedding
+from matura.model.int4 import Int4Linear
+from matura.model.layers import outputs
 from matura.model.logprobs import cross_entropy, cross_entropy_reference
+from matura.model.peft import lora
 from matura.model.peft.lora import LoraLinear, apply_lora, lora_state, merge_lora, updates
 from matura.model.transformer import Transformer, fuse_projections
 from tests.model.tiny import build, gpt_stack, llama_config, some_ids
@@ -37,6 +40,127 @@ def test_values_and_gradients_equal_the_paper(bias: bool) -> None:
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
     assert not layer.base.weight.requires_grad
+
+
+def neighbours(kind: str) -> list[LoraLinear]:
+    """Layers of one input, each with a width, a rank and a scale of its own."""
+    torch.manual_seed(0)
+    made = []
+    for width, rank, scale in ((10, 3, 0.5), (6, 1, 2.0), (4, 2, -1.0)):
+        base: nn.Linear | Int4Linear = nn.Linear(8, width, bias=kind == "bias" and width != 6)
+        if kind == "int4":
+            base = Int4Linear(base, 32)
+        made.append(LoraLinear(base, rank, scale).double())
+    with torch.no_grad():
+        for layer in made:
+            layer.b.normal_()
+    return made
+
+
+@pytest.mark.parametrize("kind", ["plain", "bias", "int4"])
+def test_layers_of_one_input_equal_the_paper_each(kind: str) -> None:
+    layers = neighbours(kind)
+    x = torch.randn(2, 5, 8, dtype=torch.float64, requires_grad=True)
+    inputs = (x, *(p for layer in layers for p in (layer.a, layer.b)))
+    found, expected = outputs(layers, x), [layer.forward_reference(x) for layer in layers]
+    upstream = [torch.randn_like(y) for y in expected]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    for a, b in zip(
+        torch.autograd.grad(found, inputs, upstream),
+        torch.autograd.grad(expected, inputs, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_a_layer_whose_output_is_not_used_moves_nothing() -> None:
+    layers = neighbours("plain")
+    x = torch.randn(5, 8, dtype=torch.float64, requires_grad=True)
+    outputs(layers, x)[1].sum().backward()
+    (expected,) = torch.autograd.grad(layers[1].forward_reference(x).sum(), x)
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, expected, rtol=0, atol=1e-12)
+    assert layers[0].b.grad is None or not layers[0].b.grad.any()
+    assert layers[1].b.grad is not None
+    assert layers[1].b.grad.any()
+
+
+def test_layers_of_one_input_with_dropout_each_have_their_own() -> None:
+    layers = neighbours("plain")
+    x = torch.ones(40, 8, dtype=torch.float64)
+    for layer in layers:
+        layer.dropout = 0.5
+    layers[0].eval()
+    torch.manual_seed(7)
+    found = outputs(layers, x)
+    torch.manual_seed(7)
+    for a, b in zip(found, [layer(x) for layer in layers], strict=True):
+        assert torch.equal(a, b)
+    assert (found[1].std(0) > 0).all()
+    assert (found[0] == found[0][0]).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "tokens", "sums"), [("plain", 5, 3), ("plain", 4, 4), ("plain", 2, 6), ("int4", 5, 6)]
+)
+def test_a_sum_is_kept_where_it_is_smaller_than_what_the_layer_reads_and_writes(
+    kind: str, tokens: int, sums: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The widest of three is not with a token less; one of packed weights never is. Gradients are the same. An input
+    that needs none, as in the first block of a frozen model, has no use for a second sum."""
+    made: list[int] = []
+    exact = lora._Frozen.plus
+    monkeypatch.setattr(lora._Frozen, "plus", lambda *given: made.append(1) or exact(*given))
+    layers = neighbours(kind)
+    x = torch.randn(tokens, 8, dtype=torch.float64, requires_grad=True)
+    (found,) = torch.autograd.grad(sum(y.square().sum() for y in outputs(layers, x)), x)
+    assert len(made) == sums
+    (expected,) = torch.autograd.grad(sum(one.forward_reference(x).square().sum() for one in layers), x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    made.clear()
+    torch.cat(list(outputs(layers, x.detach())), -1).sum().backward()
+    assert len(made) == 3
+    assert all(layer.a.grad is not None for layer in layers)
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many layers were computed together, each time that some were."""
+    counts: list[int] = []
+    exact = lora._products
+    monkeypatch.setattr(lora, "_products", lambda layers, x: counts.append(len(layers)) or exact(layers, x))
+    return counts
+
+
+def gradients(model: Transformer) -> list[torch.Tensor]:
+    model.zero_grad()
+    model.decode(some_ids(1, 9)).square().sum().backward()
+    return [p.grad for p in model.parameters() if p.grad is not None]
+
+
+def test_a_block_computes_its_layers_of_one_input_together(
+    together: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And gets the gradients of the paper's formula in every layer."""
+    model = moved(apply_lora(build(llama_config()), LoraConfig(rank=2)))
+    found = gradients(model)
+    assert together == [3, 1, 2, 1] * 2
+    monkeypatch.setattr(LoraLinear, "forward", LoraLinear.forward_reference)
+    monkeypatch.delattr(LoraLinear, "together")
+    for one, expected in zip(found, gradients(model), strict=True):
+        torch.testing.assert_close(one, expected, rtol=0, atol=1e-9)
+
+
+def test_a_layer_without_neighbours_of_its_kind_is_computed_alone(together: list[int]) -> None:
+    """So is one that somebody looks at through a hook."""
+    gradients(moved(apply_lora(build(llama_config()), LoraConfig(targets=("q", "v", "up")))))
+    assert together == [1, 1, 1] * 2
+    together.clear()
+    model, seen = apply_lora(build(llama_config(layers=1)), LoraConfig()), []
+    model.get_submodule("decoder.blocks.0.mixers.0.k").register_forward_hook(lambda *_: seen.append(1))
+    gradients(model)
+    assert (together, seen) == ([1, 1, 1, 1, 2, 1], [1])
 
 
 def test_starts_as_its_parent_and_merges_to_itself() -> None:

@@ -7,6 +7,9 @@ a step, where the usual y = x W^T + s (x A^T) B^T costs two thin products and an
 equal in exact arithmetic; `LoraLinear.forward_reference` is the second, and a test compares them. With dropout, which
 only the update's input has, the second is what is computed.
 
+Layers that read one x, as q, k and v do, are one node of the graph: their gradients for x are summed as the products
+are made, and the thin products with x are one.
+
 An embedding or an output matrix [V, D] is read in rows as well as multiplied with, so its update W + s B A is a
 parametrization of the tensor: whoever reads it, the loss in chunks too, gets the sum. Where embedding and output matrix
 are one, they stay one.
@@ -17,7 +20,7 @@ Shape suffixes: N any leading dimensions (tokens), I inputs, O outputs, R rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -36,37 +39,66 @@ from matura.model.peft.leaves import Model
 Base = nn.Linear | Int4Linear
 
 
-class _UpdatedLinear(torch.autograd.Function):
-    """x (W + s B A)^T with gradients for x, A and B only; the sum is rebuilt in backward instead of kept."""
+class _Frozen(NamedTuple):
+    """What a layer has beside its A and B: s, and W or the packed parts that `dense` makes it from."""
+
+    scale: float
+    parts: Sequence[Tensor]
+    dense: Dense | None
+
+    def plus(self, a_RI: Tensor, b_OR: Tensor) -> Tensor:
+        """W + s B A."""
+        if self.dense is None:
+            return torch.addmm(self.parts[0], b_OR, a_RI, alpha=self.scale)
+        return self.dense(*self.parts).to(a_RI.dtype).addmm_(b_OR, a_RI, alpha=self.scale)
+
+    def worth_keeping(self, sum_OI: Tensor, x_NI: Tensor) -> bool:
+        """Whether the sum is no larger than what the layer reads and writes, which waits for backward too. Who packed W
+        wants the memory."""
+        outputs, inputs = sum_OI.shape
+        tokens = x_NI.numel() // inputs
+        return self.dense is None and sum_OI.numel() <= tokens * (inputs + outputs)
+
+
+class _UpdatedLinears(torch.autograd.Function):
+    """x (W + s B A)^T of all layers that read x, with gradients for x, A and B only. `factors` are every A, then every
+    B. A large sum is rebuilt in backward instead of kept."""
 
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
-        ctx, x_NI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float, dense: Dense | None, *parts: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(x_NI, a_RI, b_OR, *parts)
-        ctx.scale, ctx.dense = scale, dense
-        return F.linear(x_NI, _sum(a_RI, b_OR, scale, dense, parts))
+        ctx, x_NI: Tensor, frozen: Sequence[_Frozen], *factors: Tensor
+    ) -> tuple[Tensor, ...]:
+        outs, kept = [], []
+        for one, a_RI, b_OR in zip(frozen, *_halves(factors), strict=True):
+            sum_OI = one.plus(a_RI, b_OR)
+            outs.append(F.linear(x_NI, sum_OI))
+            wanted = ctx.needs_input_grad[0] and one.worth_keeping(sum_OI, x_NI)
+            kept.append(sum_OI if wanted else None)
+        ctx.save_for_backward(x_NI, *factors, *kept)
+        ctx.frozen = frozen  # constants: no gradient, and none of them is made here
+        return tuple(outs)
 
     @staticmethod
-    def backward(ctx, grad_NO: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
-        x_NI, a_RI, b_OR, *parts = ctx.saved_tensors
-        flat_x_NI, flat_grad_NO = x_NI.flatten(0, -2), grad_NO.flatten(0, -2)
-        # The rank stays the first dimension of every thin product: the other orders are up to 3 times slower.
-        da_RI = ((b_OR * ctx.scale).T @ flat_grad_NO.T) @ flat_x_NI
-        db_OR = ((flat_x_NI @ (a_RI * ctx.scale).T).T @ flat_grad_NO).T
-        dx_NI = None
-        if ctx.needs_input_grad[0]:
-            dx_NI = grad_NO @ _sum(a_RI, b_OR, ctx.scale, ctx.dense, parts)
-        return (dx_NI, da_RI, db_OR, None, None, *[None] * len(parts))
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        frozen, (x_NI, *saved) = ctx.frozen, ctx.saved_tensors
+        (as_RI, bs_OR), kept = _halves(saved[: 2 * len(frozen)]), saved[2 * len(frozen) :]
+        # The rank is the first dimension of every thin product: the other orders are up to 3 times slower.
+        flat_NI, ranks = x_NI.flatten(0, -2), [len(a_RI) for a_RI in as_RI]
+        down_RN = (torch.cat(as_RI) @ flat_NI.T).split(ranks)
+        up_RN, dbs_OR, dx_NI = [], [], None
+        for i, grad in enumerate(grads):
+            grad_NO = grad.flatten(0, -2)  # its readers stand together, while it is in the cache
+            up_RN.append((bs_OR[i].T * frozen[i].scale).contiguous() @ grad_NO.T)
+            dbs_OR.append(((down_RN[i] * frozen[i].scale) @ grad_NO).T)
+            if ctx.needs_input_grad[0]:
+                sum_OI = frozen[i].plus(as_RI[i], bs_OR[i]) if kept[i] is None else kept[i]
+                dx_NI = grad_NO @ sum_OI if dx_NI is None else dx_NI.addmm_(grad_NO, sum_OI)
+        das_RI = (torch.cat(up_RN) @ flat_NI).split(ranks)
+        return (None if dx_NI is None else dx_NI.view_as(x_NI), None, *das_RI, *dbs_OR)
 
 
-def _sum(
-    a_RI: Tensor, b_OR: Tensor, scale: float, dense: Dense | None, parts: list[Tensor] | tuple[Tensor, ...]
-) -> Tensor:
-    """W + s B A. `dense` makes W of its packed parts; None: the only part is W."""
-    if dense is None:
-        return torch.addmm(parts[0], b_OR, a_RI, alpha=scale)
-    return dense(*parts).to(a_RI.dtype).addmm_(b_OR, a_RI, alpha=scale)
+def _halves(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    return tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :]
 
 
 class LoraLinear(nn.Module):
@@ -90,9 +122,14 @@ class LoraLinear(nn.Module):
     def forward(self, x_NI: Tensor) -> Tensor:
         if self.dropout and self.training:
             return self._update(F.dropout(x_NI, self.dropout)) + self.base(x_NI)
-        dense, parts = _parts(self.base)
-        y_NO: Tensor = _UpdatedLinear.apply(x_NI, self.a, self.b, self.scale, dense, *parts)
-        return y_NO if self.base.bias is None else y_NO + self.base.bias
+        return _products([self], x_NI)[0]
+
+    @staticmethod
+    def together(layers: Sequence[LoraLinear], x_NI: Tensor) -> Sequence[Tensor]:
+        """What each of several layers makes of one input."""
+        if any(layer.dropout and layer.training for layer in layers):
+            return [layer(x_NI) for layer in layers]
+        return _products(layers, x_NI)
 
     def forward_reference(self, x_NI: Tensor) -> Tensor:
         """x W^T + s (x A^T) B^T, as in the paper."""
@@ -101,16 +138,29 @@ class LoraLinear(nn.Module):
     def _update(self, x_NI: Tensor) -> Tensor:
         return self.scale * (x_NI @ self.a.T) @ self.b.T
 
+    @property
+    def frozen(self) -> _Frozen:
+        """What is not trained, and how much of the update counts."""
+        if isinstance(self.base, Int4Linear):
+            return _Frozen(self.scale, self.base.parts, self.base.dense_from)
+        return _Frozen(self.scale, (self.base.weight,), None)
+
     @torch.no_grad()
     def merged(self) -> Linear:
         """The plain linear layer with the update added into a copy of its weight, which is what it was trained on."""
         bias = self.base.bias is not None
         linear = Linear(self.base.in_features, self.base.out_features, bias, device="meta")
-        dense, parts = _parts(self.base)
-        linear.weight = nn.Parameter(_sum(self.a, self.b, self.scale, dense, parts))
+        linear.weight = nn.Parameter(self.frozen.plus(self.a, self.b))
         if bias:
             linear.bias = self.base.bias
         return linear
+
+
+def _products(layers: Sequence[LoraLinear], x_NI: Tensor) -> list[Tensor]:
+    factors = [layer.a for layer in layers] + [layer.b for layer in layers]
+    outs = _UpdatedLinears.apply(x_NI, [layer.frozen for layer in layers], *factors)
+    biases = [layer.base.bias for layer in layers]
+    return [y_NO if bias is None else y_NO + bias for y_NO, bias in zip(outs, biases, strict=True)]
 
 
 class LoraTable(nn.Module):
@@ -134,12 +184,6 @@ def _start(
     a_RI.uniform_(-bound, bound, generator=generator)
     b_OR = torch.zeros(outputs, rank, dtype=like.dtype, device=like.device)
     return nn.Parameter(a_RI.to(like.device, like.dtype)), nn.Parameter(b_OR)
-
-
-def _parts(base: Base) -> tuple[Dense | None, tuple[Tensor, ...]]:
-    if isinstance(base, Int4Linear):
-        return base.dense_from, tuple(base.parts)
-    return None, (base.weight,)
 
 
 def apply_lora(model: Model, config: LoraConfig, seed: int = 0) -> Model:
