@@ -105,7 +105,7 @@ def pack_answers(prompted: Sequence[Prompted], device: str | torch.device = "cpu
 
 def features(model: Transformer, batch: AnswerBatch) -> Tensor:
     """What the output matrix is multiplied with at the positions that predict the answers' tokens, [N, D]."""
-    return model.features(model.decode(batch.ids_1T, mask=batch.mask)[0, batch.where_N])
+    return model.features(model.decode(batch.ids_1T, mask=batch.mask, where_N=batch.where_N)[0])
 
 
 def token_logprobs(

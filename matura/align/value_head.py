@@ -84,7 +84,7 @@ class PolicyWithValue(nn.Module):
 
 
 def _hidden(model: Transformer, batch: AnswerBatch) -> Tensor:
-    return model.decode(batch.ids_1T, mask=batch.mask)[0, batch.where_N]
+    return model.decode(batch.ids_1T, mask=batch.mask, where_N=batch.where_N)[0]
 
 
 def with_value(

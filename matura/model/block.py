@@ -153,7 +153,9 @@ class Block(nn.Module):
         bias: Bias | None,
         cache: LayerCache | None,
         cross_cache: LayerCache | None,
+        where_N: Tensor | None = None,
     ) -> Tensor:
+        """With `where_N`, what is past attention is computed at those positions alone, [B, N, D]."""
         h_BTD = self._read(x_BTD, 0)
         h_BTD = self.mixers[0](h_BTD, turn=turn, mask=view.mask, bias=bias, cache=cache, attend=view.attend)
         x_BTD = self._add(x_BTD, h_BTD, 0)
@@ -166,6 +168,8 @@ class Block(nn.Module):
                 attend=view.attend,
             )
             x_BTD = self._add(x_BTD, h_BTD, 1)
+        if where_N is not None:
+            x_BTD = x_BTD.index_select(1, where_N)
         return self._add(x_BTD, self.mlp(self._read(x_BTD, -1)), -1)
 
     def _read(self, x_BTD: Tensor, part: int) -> Tensor:

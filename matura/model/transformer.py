@@ -53,6 +53,7 @@ class Stack(nn.Module):
         positions_BT: Tensor | None = None,
         segments_BT: Tensor | None = None,
         cache: Cache | None = None,
+        where_N: Tensor | None = None,
     ) -> Tensor:
         past = cache.length if cache else 0
         if positions_BT is None:
@@ -71,6 +72,7 @@ class Stack(nn.Module):
                 bias=bias,
                 cache=cache.layers[i] if cache else None,
                 cross_cache=cache.cross[i] if cache else None,
+                where_N=where_N if i == len(self.blocks) - 1 else None,
             )
         return x_BTD if self.norm is None else self.norm(x_BTD)
 
@@ -176,15 +178,20 @@ class Transformer(nn.Module):
         memory_mask_BS: Tensor | None = None,
         cache: Cache | None = None,
         attend: Attend = attend,
+        where_N: Tensor | None = None,
     ) -> Tensor:
         """Token ids to hidden states [B, T, D] after the final norm; `logits` turns them into scores.
+
+        With `where_N` to those of these positions alone, [B, N, D]: the last block is spared what no one asks for.
 
         `mask` covers all S = past + T keys when it is a tensor. With a cache, the T tokens follow what it holds.
         """
         if self.decoder is None:
             raise ValueError("this model has no decoder")
         view = View(mask, memory_BSD, memory_mask_BS, attend)
-        return self.decoder(self._embed(ids_BT), view, positions_BT=positions_BT, cache=cache)
+        return self.decoder(
+            self._embed(ids_BT), view, positions_BT=positions_BT, cache=cache, where_N=where_N
+        )
 
     def _embed(self, ids_BT: Tensor) -> Tensor:
         x_BTD = self.embed(ids_BT)

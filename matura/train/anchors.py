@@ -54,7 +54,7 @@ def anchored(*anchors: Anchor) -> Objective:
 
 def features(model: Transformer, batch: PackedBatch) -> Tensor:
     """What the output matrix is multiplied with at the trained positions, [N, D]."""
-    return model.features(model.decode(batch.ids_1T, mask=batch.mask)[0, batch.where_N])
+    return model.features(model.decode(batch.ids_1T, mask=batch.mask, where_N=batch.where_N)[0])
 
 
 def objective(settings: Forgetting, model: Transformer, parent: Transformer) -> Objective:

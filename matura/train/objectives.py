@@ -41,10 +41,10 @@ def loss(model: Transformer, batch: AnyBatch, *, shaping: Shaping | None = None)
 def next_token(model: Transformer, batch: PackedBatch, *, shaping: Shaping | None = None) -> Tensor:
     """-log p(token | tokens before it in its own sequence), at trained positions only.
 
-    The output layer, a fifth of a small model's work, is computed nowhere else.
+    The output layer, a fifth of a small model's work, is computed nowhere else, nor is the last block's MLP.
     """
-    hidden_1TD = model.decode(batch.ids_1T, mask=batch.mask)
-    return _loss(model, hidden_1TD[0, batch.where_N], batch.targets_N, batch.weights_N, shaping)
+    hidden_1ND = model.decode(batch.ids_1T, mask=batch.mask, where_N=batch.where_N)
+    return _loss(model, hidden_1ND[0], batch.targets_N, batch.weights_N, shaping)
 
 
 def every_token(model: Transformer, batch: TokenBatch, *, shaping: Shaping | None = None) -> Tensor:

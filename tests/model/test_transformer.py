@@ -54,6 +54,30 @@ def test_cached_equals_whole(decoder: Transformer) -> None:
     torch.testing.assert_close(torch.cat(parts, 1), decoder.decode(ids), **EXACT)
 
 
+@pytest.mark.parametrize("where", [[8, 0, 3, 3], []])
+def test_positions_that_are_asked_for_are_those_of_the_whole(
+    decoder: Transformer, translator: Transformer, where: list[int]
+) -> None:
+    """Values and gradients; the last MLP reads no other, all before it read all."""
+    ids, where_N, read = some_ids(2, 9), torch.tensor(where, dtype=torch.long), []
+    memory = {"memory_BSD": translator.encode(some_ids(2, 6)).detach()}
+    for model, given in ((decoder, {}), (translator, memory)):
+        read.clear()
+        for block in model.decoder.blocks:
+            block.mlp.register_forward_pre_hook(lambda _, given: read.append(given[0].shape[1]))
+        found = model.decode(ids, where_N=where_N, **given)
+        assert read == [9, len(where)]
+        expected = model.decode(ids, **given)[:, where_N]
+        torch.testing.assert_close(found, expected, **EXACT)
+        weights = [p for p in model.decoder.parameters() if p.requires_grad]
+        a, b = (
+            torch.autograd.grad(one.square().sum(), weights, materialize_grads=True)
+            for one in (found, expected)
+        )
+        for one, other in zip(a, b, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-8)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padded_equals_alone(decoder: Transformer, side: str) -> None:
