@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matura.train.finetuning import Lesson
 
 KIND = "model"
-VERSION = 2
+VERSION = 3
 TRAINED_PER_SECOND = 150.0  # tokens, by the model of `costs`
 BYTES_PER_TOKEN = 4.0
 

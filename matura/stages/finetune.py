@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matura.train.meter import Looks
 
 KIND = "model"
-VERSION = 7
+VERSION = 8
 LEARNED = {"corpus": "documents", "conversations": "conversations", "labelled": "labels"}
 """Setting -> what is learned from it."""
 WRITERS_ONLY = {"replay": None, "data": ConversationData(), "forgetting": Forgetting(text=None)}

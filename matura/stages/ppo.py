@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matura.train.finetuning import Lesson
 
 KIND = "model"
-VERSION = 1
+VERSION = 2
 
 
 class Config(practice_settings.Practice):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matura.train.finetuning import Lesson
 
 KIND = "model"
-VERSION = 1
+VERSION = 2
 BYTES_PER_TOKEN = 4.0
 
 
