@@ -97,8 +97,9 @@ class _UpdatedLinears(torch.autograd.Function):
         return (None if dx_NI is None else dx_NI.view_as(x_NI), None, *das_RI, *dbs_OR)
 
 
-def _halves(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    return tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :]
+def _halves(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    half = len(tensors) // 2
+    return list(tensors[:half]), list(tensors[half:])
 
 
 class LoraLinear(nn.Module):
