@@ -51,7 +51,7 @@ def run(options: Options) -> bool:
             "steps": 1 if options.quick else 3,
         }
         pairs = sides.pairs("dpo_speed", settings, options.default(options.pairs, 3, 1), options.threads)
-        found[case] = {**sides.compare(pairs), "goal": GOAL, "settings": sides.told(settings), "pairs": pairs}
+        found[case] = {**sides.compare(pairs, settings), "goal": GOAL}
         losses[case] = [pair[side]["first_loss"] for pair in pairs for side in sides.SIDES]
     if not found:
         raise SystemExit(f"--cases: expected some of {', '.join(CASES)}")

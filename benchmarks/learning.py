@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks import record, sides
 from benchmarks.options import Options
-from matura.core.files import read_json, write_json
+from matura.core.files import read_json
 
 PEERS = ("learning_nanogpt", "learning_trainer")
 CASES = {
@@ -65,17 +65,13 @@ def run(options: Options) -> bool:
 
 def _kept(module: str, case: str, name: str, settings: dict[str, Any], options: Options) -> dict[str, Any]:
     """One run: read when it was made before with the same budget, else made and written."""
-    folder = options.results / "learning"
-    place = folder / f"{Path(settings['text']).stem}-{name}-{settings['seed']}.json"
-    if not options.quick and place.exists():
-        found = read_json(place, limit=1 << 20, what="a run")
-        if found["budget"] == settings["seconds"]:
-            return found
-    found = sides.measure(module, case, settings, options.threads) | {"budget": settings["seconds"]}
-    if not options.quick:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(place, found)
-    return found
+    budget = settings["seconds"]
+
+    def make() -> dict[str, Any]:
+        return sides.measure(module, case, settings, options.threads) | {"budget": budget}
+
+    place = f"learning/{Path(settings['text']).stem}-{name}-{settings['seed']}"
+    return record.kept(place, options, make, holds=lambda found: found["budget"] == budget)
 
 
 def _every_kept(options: Options) -> dict[str, list[dict[str, Any]]]:

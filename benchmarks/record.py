@@ -6,12 +6,12 @@ import datetime
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matura.core.files import write_json
+from matura.core.files import read_json, write_json
 from matura.core.provenance import code_version, cpu_model
 
 if TYPE_CHECKING:
@@ -41,6 +41,26 @@ def save(name: str, options: Options, figures: Mapping[str, Any]) -> None:
     }
     write_json(path, record)
     print(f"Written: {os.path.relpath(path)}\n", flush=True)
+
+
+def kept(
+    name: str,
+    options: Options,
+    make: Callable[[], dict[str, Any]],
+    holds: Callable[[dict[str, Any]], bool] = lambda found: True,
+) -> dict[str, Any]:
+    """What an earlier run left as `<results>/<name>.json`, where it still holds; else what `make` makes, left there. A
+    quick run leaves nothing and reads nothing."""
+    if options.quick:
+        return make()
+    place = options.results / f"{name}.json"
+    if place.exists():
+        found: dict[str, Any] = read_json(place, limit=1 << 20, what="a run")
+        if holds(found):
+            return found
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_json(place, made := make())
+    return made
 
 
 def _without_folders(override: str) -> str:

@@ -27,7 +27,6 @@ import numpy as np
 from benchmarks import record, staging
 from benchmarks.options import Options
 from matura.core.artifact import Artifact
-from matura.core.files import read_json, write_json
 from matura.core.preferences import Answer, Pair, Ranking
 
 FILES = {
@@ -132,14 +131,8 @@ def _people(name: str, path: Path, options: Options) -> Case:
 
 def _kept(case: Case, base: Artifact, seed: int, shuffled: bool, options: Options) -> dict[str, Any]:
     """What was found before by the same run, or now."""
-    if options.quick:
-        return _measure(case, base, seed, shuffled, options)
-    name = f"{options.base}-{case.name}-{seed}{'-shuffled' if shuffled else ''}.json"
-    place = options.results / "reward_models" / name
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(place, _measure(case, base, seed, shuffled, options))
-    return dict(read_json(place, limit=1 << 20, what="a run"))
+    name = f"reward_models/{options.base}-{case.name}-{seed}{'-shuffled' if shuffled else ''}"
+    return record.kept(name, options, lambda: _measure(case, base, seed, shuffled, options))
 
 
 def _measure(case: Case, base: Artifact, seed: int, shuffled: bool, options: Options) -> dict[str, Any]:

@@ -50,13 +50,9 @@ def pairs(
     return made
 
 
-def told(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings for a record: of a text the name, not where it is."""
-    return {**settings, "text": settings["text"] and Path(settings["text"]).name}
-
-
-def compare(made: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Medians over the pairs, the ratio of every pair, and the highest memory of each side in MB."""
+def compare(made: list[dict[str, dict[str, Any]]], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Medians over the pairs, the ratio of every pair, and the highest memory of each side in MB; the pairs themselves,
+    and the settings as a record tells them: of a text the name, not where it is."""
     speeds = {side: [pair[side]["tokens_per_second"] for pair in made] for side in SIDES}
     ratios = [ours / theirs for ours, theirs in zip(speeds["ours"], speeds["theirs"], strict=True)]
     return {
@@ -64,6 +60,8 @@ def compare(made: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
         "ratio": statistics.median(ratios),
         "ratios": ratios,
         "peak_mb": {side: max(pair[side]["peak_mb"] for pair in made) for side in SIDES},
+        "settings": {**settings, "text": settings["text"] and Path(settings["text"]).name},
+        "pairs": made,
     }
 
 

@@ -54,12 +54,7 @@ def run(options: Options) -> bool:
             "steps": 1 if options.quick else steps,
         }
         pairs = sides.pairs("speed_train", settings, options.default(options.pairs, 3, 1), options.threads)
-        found[case] = {
-            **sides.compare(pairs),
-            "goal": about["goal"],
-            "settings": sides.told(settings),
-            "pairs": pairs,
-        }
+        found[case] = {**sides.compare(pairs, settings), "goal": about["goal"]}
         losses[case] = [pair["ours"]["first_loss"] - pair["theirs"]["first_loss"] for pair in pairs]
     if not found:
         raise SystemExit(f"--cases: expected some of {', '.join(CASES)}")

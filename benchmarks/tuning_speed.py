@@ -45,7 +45,7 @@ def run(options: Options) -> bool:
         "batch": 2 if options.quick else BATCH,
     }
     pairs = sides.pairs("tuning_speed", settings, options.default(options.pairs, 3, 1), options.threads)
-    found = {**sides.compare(pairs), "goal": GOAL, "settings": sides.told(settings), "pairs": pairs}
+    found = {**sides.compare(pairs, settings), "goal": GOAL}
     record.table(sides.COLUMNS, [sides.row("lora-conversations", found)])
     checks = {
         "speed": found["ratio"] >= GOAL,
