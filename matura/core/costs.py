@@ -20,7 +20,7 @@ TRAINED = {"lora": 180.0, "full": 120.0, "prefix": 170.0, "bottleneck": 180.0}
 TOKEN_BYTES = 2 << 20
 """Of its activations, for a token that is learned from."""
 WEIGHTS = "model.safetensors"
-PACKED = (".gz", ".bz2", ".xz", ".zst", ".parquet")
+PACKED = (".gz", ".dz", ".bz2", ".xz", ".zst", ".tgz", ".parquet")
 EXPANSION = 3.5
 """How many times as long as its packed file a text is."""
 
@@ -48,6 +48,11 @@ def vocabulary(given: Given) -> int:
     return given.vocabulary if isinstance(given, Estimate) else 0
 
 
+def is_packed(name: str) -> bool:
+    """Whether a file of this name holds more text than bytes."""
+    return name.lower().endswith(PACKED)
+
+
 def row_bytes(given: Given, unknown: int) -> int:
     """Bytes of the rows in JSONL files, or of raw files, packed ones about as long as unpacked; `unknown` where nothing
     is known."""
@@ -58,7 +63,7 @@ def row_bytes(given: Given, unknown: int) -> int:
     if given is None:
         return unknown
     sizes = ((name, entry["bytes"]) for name, entry in given.files.items())
-    return sum(int(size * EXPANSION) if name.endswith(PACKED) else size for name, size in sizes)
+    return sum(int(size * EXPANSION) if is_packed(name) else size for name, size in sizes)
 
 
 def tuning(

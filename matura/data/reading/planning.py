@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from matura.core import credentials
+from matura.core import costs, credentials
 from matura.core.corpus_settings import Limits, Source
 from matura.core.errors import ConfigError, FormatError, MaturaError
 from matura.core.grouping import neighbours
@@ -129,10 +129,7 @@ def _skip(item: Skipped) -> dict[str, Any]:
 def _weight(piece: Mapping[str, Any]) -> int:
     start, end = piece.get("start", 0), piece.get("end")
     size: int = end - start if end is not None else piece.get("bytes", 0)
-    packed = (
-        str(piece.get("path", "")).lower().endswith((".gz", ".dz", ".bz2", ".xz", ".zst", ".tgz", ".parquet"))
-    )
-    return size * (PACKED if packed else 1)
+    return size * (PACKED if costs.is_packed(str(piece.get("path", ""))) else 1)
 
 
 def read_task(task: Mapping[str, Any]) -> Iterator[Document | Skipped]:
