@@ -16,11 +16,12 @@ from torch import Tensor
 
 from matura.align import losses, reference
 from matura.align.preference_batches import Known, PreferenceBatch, divergence, pack
-from matura.align.sequences import Sums, features, sums, token_logprobs
+from matura.align.sequences import Sums, sums, token_logprobs
 from matura.core.dpo_settings import PreferenceLoss
 from matura.model.divergence import kl_divergence
 from matura.model.likelihoods import likelihoods
 from matura.model.transformer import Transformer
+from matura.train.batches import features
 
 Readings = dict[str, tuple[float, float]]
 """Name -> (sum of weight times value, sum of weights)."""

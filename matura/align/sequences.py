@@ -18,6 +18,7 @@ from torch import Tensor
 from matura.model.attention import Packed
 from matura.model.likelihoods import Likelihoods, likelihoods
 from matura.model.transformer import Transformer
+from matura.train.batches import features
 
 Ids = tuple[int, ...]
 
@@ -101,11 +102,6 @@ def pack_answers(prompted: Sequence[Prompted], device: str | torch.device = "cpu
         torch.tensor(targets, dtype=torch.long, device=device),
         tuple(counts),
     )
-
-
-def features(model: Transformer, batch: AnswerBatch) -> Tensor:
-    """What the output matrix is multiplied with at the positions that predict the answers' tokens, [N, D]."""
-    return model.features(model.decode(batch.ids_1T, mask=batch.mask, where_N=batch.where_N)[0])
 
 
 def token_logprobs(

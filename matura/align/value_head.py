@@ -17,6 +17,7 @@ from matura.model.layers import Linear
 from matura.model.likelihoods import likelihoods
 from matura.model.peft import tuning
 from matura.model.transformer import Transformer
+from matura.train.batches import hidden_states
 
 
 class Reading(NamedTuple):
@@ -70,7 +71,7 @@ class PolicyWithValue(nn.Module):
 
     def read(self, batch: AnswerBatch, temperature: float, *, entropy: bool = False) -> Reading:
         """All that the losses need, with gradient, in one pass (two with a critic)."""
-        hidden_ND = _hidden(self.policy, batch)
+        hidden_ND = hidden_states(self.policy, batch)
         found = likelihoods(
             self.policy.features(hidden_ND),
             self.policy.unembedding,
@@ -79,12 +80,8 @@ class PolicyWithValue(nn.Module):
             entropy=entropy,
         )
         if self.critic is not None:
-            hidden_ND = _hidden(self.critic, batch)
+            hidden_ND = hidden_states(self.critic, batch)
         return Reading(found.logprobs_N, found.entropy_N, self.value(hidden_ND).float())
-
-
-def _hidden(model: Transformer, batch: AnswerBatch) -> Tensor:
-    return model.decode(batch.ids_1T, mask=batch.mask, where_N=batch.where_N)[0]
 
 
 def with_value(

@@ -27,7 +27,7 @@ from matura.model.logprobs import cross_entropy
 from matura.model.peft import updates
 from matura.model.transformer import Transformer
 from matura.train import objectives
-from matura.train.batches import PackedBatch
+from matura.train.batches import PackedBatch, features
 from matura.train.loop import Objective
 
 Anchor = Callable[[Transformer, PackedBatch, Tensor], Tensor]
@@ -50,11 +50,6 @@ def anchored(*anchors: Anchor) -> Objective:
         return total
 
     return loss
-
-
-def features(model: Transformer, batch: PackedBatch) -> Tensor:
-    """What the output matrix is multiplied with at the trained positions, [N, D]."""
-    return model.features(model.decode(batch.ids_1T, mask=batch.mask, where_N=batch.where_N)[0])
 
 
 def objective(settings: Forgetting, model: Transformer, parent: Transformer) -> Objective:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -93,6 +93,27 @@ def pack(examples: Sequence[Example], device: str = "cpu", lay: Lay = end_to_end
         torch.tensor(targets, dtype=torch.long, device=device),
         torch.tensor(weights, device=device),
     )
+
+
+class Asking(Protocol):
+    """A packed row [1, T], and the positions [N] whose hidden states predict what is learned."""
+
+    @property
+    def ids_1T(self) -> Tensor: ...
+    @property
+    def mask(self) -> Packed: ...
+    @property
+    def where_N(self) -> Tensor: ...
+
+
+def hidden_states(model: Transformer, batch: Asking) -> Tensor:
+    """Hidden states where a batch asks for them, [N, D]."""
+    return model.decode(batch.ids_1T, mask=batch.mask, where_N=batch.where_N)[0]
+
+
+def features(model: Transformer, batch: Asking) -> Tensor:
+    """What the output matrix is multiplied with there, [N, D]."""
+    return model.features(hidden_states(model, batch))
 
 
 def packing(model: Transformer) -> Callable[..., PackedBatch]:

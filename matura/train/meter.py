@@ -18,8 +18,7 @@ from matura.model.divergence import kl_divergence
 from matura.model.heads import Unembedding
 from matura.model.logprobs import cross_entropy
 from matura.model.transformer import Transformer
-from matura.train.anchors import features
-from matura.train.batches import Example, PackedBatch, pack
+from matura.train.batches import Example, PackedBatch, features, pack
 from matura.train.labels import LabelBatch, accuracy
 from matura.train.objectives import loss
 from matura.train.watch import looking

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from matura.model.logprobs import cross_entropy
 from matura.model.transformer import Transformer
-from matura.train.batches import PackedBatch
+from matura.train.batches import PackedBatch, hidden_states
 from matura.train.blocks import TokenBatch
 from matura.train.corrupt import MaskedBatch, PairBatch
 from matura.train.labels import LabelBatch, label_loss
@@ -43,8 +43,7 @@ def next_token(model: Transformer, batch: PackedBatch, *, shaping: Shaping | Non
 
     The output layer, a fifth of a small model's work, is computed nowhere else, nor is the last block's MLP.
     """
-    hidden_1ND = model.decode(batch.ids_1T, mask=batch.mask, where_N=batch.where_N)
-    return _loss(model, hidden_1ND[0], batch.targets_N, batch.weights_N, shaping)
+    return _loss(model, hidden_states(model, batch), batch.targets_N, batch.weights_N, shaping)
 
 
 def every_token(model: Transformer, batch: TokenBatch, *, shaping: Shaping | None = None) -> Tensor:
