@@ -3,9 +3,9 @@ one (arXiv:2203.15556, approach 3; branches of one trunk as in arXiv:2405.18392)
 
 Each size trains one trunk at a constant rate; at 5, 10 and 20 tokens for each parameter a branch leaves it, in which
 the rate falls. `--text` is the folder of a `tokens` artifact (what `matura encode` made), large enough for the
-largest run. Finished branches and the trunk, every few hundred updates, are kept in `--results`/scaling, so the hours
-may be spent in pieces; `--cases 800K 3.2M` trains only these, without a law, which several processes may do side by
-side.
+largest run. Finished branches are kept in `--results`/scaling, and trunks, every few hundred updates, in the
+workspace, so the hours may be spent in pieces; `--cases 800K 3.2M` trains only these, without a law, which several
+processes may do side by side.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ import torch
 
 from benchmarks import record
 from benchmarks.options import Options
-from matura.core.files import read_json, write_json
+from matura.core import artifact
 from matura.core.picture import svg
 from matura.core.pretrain_settings import Shape, amount
 from matura.core.settings import OptimizerConfig
+from matura.core.workspace import Workspace
 from matura.data import shards
 from matura.data.shards import TokenShards
 from matura.model.config import ModelConfig
@@ -53,18 +54,13 @@ TOLERANCE = 0.02
 
 def run(options: Options) -> bool:
     """Whether the law predicts the asked run within 2%, and better than the loss of the largest fitted run."""
-    if options.text is None:
-        raise SystemExit(
-            "scaling: --text is the folder of a `tokens` artifact; make one with `matura encode`"
-        )
+    tokens = shards.load(_text(options))
     torch.set_num_threads(options.threads)
     sizes, ratios = (QUICK, RATIOS[:2]) if options.quick else (SIZES, RATIOS)
-    tokens, kept = shards.load(options.text), options.results / "scaling"
-    kept.mkdir(parents=True, exist_ok=True)
     wanted = {**dict.fromkeys(sizes, ratios), QUICK_ASKED if options.quick else ASKED: (ASKED_RATIO,)}
     if unknown := set(options.cases) - set(wanted):
         raise SystemExit(f"scaling: no size {', '.join(sorted(unknown))}; there are {', '.join(wanted)}")
-    measured = [_measure(name, wanted[name], tokens, kept, options) for name in options.cases or wanted]
+    measured = [_measure(name, wanted[name], tokens, options) for name in options.cases or wanted]
     if options.cases:
         return True
     *rows, asked = itertools.chain.from_iterable(measured)
@@ -116,7 +112,7 @@ class Trunk:
 
     def save(self, folder: Path) -> None:
         """Keep it for another day."""
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         resume.save(folder, self.at, self.model, self.optimizer, {"batches": self.batches.state()})
 
     def branch(self, tokens: TokenShards, seed: int) -> Trunk:
@@ -138,32 +134,58 @@ class Trunk:
 
 
 def _measure(
-    name: str, ratios: tuple[int, ...], tokens: TokenShards, kept: Path, options: Options
+    name: str, ratios: tuple[int, ...], tokens: TokenShards, options: Options
 ) -> list[dict[str, Any]]:
-    """One row for each branch of the trunk of one size, in order; what is done already is read."""
-    config = model_config(Shape(size=name), tokens.coding.vocabulary, LENGTH)
+    """One row for each branch of the trunk of one size, in order; what is known of this text is read."""
+    text = artifact.load(_text(options)).id
+
+    def row(ratio: int) -> dict[str, Any]:
+        return record.kept(
+            f"scaling/{name}-{ratio}-{options.seed}",
+            options,
+            lambda: {"name": name, "ratio": ratio, "text": text, **_branch(name, ratio, tokens, options)},
+            lambda found: found["text"] == text,
+        )
+
+    return [row(ratio) for ratio in ratios]
+
+
+def _branch(name: str, ratio: int, tokens: TokenShards, options: Options) -> dict[str, Any]:
+    """What a branch ends with: its trunk is grown to where it leaves, from where an earlier branch or run left it."""
+    began, config = time.monotonic(), model_config(Shape(size=name), tokens.coding.vocabulary, LENGTH)
     blocks, width = size(config).blocks, config.width
-    places = {ratio: kept / f"{name}-{ratio}-{options.seed}.json" for ratio in ratios}
-    steps = {ratio: round(ratio * blocks / (ROWS * LENGTH)) for ratio in ratios}
-    leave = {ratio: round(steps[ratio] * (1 - DECAY)) for ratio in ratios}
-    missing = [ratio for ratio in ratios if not places[ratio].exists()]
-    trunk = Trunk.begin(config, tokens, options.seed)
-    if missing:
-        trunk.restore(kept / name)
-        if trunk.at > leave[missing[0]]:  # what is on disk is past the branch: begin anew
-            trunk = Trunk.begin(config, tokens, options.seed)
-    for ratio in missing:
-        began = time.monotonic()
-        while trunk.at < leave[ratio]:
-            trunk.grow(_rising(width), min(trunk.at + SAVE_EVERY, leave[ratio]))
-            trunk.save(kept / name)
-        branch = trunk.branch(tokens, options.seed)
-        branch.grow(_falling(width, leave[ratio], steps[ratio]), steps[ratio])
-        row = {"name": name, "ratio": ratio, "parameters": blocks, "tokens": steps[ratio] * ROWS * LENGTH}
-        row |= {**_heldout(branch.model, tokens), "seconds": time.monotonic() - began}
-        write_json(places[ratio], row)
-        print(row, flush=True)
-    return [read_json(place, limit=1 << 16, what="a branch") for place in places.values()]
+    steps = round(ratio * blocks / (ROWS * LENGTH))
+    leave = round(steps * (1 - DECAY))
+    trunk, folder = Trunk.begin(config, tokens, options.seed), _folder(name, options)
+    if folder is not None:
+        trunk.restore(folder)
+    if trunk.at > leave:  # what is on disk is past the branch
+        trunk = Trunk.begin(config, tokens, options.seed)
+    while trunk.at < leave:
+        trunk.grow(_rising(width), min(trunk.at + SAVE_EVERY, leave))
+        if folder is not None:
+            trunk.save(folder)
+    branch = trunk.branch(tokens, options.seed)
+    branch.grow(_falling(width, leave, steps), steps)
+    found = {"parameters": blocks, "tokens": steps * ROWS * LENGTH, **_heldout(branch.model, tokens)}
+    print(f"{name}, {ratio} tokens each: {found}", flush=True)
+    return {**found, "seconds": round(time.monotonic() - began)}
+
+
+def _folder(name: str, options: Options) -> Path | None:
+    """Where the trunk of a size is kept; a quick run keeps none."""
+    if options.quick:
+        return None
+    text = artifact.load(_text(options)).id[:12]
+    return Workspace(options.workspace).root / "benchmarks" / "scaling" / f"{text}-{name}-{options.seed}"
+
+
+def _text(options: Options) -> Path:
+    if options.text is None:
+        raise SystemExit(
+            "scaling: --text is the folder of a `tokens` artifact; make one with `matura encode`"
+        )
+    return options.text
 
 
 def _optimizer(model: Transformer) -> torch.optim.Optimizer:

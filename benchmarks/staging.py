@@ -9,12 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from matura import cli
+from matura import api, cli
 from matura.core import artifact, config, left_out, sizes, yamlfile
 from matura.core import recipe as recipes
 from matura.core.artifact import Artifact, RawInput
 from matura.core.config import parse
-from matura.core.errors import ModelNotFound
 from matura.core.preferences import HELDOUT, TRAIN, Ranking, write_rankings
 from matura.core.problems import Problems
 from matura.core.rounds import merged
@@ -82,13 +81,10 @@ def recipe(
     workspace: Workspace,
     show: Callable[[Event], None] = lambda event: None,
 ) -> dict[str, Artifact]:
-    """What the stages of a recipe make, as the run `name`; what is there already is reused. Nothing is pulled."""
+    """What the stages of a recipe make, as the run `name`; what is there already is reused, and a
+    model that is not there is pulled."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "recipe.yaml")
         file.write_text(json.dumps({"name": name, "stages": stages}), encoding="utf-8")  # JSON is YAML
         loaded = recipes.load(file, cli._Modules())
-    return run_recipe(loaded, workspace, _no_pull, show=show)
-
-
-def _no_pull(reference: str, workspace: Workspace) -> Artifact:
-    raise ModelNotFound(f"nothing is to be pulled here, and {reference} is not there")
+    return run_recipe(loaded, workspace, api.pull, show=show)
