@@ -11,7 +11,7 @@ from matura.align.heldout import Heldout
 from matura.align.rewards import Weighted
 from matura.align.sequences import Reference, frozen
 from matura.core.artifact import Artifact, RawInput
-from matura.core.errors import ConfigError
+from matura.core.errors import ConfigError, MaturaError
 from matura.core.practice_settings import Practice
 from matura.core.preferences import Ranking
 from matura.data.preferences import prompts
@@ -41,10 +41,13 @@ def asked(
     format: Format,
     judges: Weighted,
 ) -> Asked:
-    """Read the prompts. Raises ConfigError for a model that writes no text, MaturaError when no prompt fits."""
+    """Read the prompts. Raises ConfigError for a model that writes no text, MaturaError when no prompt fits or all are
+    held out."""
     if model.decoder is None or not isinstance(model.head, LanguageHead):
         raise ConfigError(f"{inputs['model'].path} writes no text, so it has nothing to practise")
     loaded = prompts.load(inputs["prompts"], config.data)
+    if not loaded.train:
+        raise MaturaError(f"{inputs['prompts'].path}: all prompts are held out, and none is left to practise")
     longest = config.rollouts.max_new_tokens
     kept, left = rollouts.fitting(loaded.train, format, model, longest)
     reference = frozen(parent, config.rollouts.temperature)

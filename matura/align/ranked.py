@@ -22,11 +22,12 @@ from matura.align.sequences import Prompted
 from matura.core.preferences import Answer, Ranking
 from matura.data.preferences import pairs
 from matura.model.attention import Packed
-from matura.model.heads import Classifier
+from matura.model.heads import Classifier, pick_spans
 from matura.model.transformer import Transformer
 from matura.tokenizer.conversation import Format
 
 TIED = "too many ties"
+Spans = tuple[tuple[int, int], ...]
 
 
 def two_texts(format: Format, prompt: Ranking, answer: Answer) -> Prompted:
@@ -119,14 +120,14 @@ def _places(choices: Sequence[Choice], answers: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class RankedBatch:
-    """One packed row [1, T] of rankings; `at_N` is where each answer is read, and the pairs index those answers.
+    """One packed row [1, T] of rankings; `spans_N` is where each answer lies, and the pairs index those answers.
 
     `places` has those of each ranking, in the order of its answers.
     """
 
     ids_1T: Tensor
     mask: Packed
-    at_N: Tensor
+    spans_N: Spans
     chosen_P: Tensor
     rejected_P: Tensor
     margins_P: Tensor
@@ -144,9 +145,9 @@ class RankedBatch:
         return self.ids_1T.shape[1]
 
 
-def pack_ranked(examples: Sequence[Ranked], device: str = "cpu", *, pool: str = "last") -> RankedBatch:
-    """Lay rankings end to end; `pool` says whether an answer's first or last token is read."""
-    ids_1T, mask, at_N = pack_texts([one.text for one in examples], device, pool=pool)
+def pack_ranked(examples: Sequence[Ranked], device: str = "cpu") -> RankedBatch:
+    """Lay rankings end to end."""
+    ids_1T, mask, spans_N = pack_texts([one.text for one in examples], device)
     chosen: list[int] = []
     rejected: list[int] = []
     margins: list[float] = []
@@ -162,7 +163,7 @@ def pack_ranked(examples: Sequence[Ranked], device: str = "cpu", *, pool: str = 
     return RankedBatch(
         ids_1T,
         mask,
-        at_N,
+        spans_N,
         torch.tensor(chosen, dtype=torch.long, device=device),
         torch.tensor(rejected, dtype=torch.long, device=device),
         torch.tensor(margins, dtype=torch.float32, device=device),
@@ -171,12 +172,10 @@ def pack_ranked(examples: Sequence[Ranked], device: str = "cpu", *, pool: str = 
     )
 
 
-def pack_texts(
-    texts: Sequence[Prompted], device: str = "cpu", *, pool: str = "last"
-) -> tuple[Tensor, Packed, Tensor]:
-    """Ids [1, T], the sequences in them (answers continue their prompt), and where each answer is read [N]."""
+def pack_texts(texts: Sequence[Prompted], device: str = "cpu") -> tuple[Tensor, Packed, Spans]:
+    """Ids [1, T], the sequences in them (answers continue their prompt), and the (start, end) of each answer."""
     ids: list[int] = []
-    at: list[int] = []
+    spans: list[tuple[int, int]] = []
     lengths: list[int] = []
     parents: list[int | None] = []
     for text in texts:
@@ -187,7 +186,7 @@ def pack_texts(
             parents.append(None)
             ids += text.prompt
         for answer in text.answers:
-            at.append(len(ids) if pool == "first" else len(ids) + len(answer) - 1)
+            spans.append((len(ids), len(ids) + len(answer)))
             lengths.append(len(answer))
             parents.append(parent)
             ids += answer
@@ -195,15 +194,15 @@ def pack_texts(
     return (
         torch.tensor([ids], device=device),
         Packed(tuple(lengths), continued),
-        torch.tensor(at, dtype=torch.long, device=device),
+        tuple(spans),
     )
 
 
-def rewards(model: Transformer, ids_1T: Tensor, mask: Packed, at_N: Tensor) -> Tensor:
-    """The rewards [N] of the answers in a packed row, read where `at_N` says: positions, never pad ids."""
+def rewards(model: Transformer, ids_1T: Tensor, mask: Packed, spans_N: Spans) -> Tensor:
+    """The rewards [N] of the answers in a packed row, read where the head reads: by positions, never by pad ids."""
     head = model.head
     if not isinstance(head, Classifier):
         raise TypeError("the model has no reward head")
     run = model.decode if model.encoder is None else model.encode
     hidden_1TD = run(ids_1T, mask=mask)
-    return head.scores(hidden_1TD[0, at_N])[:, 0]
+    return head.scores(pick_spans(hidden_1TD[0], spans_N, head.pool))[:, 0]

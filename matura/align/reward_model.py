@@ -1,7 +1,8 @@
 """A reward model: a decoder or an encoder whose head has one label, and what it says of answers.
 
 The reward of an answer is read at its last token, which is the stop token of the model's own template where the answer
-was finished (an encoder's at the first). It depends on no other answer, batch or padding.
+was finished. An encoder's is read from the mean of all tokens, which sentence encoders were made for, and which some
+hundred rankings teach more than the first token. It depends on no other answer, batch or padding.
 
 Shape suffixes: N answers, T tokens of a row.
 """
@@ -37,7 +38,8 @@ def set_reward_head(model: Transformer, seed: int = 0) -> Transformer:
     for an encoder-decoder."""
     if model.encoder is not None and model.decoder is not None:
         raise ConfigError("a reward model is a decoder or an encoder, and this model is both in one")
-    set_head(model, head_for(model.config, (LABEL,)), seed)
+    own = c.Classifier(labels=(LABEL,), pool="mean", hidden="none")
+    set_head(model, own if model.encoder is not None else head_for(model.config, (LABEL,)), seed)
     assert model.head is not None
     model.head.requires_grad_(True)
     return model
@@ -94,11 +96,10 @@ class Judge:
     def rewards(self, texts: Sequence[Prompted], *, row: int = ROW) -> list[list[float]]:
         """The rewards of answers that are token ids already."""
         found: list[list[float]] = [[] for _ in texts]
-        device, head = str(self.model.embed.weight.device), self.model.config.head
-        assert isinstance(head, c.Classifier)
+        device = str(self.model.embed.weight.device)
         for indices in _rows(texts, row):
-            ids_1T, mask, at_N = pack_texts([texts[i] for i in indices], device, pool=head.pool)
-            values = iter(rewards(self.model, ids_1T, mask, at_N).tolist())
+            packed = pack_texts([texts[i] for i in indices], device)
+            values = iter(rewards(self.model, *packed).tolist())
             for i in indices:
                 found[i] = [next(values) for _ in texts[i].answers]
         return found

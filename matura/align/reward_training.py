@@ -77,7 +77,7 @@ class Objective:
 
     def __call__(self, model: Transformer, batch: RankedBatch) -> Tensor:
         model.eval()
-        rewards_N = rewards(model, batch.ids_1T, batch.mask, batch.at_N)
+        rewards_N = rewards(model, batch.ids_1T, batch.mask, batch.spans_N)
         self.seen = figures(rewards_N.detach(), batch)
         return self.rule(rewards_N, batch)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from matura.evaluate.likelihood import Likelihood
-    from matura.infer.embed import Pool
+    from matura.infer.embed import Named
     from matura.infer.engine import Request
     from matura.infer.fill import Fill
     from matura.infer.text import Answer
@@ -181,7 +181,7 @@ class LanguageModel:
         self,
         texts: str | Sequence[str],
         *,
-        pool: Pool = "mean",
+        pool: Named = "mean",
         normalize: bool = True,
         max_tokens: int | None = None,
         batch: int = 16,

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from matura.core.errors import ConfigError
 from matura.infer.reading import hidden_states
+from matura.model import config as c
 from matura.model.heads import pick
 from matura.model.transformer import Transformer
 
-Pool = Literal["mean", "first", "last", "cls"]
-POOLS: tuple[Pool, ...] = ("mean", "first", "last")
+Named = Literal[c.Pool, "cls"]
 """The ways to pool; "cls", after BERT's first token, is another name of "first"."""
 TOKENS = 256
 """Tokens of a text that are read by default."""
@@ -31,7 +31,7 @@ def embed(
     model: Transformer,
     rows: Sequence[Sequence[int]],
     *,
-    pool: Pool = "mean",
+    pool: Named = "mean",
     normalize: bool = True,
     batch: int = 16,
 ) -> Tensor:
@@ -40,8 +40,8 @@ def embed(
     Raises ConfigError for a pooling that the model has no use for, MaturaError for rows that are empty or too long.
     """
     pool = "first" if pool == "cls" else pool
-    if pool not in POOLS:
-        raise ConfigError(f"pool: expected {', '.join(map(repr, POOLS))}, got {pool!r}")
+    if pool not in c.POOLS:
+        raise ConfigError(f"pool: expected {', '.join(map(repr, c.POOLS))}, got {pool!r}")
     if pool == "first" and model.encoder is None:
         raise ConfigError(
             "pool: in a decoder the first token has seen nothing but itself; take 'mean' or 'last'"
@@ -49,14 +49,5 @@ def embed(
     dtype = torch.promote_types(model.embed.weight.dtype, torch.float32)
     vectors_ND = torch.empty(len(rows), model.config.width, dtype=dtype)
     for indices, hidden_BTD, real_BT in hidden_states(model, rows, batch):
-        pooled_BD = _mean(hidden_BTD, real_BT) if pool == "mean" else pick(hidden_BTD, real_BT, pool)
-        vectors_ND[indices] = pooled_BD.to(vectors_ND)
+        vectors_ND[indices] = pick(hidden_BTD, real_BT, pool).to(vectors_ND)
     return torch.nn.functional.normalize(vectors_ND, dim=-1) if normalize else vectors_ND
-
-
-def _mean(hidden_BTD: Tensor, real_BT: Tensor | None) -> Tensor:
-    """The mean over real tokens, [B, D]."""
-    if real_BT is None:
-        return hidden_BTD.mean(1)
-    weight_BT1 = real_BT[..., None].to(hidden_BTD.dtype)
-    return (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1)

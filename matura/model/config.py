@@ -271,12 +271,18 @@ class LanguageHead(Config):
     softcap: float | None = Field(None, gt=0, description="Scores become softcap * tanh(score / softcap)")
 
 
+Pool = Literal["first", "last", "mean"]
+POOLS: tuple[Pool, ...] = ("mean", "first", "last")
+"""What of a text is read: the mean of all tokens, its first or its last one."""
+
+
 class Classifier(Config):
-    """One score per label, read from the first or the last token of a text; `hidden` is a projection before."""
+    """One score per label, read from the first or the last token of a text or from the mean of all; `hidden` is a
+    projection before."""
 
     kind: Literal["classifier"] = "classifier"
     labels: tuple[str, ...] = Field(min_length=1, max_length=100_000)
-    pool: Literal["first", "last"] = "first"
+    pool: Pool = "first"
     hidden: Literal["none", "tanh", "relu"] = "tanh"
     bias: bool = True
 

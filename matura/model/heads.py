@@ -5,7 +5,7 @@ Shape suffixes: B batch, T tokens, N any leading dimensions, D width, V vocabula
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -95,13 +95,30 @@ class Pooler(nn.Module):
         return torch.tanh(self.dense(pick(hidden_BTD, real_BT, "first")))
 
 
-def pick(hidden_BTD: Tensor, real_BT: Tensor | None, which: str) -> Tensor:
-    """The first or the last real token of every row, [B, D], whichever side the padding is on."""
+def pick(hidden_BTD: Tensor, real_BT: Tensor | None, which: c.Pool) -> Tensor:
+    """The first or the last real token of every row, or the mean of all, [B, D], whichever side the padding is on."""
+    if which == "mean":
+        return _mean(hidden_BTD, real_BT)
     if real_BT is None:
         return hidden_BTD[:, 0 if which == "first" else -1]
     T = real_BT.shape[1]
     at_B = real_BT.int().argmax(1) if which == "first" else T - 1 - real_BT.flip(1).int().argmax(1)
     return hidden_BTD[torch.arange(len(hidden_BTD), device=hidden_BTD.device), at_B]
+
+
+def _mean(hidden_BTD: Tensor, real_BT: Tensor | None) -> Tensor:
+    if real_BT is None:
+        return hidden_BTD.mean(1)
+    weight_BT1 = real_BT[..., None].to(hidden_BTD.dtype)
+    return (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1)
+
+
+def pick_spans(hidden_TD: Tensor, spans: Sequence[tuple[int, int]], which: c.Pool) -> Tensor:
+    """As `pick`, of the texts in a packed row that lie at these (start, end): [N, D]."""
+    if which == "mean":
+        return torch.stack([hidden_TD[start:end].mean(0) for start, end in spans])
+    at = [start if which == "first" else end - 1 for start, end in spans]
+    return hidden_TD[torch.tensor(at, device=hidden_TD.device)]
 
 
 def build_head(config: c.ModelConfig) -> nn.Module | None:

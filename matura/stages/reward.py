@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matura.train.finetuning import Lesson
 
 KIND = "model"
-VERSION = 2
+VERSION = 3
 BYTES_PER_TOKEN = 4.0
 
 
@@ -156,8 +156,6 @@ def _lesson(
     config: Config, loaded: "Loaded", model: "Transformer", format: "Format", length: int
 ) -> "Lesson":
     """Rankings in rows, the objective, and looks at some that are held out."""
-    from functools import partial
-
     from matura.align.ranked import pack_ranked, ranked, write_for
     from matura.align.reward_training import Objective, Rule, look
     from matura.train.batches import PackedBatches
@@ -175,8 +173,6 @@ def _lesson(
             f"margin={config.margin:g} would do nothing: no pair has scores that say by how much its answer is better; "
             "leave margin out, or give preferences with scores"
         )
-    pool = getattr(model.config.head, "pool", "last")
-    pack = partial(pack_ranked, pool=pool)
     some = spread(out.examples, config.meter_tokens, lambda one: one.size) if config.meter_every else []
     looks = Looks(also=(look(format, some, rule),) if some else ())
     total = sum(one.size for one in source.examples)
@@ -190,7 +186,12 @@ def _lesson(
     }
     steps = max(1, round(config.epochs * total / source.mean_tokens))
     return Lesson(
-        PackedBatches([source], pack=pack), objective, looks, counts, steps=steps, notes=objective.notes
+        PackedBatches([source], pack=pack_ranked),
+        objective,
+        looks,
+        counts,
+        steps=steps,
+        notes=objective.notes,
     )
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from matura.model.attention import Packed, spans
-from matura.model.heads import Classifier
+from matura.model.heads import Classifier, pick_spans
 from matura.model.transformer import Transformer
 
 
@@ -70,8 +70,7 @@ def scores(model: Transformer, batch: LabelBatch) -> Tensor:
         raise TypeError("the model has no classification head")
     read = model.decode if model.encoder is None else model.encode
     hidden_1TD = read(batch.ids_1T, mask=batch.mask)
-    ends = [start if head.pool == "first" else end - 1 for start, end in spans(batch.mask.lengths)]
-    return head.scores(hidden_1TD[0, torch.tensor(ends, device=hidden_1TD.device)])
+    return head.scores(pick_spans(hidden_1TD[0], spans(batch.mask.lengths), head.pool))
 
 
 def label_loss(model: Transformer, batch: LabelBatch) -> Tensor:

@@ -15,10 +15,10 @@ from matura.stages import grpo
 from tests.tiny_models import CONTEXT, chatml, network
 
 
-def begun(folder: Path, heldout: list[str], **settings: Any) -> Asked:
-    """With six prompts to learn from and these held out."""
+def begun(folder: Path, heldout: list[str], learned: int = 6, **settings: Any) -> Asked:
+    """With so many prompts to learn from and these held out."""
     folder.mkdir()
-    for name, texts in (("train", [f"say {n}" for n in range(6)]), ("test", heldout)):
+    for name, texts in (("train", [f"say {n}" for n in range(learned)]), ("test", heldout)):
         rows = [Ranking(f"{name}{n}", ({"role": "user", "content": one},)) for n, one in enumerate(texts)]
         write_rankings(folder / f"{name}.jsonl", rows)
     values = {"model": "m", "prompts": str(folder), "rewards": {"ending": {"weight": 1}}} | settings
@@ -42,3 +42,8 @@ def test_held_out_prompts_are_counted_as_they_are_looked_at(tmp_path: Path) -> N
 def test_held_out_prompts_of_which_none_fits_are_named(tmp_path: Path) -> None:
     with pytest.raises(MaturaError, match="none of 1 held-out prompts leaves room for 6 new tokens"):
         begun(tmp_path / "long", ["x" * CONTEXT])
+
+
+def test_held_out_prompts_alone_leave_nothing_to_practise(tmp_path: Path) -> None:
+    with pytest.raises(MaturaError, match="all prompts are held out, and none is left to practise"):
+        begun(tmp_path / "none", ["ask one"], learned=0)

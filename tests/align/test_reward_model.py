@@ -92,10 +92,12 @@ def test_answers_do_not_see_each_other() -> None:
 
 def test_an_encoder_reads_two_texts_from_their_first_token() -> None:
     tokenizer = word_pieces()
-    head = c.Classifier(labels=("reward",))
     vocabulary = tokenizer.vocab_size
-    config = c.ModelConfig(vocabulary=vocabulary, context=64, encoder=gpt_stack(causal=False), head=head)
-    own = Judge(build(config, dtype=torch.float32), Format(tokenizer, None, []))
+    config = c.ModelConfig(
+        vocabulary=vocabulary, context=64, encoder=gpt_stack(causal=False), head=c.NoHead()
+    )
+    model = set_reward_head(build(config, dtype=torch.float32), seed=1)
+    own = Judge(model, Format(tokenizer, None, []))
     text = read(two_texts, own.format, asked(0, "the cat"), ["the dog", "the"])
     assert text.prompt == ()
     begin, end = tokenizer.id("[CLS]"), tokenizer.id("[SEP]")

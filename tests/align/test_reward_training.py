@@ -35,7 +35,7 @@ def model() -> Transformer:
 
 def rewards_of(own: Transformer, one: Ranked) -> torch.Tensor:
     batch = pack_ranked([one])
-    return rewards(own, batch.ids_1T, batch.mask, batch.at_N)
+    return rewards(own, batch.ids_1T, batch.mask, batch.spans_N)
 
 
 def test_places_are_the_order_with_its_ties() -> None:
@@ -95,7 +95,7 @@ def test_figures_and_looks_agree_with_training() -> None:
     set_reward_head(own, seed=3)
     batch, rule = pack_ranked(rows), Rule(centring=0.1)
     with torch.no_grad():
-        r_N = rewards(own, batch.ids_1T, batch.mask, batch.at_N)
+        r_N = rewards(own, batch.ids_1T, batch.mask, batch.spans_N)
     told, seen = figures(r_N, batch), look(chatml(), rows, rule)(own)
     assert seen["heldout_loss"] == pytest.approx(rule(r_N, batch).item() / 3, rel=1e-5)
     for name, value in told.items():

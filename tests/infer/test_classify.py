@@ -11,16 +11,16 @@ from tests.model.tiny import build, gpt_stack, llama_config
 ROWS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [14, 15]]
 
 
-@pytest.mark.parametrize("pool", ["first", "last"])
+@pytest.mark.parametrize("pool", c.POOLS)
 @pytest.mark.parametrize("names", [("no", "perhaps", "yes"), ("toxic",)])
 def test_scores_are_those_of_every_text_alone(pool: str, names: tuple[str, ...]) -> None:
     """T5: neither padding nor the size of the batch changes a score."""
     head = c.Classifier(labels=names, pool=pool)  # type: ignore[arg-type]
-    if pool == "first":
+    if pool != "last":
         model = build(c.ModelConfig(vocabulary=97, context=16, encoder=gpt_stack(causal=False), head=head))
     else:
         model = build(llama_config().model_copy(update={"head": head}))
-    read = model.encode if pool == "first" else model.decode
+    read = model.decode if pool == "last" else model.encode
     assert model.head is not None
     with torch.inference_mode():
         logits = torch.cat([model.head(read(torch.tensor([row]))) for row in ROWS])

@@ -26,23 +26,29 @@ RIGHT = torch.tensor([[True, True, True, False, False], [True] * 5])
         (LEFT, "last", [4, 4]),
         (RIGHT, "first", [0, 0]),
         (RIGHT, "last", [2, 4]),
+        (None, "mean", [2, 2]),
+        (LEFT, "mean", [3, 2]),
+        (RIGHT, "mean", [1, 2]),
     ],
 )
-def test_the_first_and_last_token_on_both_sides_of_padding(
-    real: torch.Tensor | None, which: str, expected: list[int]
+def test_what_is_read_on_both_sides_of_padding(
+    real: torch.Tensor | None, which: c.Pool, expected: list[int]
 ) -> None:
     hidden = torch.arange(10.0).view(2, 5, 1)
     assert pick(hidden, real, which).flatten().tolist() == [expected[0], 5 + expected[1]]
 
 
-@pytest.mark.parametrize("pool", ["first", "last"])
+@pytest.mark.parametrize("pool", ["first", "last", "mean"])
 @pytest.mark.parametrize("hidden", ["none", "tanh", "relu"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_classifier(pool: str, hidden: str, bias: bool) -> None:
     """T5: the last real token is read, not the last or the first padded one."""
     head = Classifier(6, c.Classifier(labels=("a", "b", "c"), pool=pool, hidden=hidden, bias=bias)).double()
     x = torch.randn(2, 5, 6, dtype=torch.float64)
-    row = x[torch.arange(2), torch.tensor([0, 0] if pool == "first" else [2, 4])]
+    if pool == "mean":
+        row = torch.stack([x[0, :3].mean(0), x[1].mean(0)])
+    else:
+        row = x[torch.arange(2), torch.tensor([0, 0] if pool == "first" else [2, 4])]
     if hidden != "none":
         row = row @ head.dense.weight.T + head.dense.bias
         row = row.tanh() if hidden == "tanh" else row.clamp(min=0)

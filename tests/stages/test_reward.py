@@ -152,7 +152,7 @@ def test_an_encoder_becomes_a_reward_model(tmp_path: Path) -> None:
     assert made.summary["accuracy"]["value"] > 0.9
     head = store.load(made.path).config.head
     assert isinstance(head, c.Classifier)
-    assert head.pool == "first"
+    assert head.pool == "mean"
 
 
 @pytest.mark.usefixtures("drawn")

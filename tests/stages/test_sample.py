@@ -87,6 +87,14 @@ def test_samples_of_samples_ask_the_same_prompts(world: dict[str, Any], tmp_path
     assert rows(first) != rows(again)
 
 
+def test_held_out_samples_alone_can_be_asked_again(world: dict[str, Any], tmp_path: Path) -> None:
+    """So that every round is judged on the same questions."""
+    start = run(sample, tmp_path / "start", **world, **QUICK, count=0)
+    again = run(sample, tmp_path / "again", model=world["model"], prompts=start, **QUICK, seed=1)
+    assert rows(again) == []
+    assert [row.id for row in rows(again, HELDOUT)] == ["c20", "c21", "c22", "c23"]
+
+
 def test_files_of_prompts_are_read(world: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(f'{{"prompt": "say {n} please"}}\n' for n in range(9)))

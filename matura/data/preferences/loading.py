@@ -82,10 +82,20 @@ def is_judged(row: Ranking) -> bool:
 
 
 def done(name: str, held: Sequence[Sequence[Ranking]], heldout: int, dropped: Counter[str]) -> Loaded:
-    """Rankings that have two sides, or one that is split here. Raises FormatError when there are none."""
+    """Rankings that have two sides, or one that is split here. Raises FormatError when there are none to learn from."""
     if not held[0]:
-        why = "".join(f"; {count:,} were dropped: {reason}" for reason, count in dropped.items())
-        raise FormatError(f"{name}: there are no rows to learn from{why}")
+        raise nothing(name, dropped)
+    return in_sides(held, heldout, dropped)
+
+
+def nothing(name: str, dropped: Counter[str]) -> FormatError:
+    """There are no rows, and what became of those that were there."""
+    why = "".join(f"; {count:,} were dropped: {reason}" for reason, count in dropped.items())
+    return FormatError(f"{name}: there are no rows to learn from{why}")
+
+
+def in_sides(held: Sequence[Sequence[Ranking]], heldout: int, dropped: Counter[str]) -> Loaded:
+    """Rankings that have two sides, or one that is split here."""
     train, out = (tuple(held[0]), tuple(held[1])) if len(held) == 2 else sides.split(held[0], heldout)
     counts = {"rankings": len(train) + len(out), "heldout_rankings": len(out), "bad_rows": 0}
     return Loaded(train, out, found=counts | {"dropped": dict(sorted(dropped.items()))})

@@ -19,7 +19,14 @@ from matura.data.conversations.messages import tools_of
 from matura.data.preferences import forms, sides
 from matura.data.preferences.asked import LAST_QUESTION, check_prompt, prompt
 from matura.data.preferences.forms import Dropped, gold, question_and_answer
-from matura.data.preferences.loading import Loaded, artifact_sides, check_settings, done, read_files
+from matura.data.preferences.loading import (
+    Loaded,
+    artifact_sides,
+    check_settings,
+    in_sides,
+    nothing,
+    read_files,
+)
 
 SAME, TEXT = "the prompt was there already", "a plain text has no prompt"
 
@@ -28,8 +35,8 @@ def load(given: Artifact | RawInput, settings: PreferenceData) -> Loaded:
     """Prompts of a `conversations`, `preferences` or `samples` artifact, or of files of those or of prompts alone.
 
     Of a conversation the last assistant's message becomes the fact `gold`, and what comes before it is the prompt. A
-    prompt that is there already (with the same facts) is dropped and counted, also from the held-out side. Raises as
-    `loading.load` does.
+    prompt that is there already (with the same facts) is dropped and counted, also from the held-out side. All may be
+    held out. Raises as `loading.load` does.
     """
     if isinstance(given, RawInput):
         return load_files(given.path, settings)
@@ -80,7 +87,9 @@ def _done(name: str, held: Iterable[Iterable[Ranking]], heldout: int, dropped: C
             else:
                 there.add(key)
                 made[-1].append(replace(row, answers=(), annotator=""))
-    return done(name, made, heldout, dropped)
+    if not any(made):
+        raise nothing(name, dropped)
+    return in_sides(made, heldout, dropped)
 
 
 def _form_of(values: Mapping[str, Any]) -> str:
