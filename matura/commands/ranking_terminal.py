@@ -77,8 +77,8 @@ def _by_lines(sitting: "Sitting", stdin: TextIO, console: "Console") -> None:
             sitting.press([key])
             if sitting.state.notice:
                 raise MaturaError(
-                    f"line {number} ({line.strip()!r:.40}): {sitting.state.notice}. Mend it, leave out the lines before "
-                    "it, and run this again: it goes on there."
+                    f"line {number} ({line.strip()!r:.40}): {sitting.state.notice}. Mend it, leave out the lines "
+                    "before it, and run this again: it goes on there."
                 )
 
 

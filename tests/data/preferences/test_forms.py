@@ -175,5 +175,5 @@ def test_columns_that_fit_no_form_are_named() -> None:
         form_of({"text": "a", "label": True})
     with pytest.raises(FormatError, match=r"the columns \(chosen \(null\), prompt, rejected\) fit none"):
         form_of({"prompt": "q", "chosen": None, "rejected": "b"})
-    with pytest.raises(FormatError, match="^label: expected true or false, found 'yes'"):
+    with pytest.raises(FormatError, match=r"^label: expected true or false, found 'yes'"):
         form_of({"prompt": "q", "completion": "a", "label": "yes"})
