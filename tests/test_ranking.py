@@ -59,15 +59,29 @@ def kept(folder):
 
 
 def test_lines_of_keys_rank_and_the_next_call_goes_on(rank, samples, tmp_path):
-    code, said = rank(str(samples), "--annotator", "ada", keys="2143\ns\n12\nq\n")
+    code, said = rank(str(samples), "--annotator", "ada", keys="2143\n\ns\nq\n")
     assert code == 0
     assert "ada ranks 3 prompts" in said
-    assert "C, D: give a place" in said
+    assert "give a place" not in said
     assert "1 judged, 1 skipped, 1 left." in said
     code, said = rank(str(samples), "--annotator", "ada", keys="1t23\n")
     assert "2 are done" in said
     assert "2 judged, 1 skipped, 0 left." in said
     assert [one.id for one in kept(tmp_path)] == ["p0", "p2"]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [("12", "C, D: give a place"), ("9999", "There are 4 places"), ("12m4", "'m' is no key here")],
+)
+def test_a_line_that_judges_nothing_stops_before_others_are_taken_for_it(rank, samples, tmp_path, line, why):
+    code, said = rank(str(samples), keys=f"1234\n{line}\n4321\n1234\n")
+    assert code == 1
+    assert f"line 2 ('{line}'): {why}" in said
+    assert "1 judged, 0 skipped, 2 left." in said
+    assert [one.id for one in kept(tmp_path)] == ["p0"]
+    code, said = rank(str(samples), keys="4321\n1234\n")
+    assert (code, "3 judged" in said) == (0, True)
 
 
 def test_four_ranks_are_six_pairs_for_whoever_reads_the_file(rank, samples, tmp_path):

@@ -159,13 +159,12 @@ def _even_groups(series: Series) -> list[Alarm]:
     last = series.last("even_groups")
     if not last or statistics.fmean(last) < EVEN:
         return []
-    ceiling = statistics.fmean(series.last("reward") or [0.0]) > statistics.fmean(
-        series.values("reward") or [0.0]
-    )
+    change, sure = series.change("reward")
     advice = (
         "They are all right: take harder prompts, or stop."
-        if ceiling
-        else "Take easier prompts, more samples, a higher temperature, or a reward that gives part of the credit."
+        if change > 0 and sure >= SURE
+        else "Where they are all right, take harder prompts; where all are wrong, easier prompts, more samples, a "
+        "higher temperature, or a reward that gives part of the credit."
     )
     return [
         Alarm(

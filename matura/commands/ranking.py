@@ -60,6 +60,9 @@ def by_a_person(asked: Asked, workspace: Workspace, sample: Sample) -> None:
         _serve(sitting, asked.port or 0) if asked.web else _ask(sitting)
     except KeyboardInterrupt:
         print()
+    except MaturaError:
+        print(_closing(sitting))
+        raise
     print(_closing(sitting))
     if asked.trl is not None:
         _export(journal.rows(), asked.trl.expanduser())

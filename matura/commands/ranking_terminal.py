@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
+from matura.core.errors import MaturaError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from matura.align.ranking.sitting import Sitting
 
 QUIT, CTRL_D = "q", "\x04"
+GOES = frozenset("suq")
+"""Keys that leave a prompt by themselves, or open one again: no Enter belongs behind them."""
 ARROWS = re.compile(r"\x1b(\[[0-9;?]*[@-~]|O.)?")
 """Arrows and their relatives, as a terminal sends them."""
 HINT = "1-{n} place · t tie · x not judged · a-{last} answer · s skip · u undo · Enter save · q quit"
@@ -23,34 +27,63 @@ def ask(sitting: "Sitting", stdin: TextIO) -> None:
     """Ask until all is judged or the person leaves (q, Ctrl-D, the end of stdin; Ctrl-C is KeyboardInterrupt)."""
     from rich.console import Console
 
+    console = Console(highlight=False)
+    if stdin.isatty():
+        _by_keys(sitting, stdin, console)
+    else:
+        _by_lines(sitting, stdin, console)
+
+
+def _by_keys(sitting: "Sitting", stdin: TextIO, console: "Console") -> None:
+    """One key after another, each shown at once."""
     from matura.align.ranking.page import view
 
-    console, single, keys, shown = Console(highlight=False), stdin.isatty(), _keys(stdin), -1
+    keys, shown = _keys(stdin), -1
     while sitting.item is not None:
         now = view(sitting)
         if sitting.state.at != shown:
             _show(now, console)
             shown = sitting.state.at
-        if single:
-            _status(now, console)
+        _status(now, console)
         key = next(keys, QUIT)
         if key != QUIT:
             sitting.press([key])
-        if single and (key == QUIT or sitting.state.at != shown):
+        if key == QUIT or sitting.state.at != shown:
             print()  # the line of state stays as it is
         if key == QUIT:
             return
-        if not single and sitting.state.notice:
-            console.print(sitting.state.notice, markup=False)
+
+
+def _by_lines(sitting: "Sitting", stdin: TextIO, console: "Console") -> None:
+    """A line is the keys of a prompt and ends in Enter, but for one that skips or goes back; empty lines say nothing.
+
+    Raises MaturaError at a line that judges nothing: the lines behind it are meant for other prompts than they would
+    be taken for.
+    """
+    from matura.align.ranking.page import view
+
+    number, shown = 0, -1
+    while sitting.item is not None:
+        if sitting.state.at != shown:
+            _show(view(sitting), console)
+            shown = sitting.state.at
+        if not (line := stdin.readline()):
+            return
+        number += 1
+        keys = [one for one in line.lower() if not one.isspace()]
+        for key in [*keys, *(["enter"] if keys and keys[-1] not in GOES else [])]:
+            if key == QUIT:
+                return
+            sitting.press([key])
+            if sitting.state.notice:
+                raise MaturaError(
+                    f"line {number} ({line.strip()!r:.40}): {sitting.state.notice}. Mend it, leave out the lines "
+                    "before it, and run this again: it goes on there."
+                )
 
 
 def _keys(stdin: TextIO) -> Iterator[str]:
-    """Keys by their names. A line of a pipe is its characters and then Enter."""
-    if not stdin.isatty():
-        for line in stdin:
-            yield from (one for one in line.lower() if not one.isspace())
-            yield "enter"
-        return
+    """Keys of a terminal by their names."""
     with _unbuffered(stdin):
         while data := os.read(stdin.fileno(), 64):
             for one in ARROWS.sub("", data.decode("utf-8", "ignore")).lower():

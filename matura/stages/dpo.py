@@ -4,6 +4,7 @@
 The reference is the parent, whose log-probabilities are read once. `--audit` shows the answers token by token.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ from matura.core.forgetting_settings import (
 from matura.core.inputs import located
 from matura.core.plan import Estimate
 from matura.core.preference_settings import PreferenceData, check_without_facts
+from matura.core.preferences import Answer, Ranking
 from matura.core.settings import Recompute
 
 if TYPE_CHECKING:
@@ -166,7 +168,7 @@ def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> 
     """What would be learned, with `rows` of the answers shown token by token, and what the preferences are made of;
     nothing is trained."""
     from matura.core.conversation_settings import ConversationData
-    from matura.data.preferences import loading, pairs, selection, statistics
+    from matura.data.preferences import loading, selection, statistics
     from matura.model import store
     from matura.tokenizer import conversation
     from matura.train import audit
@@ -176,11 +178,12 @@ def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> 
     said = [
         selection.answered(ranking, one, f"{ranking.id} {name}")
         for ranking in loaded.train
-        for pair in pairs.of(ranking)
-        for name, one in (("chosen", pair.chosen), ("rejected", pair.rejected))
+        for name, one in _sides(config, ranking)
     ]
     if not said:
-        raise MaturaError("--audit shows pairs, and these preferences have none")
+        raise MaturaError(
+            "--audit shows pairs, and these preferences have none; answers judged by themselves are for loss.kind=kto"
+        )
     format = conversation.load(inputs["model"].path)
     kept: Any = "drop" if config.truncation == "drop" else "keep_start"
     settings = ConversationData(turns="last", truncation=kept)
@@ -189,6 +192,20 @@ def audit(config: Config, inputs: dict[str, Artifact | RawInput], rows: int) -> 
     capacity = config.tokens_per_batch
     found = audit.look(material, format, length, settings, rows=rows, capacity=capacity, seed=config.seed)
     return replace(found, about=tuple(statistics.describe(loaded)))
+
+
+def _sides(config: Config, ranking: Ranking) -> Iterator[tuple[str, Answer]]:
+    """What is learned of a ranking: both sides of its pairs; for KTO its thumbs, where it has any."""
+    from matura.data.preferences import pairs
+
+    if config.loss.kind == "kto" and any(one.liked is not None for one in ranking.answers):
+        yield from (
+            ("liked" if one.liked else "disliked", one) for one in ranking.answers if one.liked is not None
+        )
+        return
+    for pair in pairs.of(ranking):
+        yield "chosen", pair.chosen
+        yield "rejected", pair.rejected
 
 
 def _lesson(

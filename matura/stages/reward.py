@@ -4,6 +4,7 @@ Of two answers the preferred one is to get the higher reward (Bradley-Terry); or
 (Plackett-Luce). It is measured on held-out prompts beside "longer wins", "shorter wins" and a model of words alone.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -19,6 +20,7 @@ from matura.core.preference_settings import PreferenceData, check_without_facts
 from matura.core.settings import Recompute
 
 if TYPE_CHECKING:
+    from matura.core.preferences import Ranking
     from matura.data.preferences.loading import Loaded
     from matura.model.transformer import Transformer
     from matura.tokenizer.conversation import Format
@@ -165,6 +167,8 @@ def _lesson(
 
     write = write_for(model)
     learned, out = (ranked(side, format, length, write) for side in (loaded.train, loaded.heldout))
+    if not learned.examples:
+        raise MaturaError(_why_nothing(loaded.train, learned.dropped, length))
     rule = Rule(config.loss, config.margin, config.centring)
     objective = Objective(rule)
     source = rows("learn from", learned.examples, config.tokens_per_step, config.seed, learned.dropped)
@@ -192,6 +196,19 @@ def _lesson(
         counts,
         steps=steps,
         notes=objective.notes,
+    )
+
+
+def _why_nothing(rankings: Sequence["Ranking"], dropped: Mapping[str, int], length: int) -> str:
+    """Why no pair is left, and what would be one."""
+    from matura.data.preferences import pairs
+
+    told = [f"{count:,} pairs {reason}" for reason, count in sorted(dropped.items())]
+    if alone := sum(not pairs.of(row) for row in rankings):
+        told.append(f"{alone:,} rankings without a pair")
+    return (
+        f"there is nothing to learn from: {', '.join(told)}. A pair is two answers to one prompt of which one is "
+        f"preferred, each with the prompt at most sequence={length} tokens."
     )
 
 

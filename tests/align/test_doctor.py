@@ -86,6 +86,8 @@ def test_groups_that_are_even_at_the_top_need_harder_prompts():
     bottom = doctor.examine(rows(even_groups=[0.9] * 10, reward=[0.0] * 10))
     assert "harder prompts" in top[0].advice
     assert "easier prompts" in bottom[0].advice
+    lucky = doctor.examine(rows(even_groups=[0.9] * 10, reward=[*[0.0] * 9, 0.01]))
+    assert "They are all right" not in lucky[0].advice
 
 
 def test_values_that_are_no_numbers_are_passed_over():

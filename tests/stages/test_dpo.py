@@ -232,6 +232,14 @@ def test_thumbs_are_for_kto(world: dict[str, Artifact], tmp_path: Path) -> None:
     }
     with pytest.raises(MaturaError, match=r"nothing to learn from: .* no pair.*loss.kind=kto"):
         run(dpo, tmp_path / "pairs", **given, **QUICK)
+    pairs, thumbs = (
+        parse(dpo.Config, {"model": "m", "preferences": "p", "data": given["data"], **QUICK} | more, "test")
+        for more in ({}, {"loss": {"kind": "kto"}})
+    )
+    with pytest.raises(MaturaError, match=r"--audit shows pairs.*loss.kind=kto"):
+        dpo.audit(pairs, given, 4)
+    seen = dpo.audit(thumbs, given, 8)
+    assert {one.name.split()[-1] for one in seen.shown} == {"liked", "disliked"}
     made = run(dpo, tmp_path / "kto", **given, **QUICK | {"loss": {"kind": "kto"}, "epochs": 4})
     assert made.summary["heldout_accuracy"] == 1.0
     assert "z" in rows(made)[-1]

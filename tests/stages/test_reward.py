@@ -236,6 +236,15 @@ def test_pairs_that_are_too_long_are_dropped_and_counted(model: Artifact, tmp_pa
         trained(tmp_path / "none", model=model, preferences=given, **QUICK | {"sequence": 8})
 
 
+@pytest.mark.parametrize("answers", [(Answer("a", rank=1), Answer("b", rank=1)), (Answer("a", liked=True),)])
+def test_ties_and_thumbs_alone_are_no_pairs_and_that_is_said(
+    model: Artifact, tmp_path: Path, answers: tuple[Answer, ...]
+) -> None:
+    given = file(tmp_path, [replace(row, answers=answers) for row in rankings(3)])
+    with pytest.raises(MaturaError, match=r"learn from: 3 rankings without a pair\. A pair is two answers"):
+        trained(tmp_path / "none", model=model, preferences=given, **QUICK | {"data": {"heldout": 0}})
+
+
 def test_a_reward_model_is_refreshed_with_new_preferences(model: Artifact, tmp_path: Path) -> None:
     given = file(tmp_path, rankings(30))
     settings = QUICK | {"meter_every": 100, "epochs": 1.0}

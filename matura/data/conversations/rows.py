@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,19 @@ def read(name: str, path: Path, columns: Container[str]) -> Iterator[Row]:
         raise FormatError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[unpack.Read]:
+    """The bytes of a file, unpacked. What is wrong with them is told with its name."""
+    try:
+        with unpack.opened(path, expansion=EXPANSION) as read_block:
+            yield read_block
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
 def _is_array(path: Path) -> bool:
     """Whether a file of JSON is one array; many that end in .json are JSON Lines."""
-    with unpack.opened(path, expansion=EXPANSION) as read_block:
+    with _opened(path) as read_block:
         while block := read_block():
             if start := block.removeprefix(b"\xef\xbb\xbf").lstrip():
                 return start.startswith(b"[")
@@ -75,7 +86,7 @@ def _is_array(path: Path) -> bool:
 
 
 def _lines(name: str, path: Path) -> Iterator[Row]:
-    with unpack.opened(path, expansion=EXPANSION) as read_block:
+    with _opened(path) as read_block:
         for number, (_, line) in enumerate(unpack.lines(read_block, MAX_LINE_BYTES), 1):
             place = f"{name}:{number}"
             if isinstance(line, int):

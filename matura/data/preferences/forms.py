@@ -66,7 +66,10 @@ def form_of(values: Mapping[str, Any]) -> str:
         return "thumbs"
     if candidates.has(values):
         return "answers"
-    shown = ", ".join(sorted(map(str, values))[:20]) or "none"
+    if "label" in has and has.intersection(ANSWERS):
+        raise FormatError(_no_thumb(values["label"]))
+    names = sorted(f"{name}{'' if name in has else ' (null)'}" for name in values)
+    shown = ", ".join(names[:20]) or "none"
     known = (
         "messages and answers; an Open Assistant tree; chosen and rejected, with or without a prompt; prompt, "
         "completion and label; prompt and completions with scores"
@@ -164,13 +167,17 @@ def _thumbs(values: Mapping[str, Any], place: str) -> Iterator[Ranking]:
     """A prompt with one completion and a boolean, or a conversation whose last answer it judges."""
     label = values.get("label")
     if not isinstance(label, bool):
-        raise FormatError(f"label: expected true or false, found {label!r:.60}")
+        raise FormatError(_no_thumb(label))
     _, asked = prompt(values)
     name = next((name for name in ANSWERS if values.get(name) is not None and name != LAST_QUESTION), None)
     last = question_and_answer(asked, answered(values[name], name) if name else [])
     if last[1] is None:
         raise FormatError("has no completion" + near("completion", values))
     yield _ranking(values, place, last[0], (Answer(last[1], liked=label),))
+
+
+def _no_thumb(label: Any) -> str:
+    return f"label: expected true or false, found {label!r:.60}"
 
 
 def question_and_answer(asked: list[Message], answer: list[Message]) -> tuple[list[Message], str | None]:

@@ -132,6 +132,13 @@ def test_headers_forbid_what_the_page_does_not_need(annotator):
     assert not re.search(r'(src|href)="(?!data:,")', first.text)
 
 
+def test_the_answer_in_focus_is_told_to_a_screen_reader(annotator):
+    current = re.compile(r'data-letter="(\w)"[^>]*aria-current="true" data-focus>')
+    assert current.findall(annotator.page) == ["a"]
+    annotator.press("1")
+    assert current.findall(annotator.page) == ["b"]
+
+
 @pytest.mark.parametrize("path", ["/", "/wrong/", "/a-toke/", "/a-tokens/", "/press", "//", "/favicon.ico"])
 def test_without_the_token_there_is_nothing(annotator, path):
     for answer in (annotator.client.get(path), annotator.client.post(path, headers=OWN)):

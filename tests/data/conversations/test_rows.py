@@ -70,7 +70,8 @@ def test_deep_nesting_is_a_problem_of_its_row(tmp_path: Path) -> None:
         ("a.json", b"[1, 2", "not JSON"),
         ("a.json", b"[" + b"1," * 200 + b"1]", "Write large files as .jsonl"),
         ("a.parquet", b"PAR1 nothing", "broken after row 0"),
-        ("a.jsonl.gz", b"\x1f\x8b\x08nothing", "gz"),
+        ("a.jsonl.gz", b"\x1f\x8b\x08nothing", "broken: gz data"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}')[:-9], "truncated: the gz data ends"),
         ("a.csv", b"a,b\n", "are read from .jsonl"),
     ],
 )
@@ -79,8 +80,9 @@ def test_broken_files_are_named(
 ) -> None:
     monkeypatch.setattr(rows, "MAX_JSON_BYTES", 100)
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(FormatError, match=told):
+    with pytest.raises(FormatError, match=told) as error:
         read(tmp_path / name)
+    assert str(error.value).startswith(str(tmp_path / name))
 
 
 def test_a_parquet_file_that_claims_too_much_is_refused(

@@ -173,3 +173,7 @@ def test_columns_that_fit_no_form_are_named() -> None:
         form_of({"frage": "a", "wahl": "b"})
     with pytest.raises(FormatError, match="fit none"):
         form_of({"text": "a", "label": True})
+    with pytest.raises(FormatError, match=r"the columns \(chosen \(null\), prompt, rejected\) fit none"):
+        form_of({"prompt": "q", "chosen": None, "rejected": "b"})
+    with pytest.raises(FormatError, match=r"^label: expected true or false, found 'yes'"):
+        form_of({"prompt": "q", "completion": "a", "label": "yes"})
