@@ -5,7 +5,8 @@
 all pairs and on those of like length. `gsm8k`: right solutions over wrong ones. The last three need `--preferences`, a
 folder with the files of `FILES`.
 
-Control: the same training with the order of every ranking shuffled, held-out rankings as they are.
+Control: the same training with the order of every ranking shuffled, held-out rankings as they are. How much of an
+encoder is tuned, at which rate and how long was chosen on a third of the HH dialogues to learn from.
 
 Finished runs are kept in `--results`/reward_models, so the hours may be spent in pieces, also side by side (`--cases`).
 """
@@ -38,7 +39,12 @@ HELD = {"hh": 500, "gsm8k": 250}
 FOLDS = 5
 ALIKE = 0.2  # pairs of like length: the shorter answer has at least 1 - this of the longer one's characters
 SETTINGS: dict[str, dict[str, Any]] = {  # by base model: what fits it
-    "minilm-l6": {"method": "full", "optimizer": {"lr": 2e-4}, "epochs": 2},
+    "minilm-l6": {
+        "method": "full",
+        "freeze": {"embeddings": True, "layers": 3},
+        "optimizer": {"lr": 1e-4},
+        "epochs": 1,
+    },
     "smollm2-135m-instruct": {"method": "lora", "lora": {"rank": 8}, "epochs": 1},
 }
 OWN: dict[str, dict[str, Any]] = {"rule": {"epochs": 6, "tokens_per_step": 512}}  # short texts, few of them
@@ -69,7 +75,7 @@ def run(options: Options) -> bool:
     for case in _cases(options):
         for seed in seeds:
             for shuffled in (False, True):
-                if shuffled and case.name in ("oasst", "gsm8k"):
+                if shuffled and case.name == "gsm8k":
                     continue
                 figures.append(_kept(case, base, seed, shuffled, options))
                 print(
@@ -260,33 +266,26 @@ def _show(figures: Sequence[dict[str, Any]]) -> None:
 
 
 def _checks(figures: Sequence[dict[str, Any]]) -> dict[str, bool]:
-    """What must hold, over the seeds of the cases that were run."""
+    """What must hold of the cases that were run: goals for the mean over seeds, bounds for every seed."""
 
-    def mean(case: str, shuffled: bool, read: Callable[[dict[str, Any]], float]) -> float | None:
-        found = [read(one) for one in figures if (one["case"], one["shuffled"]) == (case, shuffled)]
-        return statistics.fmean(found) if found else None
+    def told(case: str, shuffled: bool, what: str, side: str = "accuracy") -> list[float]:
+        rows = [one for one in figures if (one["case"], one["shuffled"]) == (case, shuffled)]
+        its = [one[side] if side == "accuracy" else one[side]["model"] for one in rows]
+        return [one[what] if one is not None else np.nan for one in its]
 
-    claims: dict[str, tuple[float | None, Callable[[float], bool]]] = {
-        "rule: accuracy >= .95": (
-            mean("rule", False, lambda one: one["accuracy"]["value"]),
-            lambda x: x >= 0.95,
+    def mean(values: Sequence[float]) -> float:
+        return statistics.fmean(values)
+
+    claims: dict[str, tuple[list[float], Callable[[list[float]], bool]]] = {
+        "rule: accuracy >= .95": (told("rule", False, "value"), lambda x: mean(x) >= 0.95),
+        "rule, shuffled: accuracy <= .65": (told("rule", True, "value"), lambda x: mean(x) <= 0.65),
+        "hh: accuracy >= .60": (told("hh", False, "value"), lambda x: mean(x) >= 0.60),
+        "hh: lower bound > .542, every seed": (told("hh", False, "low"), lambda x: min(x) > 0.542),
+        "hh, shuffled: accuracy <= .55": (told("hh", True, "value"), lambda x: mean(x) <= 0.55),
+        "oasst, pairs of like length: lower bound > .5, every seed": (
+            told("oasst", False, "low", "alike"),
+            lambda x: min(x) > 0.5,
         ),
-        "rule, shuffled: accuracy <= .65": (
-            mean("rule", True, lambda one: one["accuracy"]["value"]),
-            lambda x: x <= 0.65,
-        ),
-        "hh: accuracy >= .60": (mean("hh", False, lambda one: one["accuracy"]["value"]), lambda x: x >= 0.60),
-        "hh: lower bound > .542": (
-            mean("hh", False, lambda one: one["accuracy"]["low"]),
-            lambda x: x > 0.542,
-        ),
-        "hh, shuffled: accuracy <= .55": (
-            mean("hh", True, lambda one: one["accuracy"]["value"]),
-            lambda x: x <= 0.55,
-        ),
-        "oasst, pairs of like length: lower bound > .5": (
-            mean("oasst", False, lambda one: (one["alike"]["model"] or {"low": np.nan})["low"]),
-            lambda x: x > 0.5,
-        ),
+        "oasst, shuffled: accuracy <= .55": (told("oasst", True, "value"), lambda x: mean(x) <= 0.55),
     }
-    return {claim: bool(holds(value)) for claim, (value, holds) in claims.items() if value is not None}
+    return {claim: bool(holds(values)) for claim, (values, holds) in claims.items() if values}
