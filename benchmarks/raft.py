@@ -44,7 +44,7 @@ HELD_OUT = 400
 MARGIN = 0.05
 STEP = {"tokens": 30_000, "tokens_per_step": 768}
 """What is learned at a time where the rule changes."""
-FACTS = 60
+FACTS = 200
 COLOURS = ("red", "green", "blue", "white", "black", "brown", "grey", "pink")
 Stages = dict[str, Any]
 
@@ -243,7 +243,7 @@ def _evolving(place: Path, seed: int, options: Options) -> dict[str, Any]:
         "gate": {"fail_on": "regressed"},
     }
     asked = {**stages["tried_start"], "prompts": str(place / "facts.jsonl"), "count": None, "heldout": 0}
-    asked |= {"data": {"heldout": 0}, "k": 16}  # so few facts need many answers to see a small loss
+    asked |= {"data": {"heldout": 0}, "k": 8}  # many answers to see a small loss
     exact = {"exact": {"weight": 1, "find": "text"}}
     stages["asked_start"] = asked
     stages["heart_start"] = {"stage": "rank", "samples": "$asked_start", "rewards": exact}
@@ -326,4 +326,4 @@ def _two_forms(place: Path, seed: int, stages: Stages) -> None:
     (place / "lessons.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [*lines, *facts * 10]))
     (place / "facts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in facts))
     stages["start"] |= {"conversations": str(place / "lessons.jsonl"), "data": {"heldout": 0}}
-    stages["start"]["tokens"] *= 12  # two forms and the facts are more to learn
+    stages["start"]["tokens"] *= 18  # two forms and the facts are more to learn
