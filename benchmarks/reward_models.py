@@ -49,6 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # by base model: what fits it
 }
 OWN: dict[str, dict[str, Any]] = {"rule": {"epochs": 6, "tokens_per_step": 512}}  # short texts, few of them
 POLITE = ("please", "thank you", "kindly", "with pleasure")
+OF_PAIRS = "of_pairs"
 PARTS = ("it is in the hall", "look under the stairs", "by the window", "nobody knows", "near the old gate")
 
 Side = tuple[Ranking, ...]
@@ -81,10 +82,13 @@ def run(options: Options) -> bool:
                 print(
                     {name: figures[-1][name] for name in ("case", "seed", "shuffled", "accuracy")}, flush=True
                 )
+    together = _together(figures)
+    figures = [{name: one[name] for name in one if name != OF_PAIRS} for one in figures]
     _show(figures)
-    checks = _checks(figures)
+    checks = _checks(figures, together)
     record.table(("claim", "holds"), list(checks.items()))
-    record.save("reward_models", options, {"base": options.base, "figures": figures, "checks": checks})
+    found = {"base": options.base, "figures": figures, "together": together, "checks": checks}
+    record.save("reward_models", options, found)
     return all(checks.values()) or options.quick
 
 
@@ -186,7 +190,35 @@ def _measure(case: Case, base: Artifact, seed: int, shuffled: bool, options: Opt
         "dropped_pairs": sum(one["dropped_pairs"] for one in summaries),
         "tokens": sum(one["tokens"] for one in summaries),
         **spent,
+        **({OF_PAIRS: _of_pairs(found["model"], held, groups)} if len(case.splits) > 1 else {}),
     }
+
+
+def _of_pairs(margins: Sequence[float], held: Sequence[Pair], groups: Sequence[str]) -> dict[str, list[Any]]:
+    """What is needed of every pair to look at several seeds together."""
+    return {
+        "margins": list(margins),
+        "weights": [pair.weight for pair in held],
+        "groups": list(groups),
+        "alike": list(map(_alike, held)),
+    }
+
+
+def _together(figures: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Accuracies over all seeds, where the pairs of one are few. What the seeds say of one pair, and pairs of one tree,
+    are drawn together, so that more seeds do not make more pairs."""
+    from matura.align.reward_measures import accuracy, margins
+
+    made = {}
+    for name in {(one["case"], one["shuffled"]): None for one in figures if OF_PAIRS in one}:
+        its = [one[OF_PAIRS] for one in figures if (one["case"], one["shuffled"]) == name]
+        values, weights, groups, alike = (
+            [value for one in its for value in one[key]] for key in ("margins", "weights", "groups", "alike")
+        )
+        every = margins(values, weights, groups)
+        told = {"accuracy": _told(accuracy(every)), "alike": _told(accuracy(every.where(alike)))}
+        made[f"{name[0]}{', shuffled' if name[1] else ''}"] = {"seeds": len(its), **told}
+    return made
 
 
 def _margins(values: Sequence[float], held: Sequence[Pair], groups: Sequence[str]) -> Any:
@@ -265,13 +297,14 @@ def _show(figures: Sequence[dict[str, Any]]) -> None:
     record.table(columns, rows)
 
 
-def _checks(figures: Sequence[dict[str, Any]]) -> dict[str, bool]:
-    """What must hold of the cases that were run: goals for the mean over seeds, bounds for every seed."""
+def _checks(figures: Sequence[dict[str, Any]], together: dict[str, dict[str, Any]]) -> dict[str, bool]:
+    """What must hold of the cases that were run: goals for the mean over seeds, bounds for every seed, or for all
+    together."""
 
-    def told(case: str, shuffled: bool, what: str, side: str = "accuracy") -> list[float]:
-        rows = [one for one in figures if (one["case"], one["shuffled"]) == (case, shuffled)]
-        its = [one[side] if side == "accuracy" else one[side]["model"] for one in rows]
-        return [one[what] if one is not None else np.nan for one in its]
+    def told(case: str, shuffled: bool, what: str) -> list[float]:
+        return [
+            one["accuracy"][what] for one in figures if (one["case"], one["shuffled"]) == (case, shuffled)
+        ]
 
     def mean(values: Sequence[float]) -> float:
         return statistics.fmean(values)
@@ -282,9 +315,9 @@ def _checks(figures: Sequence[dict[str, Any]]) -> dict[str, bool]:
         "hh: accuracy >= .60": (told("hh", False, "value"), lambda x: mean(x) >= 0.60),
         "hh: lower bound > .542, every seed": (told("hh", False, "low"), lambda x: min(x) > 0.542),
         "hh, shuffled: accuracy <= .55": (told("hh", True, "value"), lambda x: mean(x) <= 0.55),
-        "oasst, pairs of like length: lower bound > .5, every seed": (
-            told("oasst", False, "low", "alike"),
-            lambda x: min(x) > 0.5,
+        "oasst, pairs of like length: lower bound > .5, all seeds together": (
+            [(one["alike"] or {"low": np.nan})["low"] for name, one in together.items() if name == "oasst"],
+            lambda x: x[0] > 0.5,
         ),
         "oasst, shuffled: accuracy <= .55": (told("oasst", True, "value"), lambda x: mean(x) <= 0.55),
     }
