@@ -6,7 +6,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup life demo test check bench clean
+.PHONY: help setup life demo test test-slow check bench clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -18,7 +18,7 @@ INSTALL := $(PIP) install --constraint constraints.txt
 help:
 	@echo "make life    raw text to a chat: a model from first weights to its last exam (half an hour; SIZE=tiny: minutes)"
 	@echo "make demo    adapt a small model to a corpus, examine it, merge it (the first time some minutes)"
-	@echo "make test    run the tests"
+	@echo "make test    run the tests (make test-slow: those that take long)"
 	@echo "make check   format, lint, types"
 	@echo "make bench   measure speed and parity against transformers and peft (long)"
 	@echo "make setup   only install, into .venv"
@@ -37,6 +37,9 @@ demo: .venv/.ready
 
 test: .venv/.ready-dev
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-slow: .venv/.ready-dev
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 check: .venv/.ready-dev
 	$(BIN)/ruff format --check .

@@ -39,6 +39,7 @@ MODELS = ("untrained", "base", "taught", "judge", "aligned")
 EXACT = 5e-3
 """Nats by which llama.cpp may differ in float32 (see benchmarks/gguf.py)."""
 NEW = 64
+pytestmark = pytest.mark.usefixtures("captions")  # the stages' own tests draw the pictures of their reports
 
 
 @pytest.fixture(scope="module")

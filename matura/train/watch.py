@@ -7,6 +7,7 @@ Shape suffixes: B rows, T tokens, D width, N positions, V vocabulary.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
@@ -123,9 +124,10 @@ def hidden(model: Any, ids_BT: Tensor) -> Tensor:
     return cast(Tensor, model.decode(ids_BT, memory_BSD=memory_BSD))
 
 
+@functools.cache
 def matrix_speed(device: str = "cpu", dtype: torch.dtype = torch.float32, size: int = 1536) -> float:
     """Floating-point operations a second that products of square matrices reach here: the median of 7. What
-    utilisation is measured against."""
+    utilisation is measured against; measured once a process."""
     a = torch.full((size, size), 0.5, device=device, dtype=dtype)
     times = []
     for _ in range(8):

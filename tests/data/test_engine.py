@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings(
 )  # Daft leaves pipes to its workers
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _collected_here() -> Iterator[None]:
     yield
     gc.collect()

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stages.pictures import DRAWN, captioned, pictures
+from tests.stages.pictures import DRAWN, pictures
 
 
 @pytest.fixture(scope="module", autouse=True)
-def captions() -> Iterator[None]:
-    with pictures(captioned):
-        yield
+def no_pictures(captions: None) -> None:
+    """See tests/conftest.py."""
 
 
 @pytest.fixture

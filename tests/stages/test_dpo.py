@@ -109,7 +109,6 @@ def test_it_begins_at_log_2_and_learns_what_is_preferred(world: dict[str, Artifa
     assert any("lora" in name or name.endswith(".a") for name, _ in model.named_parameters())
 
 
-@pytest.mark.usefixtures("drawn")
 def test_the_bar_ends_where_it_was_told_it_would(
     world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,17 +65,27 @@ def rows(made: Artifact) -> list[dict[str, Any]]:
     ]
 
 
+RESUMED = [{"method": name} for name in METHODS]
+RESUMED += [{"method": "lora", "base": {"format": "int4", "group": 32}}]
+STOPS = (1, 4, 7)
+"""The first checkpoint, one with a look of the meter, the last but one."""
+
+
 @pytest.mark.parametrize(
-    "method",
-    [{"method": name} for name in METHODS] + [{"method": "lora", "base": {"format": "int4", "group": 32}}],
+    ("method", "stops"),
+    [
+        (RESUMED[0], STOPS),
+        *((method, STOPS[1:2]) for method in RESUMED[1:]),
+        *(pytest.param(method, STOPS[::2], marks=pytest.mark.slow) for method in RESUMED[1:]),
+    ],
 )
 def test_t37_killed_at_any_checkpoint_it_ends_in_the_same_bits(
-    method: dict[str, Any], world: dict[str, Artifact], tmp_path: Path
+    method: dict[str, Any], stops: tuple[int, ...], world: dict[str, Artifact], tmp_path: Path
 ) -> None:
     """T37: weights, optimizer, place in the data and random numbers go on as if nothing had happened."""
     whole = run(finetune, tmp_path / "whole", **world, **QUICK, **method)
     assert whole.summary["steps"] == 8
-    for stop in (1, 4, 7):  # the first, one with a look of the meter, the last but one
+    for stop in stops:
         place = tmp_path / f"killed-{stop}"
         with killed_after(stop):
             run(finetune, place, **world, **QUICK, **method)
