@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import canaries, exams, recipes
+from benchmarks import canaries, exams, recipes, tuning_gains
 from benchmarks.options import Options
 from matura.core.config import check
 from matura.evaluate import spec
@@ -95,3 +95,10 @@ def test_forgetting_is_told_from_learning() -> None:
     assert all(judge(ways("regressed", "unchanged"), 0)[1].values())  # type: ignore[arg-type]
     assert not judge(ways("unchanged", "unchanged"), 0)[1]["and forgets"]  # type: ignore[arg-type]
     assert not judge(ways("regressed", "regressed"), 0)[1]["and does not forget"]  # type: ignore[arg-type]
+
+
+def test_what_is_forgotten_is_read_where_a_gain_was_first_reached() -> None:
+    looks = [{"gain": 0.0, "cost": 0.0}, {"gain": 0.2, "cost": 0.1}, {"gain": 0.1, "cost": 0.5}]
+    assert tuning_gains.cost_at(looks, 0.1) == pytest.approx(0.05)
+    assert tuning_gains.cost_at(looks, 0.3) is None
+    assert set(tuning_gains.RATES) < set(tuning_gains.METHODS)
