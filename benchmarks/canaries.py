@@ -44,7 +44,12 @@ def stages(*, quick: bool, seed: int) -> dict[str, Any]:
         },
         "copied": {**both, "exact_duplicates": "keep"},
         "cleaned": {**both, "exact_duplicates": "drop"},
-        "tokenizer": {"stage": "tokenizer", "corpus": "$cleaned", "vocabulary": 512 if quick else 4096},
+        "tokenizer": {
+            "stage": "tokenizer",
+            "corpus": "$cleaned",
+            "vocabulary": 512 if quick else 4096,
+            "compare": [],
+        },
     }
     for side in SIDES:
         made[f"tokens_{side}"] = {"stage": "encode", "corpus": f"${side}", "tokenizer": "$tokenizer"}
