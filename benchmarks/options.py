@@ -28,6 +28,7 @@ class Options:
     nanogpt: Path | None = None
     seconds: int | None = None
     preferences: Path | None = None
+    folder: Path | None = None
     base: str = "minilm-l6"
     workspace: Path | None = None
     results: Path = RESULTS

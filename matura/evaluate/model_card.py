@@ -121,7 +121,7 @@ def text(
         "## Uses\n\nNot written yet: say for what it is meant, for whom, and for what it is not.",
         f"## Limits\n\n{_limits(results, ranked)}",
         f"## How to start\n\n```python\n{use.code}\n```",
-        f"## Training data\n\n{_data(made, origin.data_sets)}",
+        f"## Training data\n\n{_data(made, line, origin.data_sets)}",
         f"## Training\n\n{_training(line)}",
         f"## Evaluation\n\n{_evaluation(results, ranked)}",
         f"## What it took\n\n{_cost(made)}",
@@ -241,14 +241,24 @@ def _talks(model: Artifact) -> bool:
     return conversation.load(model.path).template is not None
 
 
-def _data(made: Sequence[Artifact], sets: Sequence[str]) -> str:
+def _data(made: Sequence[Artifact], line: Sequence[Artifact], sets: Sequence[str]) -> str:
     found = [one for one in made if one.kind in ("corpus", "conversations", "tokens")]
     lines = [
         f"- **{one.kind}** {lineage.name_of(one.path)} (`{one.id[:12]}`): {one.summary.get('line', '')}"
         for one in found
     ]
-    told = "\n".join(lines) or "None is recorded here: see the base model's own card."
+    lines += [told for one in line if one.record["stage"] in TRAINED for told in _learned_files(one)]
+    told = "\n".join(dict.fromkeys(lines)) or "None is recorded here: see the base model's own card."
     return f"{told}\n\nData sets of the hub: {', '.join(sets) or 'none is named in its lineage'}."
+
+
+def _learned_files(model: Artifact) -> Iterator[str]:
+    """A line for each of the files of one's own that a training read, of its record."""
+    for name, entry in model.inputs.items():
+        if entry["kind"] == "raw" and name.rpartition(".")[2] in card_origin.LEARNED:
+            called = lineage.fetched(model, name) or PurePath(entry["path"]).name
+            count = f", {entry['count']:,} files" if entry["count"] > 1 else ""
+            yield f"- **files** {called} (`{entry['id'][:12]}`): {entry['bytes']:,} bytes{count}"
 
 
 def _training(line: Sequence[Artifact]) -> str:

@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -106,13 +107,25 @@ def _files(folder: Path, place: str) -> list[tuple[Path, str]]:
     parts = PurePosixPath(place).parts
     if PurePosixPath(place).is_absolute() or ".." in parts:
         raise ConfigError(f"data: {place!r} must be a path inside the folder of tasks")
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    names = sorted(_below(folder))
     found = [name for name in names if name == place or name.endswith(f"/{place}")]
     if "*" in place:
         found = [name for name in names if fnmatchcase(name, place)]
     elif found:
         found = [min(found, key=len)]
     return [(folder / name, _group(place, name)) for name in found]
+
+
+def _below(folder: Path) -> Iterator[str]:
+    """The names of all files below a folder, also where a link leads to a folder, each folder once."""
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found = (Path(place, name) for name in names)
+        yield from (path.relative_to(folder).as_posix() for path in found if path.is_file())
 
 
 def _group(pattern: str, name: str) -> str:
@@ -175,12 +188,20 @@ def _rows(name: str, content: bytes) -> Iterator[dict[str, Any]]:
     elif name.endswith((".jsonl", ".json")):
         for number, line in enumerate(content.splitlines(), start=1):
             if line.strip():
-                row = json.loads(line)
+                row = _parsed(line, number)
                 if not isinstance(row, dict):
                     raise ValueError(f"line {number}: expected a JSON object, found a {type(row).__name__}")
                 yield row
     else:
         raise ValueError(f"the name must end in {', '.join(FORMATS)} or one of these with .gz")
+
+
+def _parsed(line: bytes, number: int) -> Any:
+    """The value of a line of JSON. Raises ValueError with the number of the line."""
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}: not JSON: {error}") from error
 
 
 def _table(name: str, content: bytes) -> Iterator[dict[str, Any]]:

@@ -249,12 +249,13 @@ def _texts(
         raise ConfigError(f"front measures models that write, and {made.path} does not")
 
     def held(name: str) -> "list[Example]":
-        source = inputs[f"front.{name}"]
-        data = material.as_trained(made, source)
-        rows = material.read(source, data).heldout
+        given = inputs[f"front.{name}"]
+        data = material.as_trained(made, given)
+        rows = material.read(given, data).heldout
         return material.make(rows, format, asked.sequence, data).examples
 
-    learned = held("corpus" if asked.corpus else "conversations")
+    source = "corpus" if asked.corpus else "conversations"
+    learned = held(source)
     wheel = inputs.get("front.text")
     general = (
         control_texts(wheel, format, asked.sequence) if wheel else held("replay") if asked.replay else []
@@ -262,9 +263,13 @@ def _texts(
     task, rest = (
         Text.of(material.spread(made, asked.tokens), format.tokenizer) for made in (learned, general)
     )
-    if not task.bytes or not rest.bytes:
+    if not task.bytes:
         raise MaturaError(
-            "front: nothing is held out to measure on; give a corpus and replay with held-out parts"
+            f"front.{source}: none of it is held out, so there is nothing to measure on; give one with a held-out part"
+        )
+    if not rest.bytes:
+        raise MaturaError(
+            "front: there is no general text to measure on; give front.replay with a held-out part, or front.text"
         )
     return task, rest
 

@@ -85,6 +85,32 @@ def front(text: str) -> dict:
     return yaml.safe_load(text.split("---\n")[1])
 
 
+def test_files_of_ones_own_that_were_learned_are_training_data(tmp_path: Path) -> None:
+    files = {}
+    for name in ("mine", "measured"):
+        (tmp_path / f"{name}.jsonl").write_text('{"prompt": "q", "completion": "a"}\n')
+        files[name] = raw_input(tmp_path / f"{name}.jsonl")
+    draft = artifact.begin(
+        tmp_path / "taught",
+        kind="model",
+        stage="finetune",
+        version=1,
+        config={},
+        inputs={
+            "model": tiny_models.pulled(tmp_path),
+            "conversations": files["mine"],
+            "forgetting.text": files["measured"],
+        },
+    )
+    store.save(draft.path, tiny_models.network(seed=1))
+    tiny_models.chatml().save(draft.path)
+    told = model_card.text(draft.commit({"line": "lora"}), "F32", []).partition("## Training data")[2]
+    data = told.partition("## Training")[0]
+    assert f"- **files** mine.jsonl (`{files['mine'].id[:12]}`): 35 bytes" in data
+    assert "measured" not in data
+    assert "None is recorded" not in data
+
+
 def test_a_card_tells_lineage_settings_and_exams(tmp_path: Path) -> None:
     model = tuned(tmp_path)
     examined(tmp_path, model, "exam-1", passed=False)

@@ -113,10 +113,20 @@ def test_rows_of_every_format_are_read(tmp_path: Path) -> None:
     assert rows.read(Sources(folder=tmp_path), ("t.txt",), "t")[0].row == {"text": "whole"}
 
 
+def test_rows_lie_below_links_too_and_a_ring_of_links_ends(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "t.jsonl").write_text('{"q": "a"}\n')
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "ring").symlink_to(folder)
+    assert [one.row for one in rows.read(Sources(folder=folder), ("t.jsonl",), "t")] == [{"q": "a"}]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.jsonl", b"{", "cannot read exam questions: JSONDecodeError"),
+        ("t.jsonl", b'{"q": 1}\n\n{', "cannot read exam questions: ValueError: line 3: not JSON"),
         ("t.jsonl", b"[1]", "expected a JSON object, found a list"),
         ("t.jsonl.gz", b"no gzip", "BadGzipFile"),
         ("t.parquet", b"no parquet", "ArrowInvalid"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import recipes
 from matura import cli
 from matura.core.artifact import Artifact
 from matura.core.metrics import MetricsLog
@@ -75,6 +76,9 @@ def test_the_recipe_tells_spam_from_mail_and_cleans_a_corpus(
     first = next(iter(MetricsLog(scratch.path / "metrics.jsonl").rows()))
     assert first["heldout_loss"] > 0.5 > scratch.summary["heldout_loss"]
     assert {one.meta["origin"] for one in heldout(made("emails"))} == {"ham", "spam"}
+    stages = {name: made(name) for name in ("emails", "judge", "scratch", "clean")}
+    figures, _ = recipes.JUDGES["classifier"](stages, 0)
+    assert (figures["heldout"], figures["right"]["judge"] > 0.9) == (judge.summary["heldout"], True)
     kept = [
         one.meta["origin"]
         for side in ("train", "heldout")

@@ -227,6 +227,27 @@ def test_a_front_that_cannot_be_measured_is_refused(front: dict[str, Any], messa
     assert message in " ".join(map(str, problems))
 
 
+@pytest.mark.parametrize(
+    ("talks", "replay", "message"),
+    [
+        ([], [talk(1)], "front.conversations: none of it is held out"),
+        ([talk(1)], [], "front: there is no general text to measure on"),
+    ],
+)
+def test_what_of_a_front_is_not_held_out_is_told(
+    talks: list[Conversation], replay: list[Conversation], message: str, tmp_path: Path
+) -> None:
+    child = adapted(tmp_path / "child", pulled(tmp_path), Tuning(lora=LoraConfig(rank=2)))
+    given = {
+        "front.conversations": conversations(tmp_path / "talks", [talk(0)], talks),
+        "front.replay": conversations(tmp_path / "replay", [talk(0)], replay),
+    }
+    front = {"alphas": [1], "conversations": "c", "replay": "r"}
+    config = parse(merge.Config, {"model": "m", "front": front}, "test")
+    with pytest.raises(MaturaError, match=message):
+        make(merge, tmp_path / "made", config, {"model": child, **given})
+
+
 def test_general_text_is_fetched_only_for_a_front_without_replay() -> None:
     def text(**front: Any) -> str | None:
         return parse(merge.Config, {"model": "m", "front": front}, "test").front.text
