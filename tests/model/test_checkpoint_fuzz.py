@@ -191,7 +191,7 @@ def add_gguf(folder: Path) -> None:
 def test_settings_that_lie_never_crash_hang_or_exhaust_memory(stride: int, tmp_path: Path) -> None:
     """One case in so many."""
     refused, accepted = fuzzing.run("tests.model.test_checkpoint_fuzz", tmp_path / "case.json", stride)
-    assert refused > 5000 / stride
+    assert refused > 4500 / stride
     assert accepted > 500 / stride  # what only says how the numbers are used
 
 
