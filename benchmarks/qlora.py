@@ -103,6 +103,7 @@ def side(format: str, settings: Mapping[str, Any]) -> dict[str, float]:
     place = reference.find_model(settings["model"]).path
     talks = conversation.load(place)
     ids = talks.tokenizer.encode(read_text(None)[1][: 20 * LENGTH])[:LENGTH]
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # the first one imports a good part of torch
     imported = sides.memory_mb("VmRSS")
     config = finetune.Config(
         model="-", conversations="-", base={"format": format}, recompute="full", seed=settings["seed"]
