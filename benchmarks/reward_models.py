@@ -88,7 +88,8 @@ def run(options: Options) -> bool:
     checks = _checks(figures, together)
     record.table(("claim", "holds"), list(checks.items()))
     found = {"base": options.base, "figures": figures, "together": together, "checks": checks}
-    record.save("reward_models", options, found)
+    own = "" if options.base == Options.base else f".{options.base}"
+    record.save(f"reward_models{own}", options, found)
     return all(checks.values()) or options.quick
 
 
