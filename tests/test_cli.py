@@ -475,11 +475,12 @@ def test_a_real_interrupt_exits_130_and_a_rerun_goes_on(tmp_path):
     """The same, with a real signal to a real process."""
     script = tmp_path / "go.py"
     script.write_text(
-        "import sys, time\nfrom matura import cli\nfrom tests.core import fake_stages\n"
+        "import os, sys, time\nfrom matura import cli\nfrom tests.core import fake_stages\n"
         "made = fake_stages.make_stages()\n"
         "class Slow(list):\n"
         "    def append(self, step):\n"
-        "        print('at', step, file=sys.stderr, flush=True); time.sleep(1.5 if step == 2 else 0.2)\n"
+        "        print('at', step, file=sys.stderr, flush=True)\n"
+        "        time.sleep(float(os.environ['AT_2']) if step == 2 else 0.1)\n"
         "made['finetune'].worked = Slow()\n"
         "sys.modules.update({f'fake_{kind}': module for kind, module in made.items()})\n"
         "cli.STAGES = {kind: f'fake_{kind}' for kind in made}\n"
@@ -490,10 +491,15 @@ def test_a_real_interrupt_exits_130_and_a_rerun_goes_on(tmp_path):
     (tmp_path / "adapt.yaml").write_text(RECIPE.replace("DOCS", str(tmp_path / "docs")))
     make_model(Workspace(tmp_path / "workspace"), "base")
     root = str(matura.__path__[0]).removesuffix("matura")
-    environment = {**os.environ, "PYTHONPATH": root}
+    environment = {**os.environ, "PYTHONPATH": root, "AT_2": "0.1"}
     words = [sys.executable, str(script), "run", "adapt.yaml"]
     with subprocess.Popen(
-        words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words,
+        cwd=tmp_path,
+        env=environment | {"AT_2": "60"},  # until the signal, on a busy machine too
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         before = []
         for line in process.stderr:
