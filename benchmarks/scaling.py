@@ -6,6 +6,12 @@ the rate falls. `--text` is the folder of a `tokens` artifact (what `matura enco
 largest run. Finished branches are kept in `--results`/scaling, and trunks, every few hundred updates, in the
 workspace, so the hours may be spent in pieces; `--cases 800K 3.2M` trains only these, without a law, which several
 processes may do side by side.
+
+The recorded branches read 54.7M tokens of Debian's documentation (the packages that recipes/corpus.yaml names), made by
+
+    matura run recipes/corpus.yaml corpus.gopher.use=off corpus.repetition.use=off corpus.toxicity.use=off
+    matura tokenizer corpus=corpus/corpus vocabulary=512 compare=[] max_bytes=20000000 --name law
+    matura encode corpus=corpus/corpus tokenizer=law/tokenizer --name law-tokens
 """
 
 from __future__ import annotations
