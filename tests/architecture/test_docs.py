@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import typer.main
 
+from benchmarks.record import RESULTS
 from matura import cli
 from matura.commands import auditing, ranking_verb
 from matura.core import promptfile, references
@@ -261,6 +262,8 @@ def walk() -> Iterator[tuple[Path, list[str], list[str]]]:
     for directory, names, files in os.walk(ROOT):
         names[:] = [n for n in names if (not n.startswith(".") or n == ".ci") and not n.endswith(".egg-info")]
         names[:] = [n for n in names if n != "__pycache__" and not (Path(directory) == ROOT and n in MADE)]
+        if Path(directory) == RESULTS:  # finished runs of a benchmark, in a folder of its name
+            names.clear()
         yield Path(directory), names, files
 
 
