@@ -22,7 +22,7 @@ from matura.align.sequences import Prompted
 from matura.core.preferences import Answer, Ranking
 from matura.data.preferences import pairs
 from matura.model.attention import Packed
-from matura.model.heads import Classifier, pick_spans
+from matura.model.classifying import span_scores
 from matura.model.transformer import Transformer
 from matura.tokenizer.conversation import Format
 
@@ -199,10 +199,5 @@ def pack_texts(texts: Sequence[Prompted], device: str = "cpu") -> tuple[Tensor, 
 
 
 def rewards(model: Transformer, ids_1T: Tensor, mask: Packed, spans_N: Spans) -> Tensor:
-    """The rewards [N] of the answers in a packed row, read where the head reads: by positions, never by pad ids."""
-    head = model.head
-    if not isinstance(head, Classifier):
-        raise TypeError("the model has no reward head")
-    run = model.decode if model.encoder is None else model.encode
-    hidden_1TD = run(ids_1T, mask=mask)
-    return head.scores(pick_spans(hidden_1TD[0], spans_N, head.pool))[:, 0]
+    """The rewards [N] of the answers in a packed row."""
+    return span_scores(model, ids_1T, mask, spans_N)[:, 0]

@@ -38,8 +38,11 @@ def set_reward_head(model: Transformer, seed: int = 0) -> Transformer:
     for an encoder-decoder."""
     if model.encoder is not None and model.decoder is not None:
         raise ConfigError("a reward model is a decoder or an encoder, and this model is both in one")
-    own = c.Classifier(labels=(LABEL,), pool="mean", hidden="none")
-    set_head(model, own if model.encoder is not None else head_for(model.config, (LABEL,)), seed)
+    if model.encoder is None:
+        head = head_for(model.config, (LABEL,))
+    else:
+        head = c.Classifier(labels=(LABEL,), pool="mean", hidden="none")
+    set_head(model, head, seed)
     assert model.head is not None
     model.head.requires_grad_(True)
     return model

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from matura.model import config as c
-from matura.model.heads import Pooler, build_head
+from matura.model.attention import Packed
+from matura.model.heads import Classifier, Pooler, build_head, pick_spans
 from matura.model.transformer import Transformer
 
 DEVIATION = 0.02
@@ -41,3 +44,15 @@ def set_head(model: Transformer, head: c.Classifier, seed: int = 0) -> Transform
     model.head = made.to(like.device, like.dtype).train(model.training)
     model.config = config
     return model
+
+
+def span_scores(
+    model: Transformer, ids_1T: Tensor, mask: Packed, spans_N: Sequence[tuple[int, int]]
+) -> Tensor:
+    """Logits [N, L] of texts in a packed row [1, T], each at its (start, end), read where the head reads: by positions,
+    never by pad ids. Raises TypeError for a model without such a head."""
+    head = model.head
+    if not isinstance(head, Classifier):
+        raise TypeError("the model has no classification head")
+    read = model.decode if model.encoder is None else model.encode
+    return head.scores(pick_spans(read(ids_1T, mask=mask)[0], spans_N, head.pool))

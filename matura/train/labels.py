@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from matura.model.attention import Packed, spans
-from matura.model.heads import Classifier, pick_spans
+from matura.model.classifying import span_scores
 from matura.model.transformer import Transformer
 
 
@@ -65,12 +65,7 @@ def pack_labels(examples: Sequence[Labelled], device: str = "cpu") -> LabelBatch
 
 def scores(model: Transformer, batch: LabelBatch) -> Tensor:
     """Logits [N, L] of every text in the row."""
-    head = model.head
-    if not isinstance(head, Classifier):
-        raise TypeError("the model has no classification head")
-    read = model.decode if model.encoder is None else model.encode
-    hidden_1TD = read(batch.ids_1T, mask=batch.mask)
-    return head.scores(pick_spans(hidden_1TD[0], spans(batch.mask.lengths), head.pool))
+    return span_scores(model, batch.ids_1T, batch.mask, spans(batch.mask.lengths))
 
 
 def label_loss(model: Transformer, batch: LabelBatch) -> Tensor:
