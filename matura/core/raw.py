@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matura.core.errors import ArtifactError
-from matura.core.files import canonical_hash, hash_file
+from matura.core.files import canonical_hash, hash_file, walk
 from matura.core.modelfiles import pieces
 
 LISTED_FILES = (
@@ -90,15 +90,7 @@ def _walk(place: Path, unreadable: Callable[[str, OSError], None]) -> Iterator[t
         return
     if not place.is_dir():
         raise ArtifactError(f"{place} is neither a file nor a folder.")
-    seen: set[tuple[int, int]] = set()
-
-    onerror = lambda error: unreadable(error.filename, error)
-    for directory, folders, names in os.walk(place, followlinks=True, onerror=onerror):
-        status = os.stat(directory)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
+    for directory, folders, names in walk(place, lambda error: unreadable(error.filename, error)):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             source = Path(directory, name)

