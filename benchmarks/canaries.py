@@ -14,7 +14,6 @@ from typing import Any
 
 from benchmarks import record, staging
 from benchmarks.options import Options
-from matura.core.files import read_json
 from matura.core.run import Event
 from matura.core.workspace import Workspace
 
@@ -23,8 +22,6 @@ EXAMPLES = "wheel:awscli==1.45.11/awscli/examples"
 COPIES = 8
 RATES = (1, 4, 16)
 NOWHERE = "planted nowhere"
-MOST = 256 << 20
-"""Bytes of what an exam found."""
 SIDES = ("copied", "cleaned")
 
 
@@ -103,7 +100,7 @@ def run(options: Options) -> bool:
 
 def figures(exam: Any) -> dict[str, dict[str, Any]]:
     """Figures of the secrets, by how often they were planted and name."""
-    (panel,) = read_json(exam.file("results.json"), limit=MOST, what="results of an exam")["panels"]
+    (panel,) = staging.results(exam)["panels"]
     found: dict[str, dict[str, Any]] = {}
     for one in panel["figures"]:
         found.setdefault(one["part"], {})[one["name"]] = {

@@ -16,7 +16,6 @@ from typing import Any
 from benchmarks import record, staging
 from benchmarks.options import Options
 from matura.core.errors import ConfigError
-from matura.core.files import read_json
 from matura.core.run import Event
 from matura.core.workspace import Workspace
 
@@ -47,8 +46,6 @@ SHORT: dict[str, dict[str, Any]] = {
     "long": {"needle": {"lengths": [128], "depths": [0.5], "each": 2}},
     "robustness": {"robustness": {"tasks": ["piqa"], "items": FEW}},
 }
-MOST = 256 << 20
-"""Bytes of what an exam found."""
 
 
 def run(options: Options) -> bool:
@@ -68,11 +65,9 @@ def run(options: Options) -> bool:
                 raise
             left_out[name] = str(error).partition(":")[0] + ": its rows are not there"
             print(f"  {name}: {error}", flush=True)
-            continue
         record.save("exams", options, {"parts": found, "left_out": left_out})
     if found:
         record.table(COLUMNS, [row for one in found.values() for row in rows(one)])
-    record.save("exams", options, {"parts": found, "left_out": left_out})
     return bool(found)
 
 
@@ -108,7 +103,7 @@ def _sat(name: str, stage: Mapping[str, Any], options: Options) -> dict[str, Any
 
     key = name.replace(".", "-")
     made = staging.recipe("exams", {key: dict(stage)}, Workspace(options.workspace), tell)[key]
-    results = read_json(made.file("results.json"), limit=MOST, what="results of an exam")
+    results = staging.results(made)
     return {
         "cpu_seconds": made.record["cpu_seconds"],
         "tasks": results["tasks"]["child"],

@@ -37,7 +37,6 @@ from matura.align import judging
 from matura.core.artifact import Artifact
 from matura.core.corpus_settings import Engine, Fuzzy
 from matura.core.errors import GateFailed
-from matura.core.files import read_json
 from matura.core.preferences import HELDOUT, Ranking, mean_rewards, read_rankings
 from matura.core.records import read_conversations, read_documents
 from matura.core.rounds import merged
@@ -148,10 +147,8 @@ def _exams(stages: Stages, asked: Mapping[str, tuple[str, str]]) -> Stages:
 
 def _row(made: Made, label: str, model: str, beside: str) -> dict[str, Any]:
     """The figures of a model, and how it differs from the one beside it and from the whole life."""
-    results = read_json(
-        made[f"bits_{label}"].file("results.json"), limit=64 << 20, what="the results of an exam"
-    )
-    bits = next(one for one in results["metrics"] if one["name"] == "domain.bpb")
+    metrics = staging.results(made[f"bits_{label}"])["metrics"]
+    bits = next(one for one in metrics if one["name"] == "domain.bpb")
     row: dict[str, Any] = {"model": model, "beside": beside, "bpb": bits["child"], "bits": _told(bits)}
     if f"judged_{model}" in made:
         means = mean_rewards(made[f"judged_{model}"].summary)

@@ -24,7 +24,6 @@ from benchmarks.options import Options
 from matura import api
 from matura.core.artifact import Artifact
 from matura.core.errors import GateFailed
-from matura.core.files import read_json
 from matura.core.records import Document, read_conversations, read_documents
 from matura.core.run import Event
 from matura.core.workspace import Workspace
@@ -38,8 +37,6 @@ from matura.tokenizer import tokenizer as tokenizers
 from matura.train.corrupt import masking
 
 FOLDER = Path(__file__).parents[1] / "recipes"
-MOST = 64 << 20
-"""Bytes of what an exam found."""
 SHORT = {
     "encoder": ("corpus.heldout=20", "tokenizer.vocabulary=512", "model.sizes.tokens=40K"),
     "translate": ("pairs.count=400", "pairs.heldout=20", "model.sizes.tokens=40K"),
@@ -96,7 +93,7 @@ def _exams(made: Made) -> dict[str, Any]:
     found = {
         name: {
             "metrics": one.summary["metrics"],
-            "samples": read_json(one.file("results.json"), limit=MOST, what="results of an exam")["samples"],
+            "samples": staging.results(one)["samples"],
         }
         for name, one in made.items()
         if one.kind == evaluate.KIND

@@ -307,9 +307,7 @@ def _checks(figures: Sequence[dict[str, Any]], together: dict[str, dict[str, Any
             one["accuracy"][what] for one in figures if (one["case"], one["shuffled"]) == (case, shuffled)
         ]
 
-    def mean(values: Sequence[float]) -> float:
-        return statistics.fmean(values)
-
+    mean = statistics.fmean
     claims: dict[str, tuple[list[float], Callable[[list[float]], bool]]] = {
         "rule: accuracy >= .95": (told("rule", False, "value"), lambda x: mean(x) >= 0.95),
         "rule, shuffled: accuracy <= .65": (told("rule", True, "value"), lambda x: mean(x) <= 0.65),

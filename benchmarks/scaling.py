@@ -144,46 +144,47 @@ def _measure(
 ) -> list[dict[str, Any]]:
     """One row for each branch of the trunk of one size, in order; what is known of this text is read."""
     text = artifact.load(_text(options)).id
+    folder = None  # where the trunk is kept; a quick run keeps none
+    if not options.quick:
+        place = Workspace(options.workspace).root / "benchmarks" / "scaling"
+        folder = place / f"{text[:12]}-{name}-{options.seed}"
 
     def row(ratio: int) -> dict[str, Any]:
         return record.kept(
             f"scaling/{name}-{ratio}-{options.seed}",
             options,
-            lambda: {"name": name, "ratio": ratio, "text": text, **_branch(name, ratio, tokens, options)},
+            lambda: {
+                "name": name,
+                "ratio": ratio,
+                "text": text,
+                **_branch(name, ratio, tokens, folder, options.seed),
+            },
             lambda found: found["text"] == text,
         )
 
     return [row(ratio) for ratio in ratios]
 
 
-def _branch(name: str, ratio: int, tokens: TokenShards, options: Options) -> dict[str, Any]:
+def _branch(name: str, ratio: int, tokens: TokenShards, folder: Path | None, seed: int) -> dict[str, Any]:
     """What a branch ends with: its trunk is grown to where it leaves, from where an earlier branch or run left it."""
     began, config = time.monotonic(), model_config(Shape(size=name), tokens.coding.vocabulary, LENGTH)
     blocks, width = size(config).blocks, config.width
     steps = round(ratio * blocks / (ROWS * LENGTH))
     leave = round(steps * (1 - DECAY))
-    trunk, folder = Trunk.begin(config, tokens, options.seed), _folder(name, options)
+    trunk = Trunk.begin(config, tokens, seed)
     if folder is not None:
         trunk.restore(folder)
     if trunk.at > leave:  # what is on disk is past the branch
-        trunk = Trunk.begin(config, tokens, options.seed)
+        trunk = Trunk.begin(config, tokens, seed)
     while trunk.at < leave:
         trunk.grow(_rising(width), min(trunk.at + SAVE_EVERY, leave))
         if folder is not None:
             trunk.save(folder)
-    branch = trunk.branch(tokens, options.seed)
+    branch = trunk.branch(tokens, seed)
     branch.grow(_falling(width, leave, steps), steps)
     found = {"parameters": blocks, "tokens": steps * ROWS * LENGTH, **_heldout(branch.model, tokens)}
     print(f"{name}, {ratio} tokens each: {found}", flush=True)
     return {**found, "seconds": round(time.monotonic() - began)}
-
-
-def _folder(name: str, options: Options) -> Path | None:
-    """Where the trunk of a size is kept; a quick run keeps none."""
-    if options.quick:
-        return None
-    text = artifact.load(_text(options)).id[:12]
-    return Workspace(options.workspace).root / "benchmarks" / "scaling" / f"{text}-{name}-{options.seed}"
 
 
 def _text(options: Options) -> Path:

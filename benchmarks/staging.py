@@ -14,12 +14,16 @@ from matura.core import artifact, config, left_out, sizes, yamlfile
 from matura.core import recipe as recipes
 from matura.core.artifact import Artifact, RawInput
 from matura.core.config import parse
+from matura.core.files import read_json
 from matura.core.preferences import HELDOUT, TRAIN, Ranking, write_rankings
 from matura.core.problems import Problems
 from matura.core.rounds import merged
 from matura.core.run import Event
 from matura.core.run import run as run_recipe
 from matura.core.workspace import Workspace
+
+MAX_RESULTS = 64 << 20
+"""Bytes of what an exam found."""
 
 
 def run(
@@ -58,6 +62,12 @@ def model(folder: Path, network: Any, format: Any, summary: Mapping[str, Any]) -
     store.save(draft.path, network)
     format.save(draft.path)
     return draft.commit(dict(summary))
+
+
+def results(exam: Artifact) -> dict[str, Any]:
+    """What an exam found."""
+    found: dict[str, Any] = read_json(exam.file("results.json"), limit=MAX_RESULTS, what="results of an exam")
+    return found
 
 
 def as_run(file: Path, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def run(options: Options) -> bool:
             )
     if not found:
         raise SystemExit(f"--cases: expected some of {', '.join(METHODS)}")
-    full = max((one for name, one in found.items() if name.startswith("full")), key=_gain, default=None)
+    full = max(
+        (one for name, one in found.items() if name.startswith("full")), key=itemgetter("gain"), default=None
+    )
     figures = {name: {**one, **_beside(one, full)} for name, one in found.items()}
     columns = (
         "method",
@@ -91,11 +94,6 @@ def _kept(
         lambda: _tuned(options, settings, rows, tokens, RATES.get(name)) | {"threads": options.threads},
         holds=lambda found: {key: found[key] for key in same} == same,
     )
-
-
-def _gain(one: Mapping[str, Any]) -> float:
-    gain: float = one["gain"]
-    return gain
 
 
 def _tuned(
