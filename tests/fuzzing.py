@@ -68,13 +68,14 @@ def survive(cases: Iterator[tuple[str, bytes]], read: Callable[[Path], None], pa
     print(counts["refused"], counts["read"])
 
 
-def run(module: str, path: Path, *numbers: int) -> tuple[int, int]:
-    """Runs `python -m module path numbers` and returns how many cases were refused and how many read."""
+def run(module: str, path: Path, *numbers: int, seconds: float = 60) -> tuple[int, int]:
+    """Runs `python -m module path numbers`, which must end within `seconds`, and returns how many cases were refused
+    and how many read."""
     done = subprocess.run(
         [sys.executable, "-m", module, str(path), *map(str, numbers)],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=seconds,
         cwd=Path(__file__).parent.parent,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -16,19 +16,19 @@ def test_accuracy_is_weighted_and_ties_count_half() -> None:
 
 
 def test_pairs_of_one_group_are_one_observation() -> None:
-    """25 copies of each pair say no more than one of each; as if independent, the interval would be a fifth."""
+    """64 copies of each pair say no more than one of each; as if independent, the interval would be an eighth."""
     draw = np.random.default_rng(0)
     values = draw.normal(0.3, 1.0, 60)
     single = accuracy(margins(list(values), [1.0] * 60, [str(i) for i in range(60)]))
     copies = accuracy(
-        margins(list(np.repeat(values, 25)), [0.04] * 1500, [str(i // 25) for i in range(1500)])
+        margins(list(np.repeat(values, 64)), [1 / 64] * 3840, [str(i // 64) for i in range(3840)])
     )
-    wrong = accuracy(margins(list(np.repeat(values, 25)), [0.04] * 1500, [str(i) for i in range(1500)]))
+    wrong = accuracy(margins(list(np.repeat(values, 64)), [1 / 64] * 3840, [str(i) for i in range(3840)]))
     assert single is not None
     assert copies is not None
     assert wrong is not None
     assert (copies.value, copies.low, copies.high) == pytest.approx((single.value, single.low, single.high))
-    assert wrong.high - wrong.low < 0.3 * (single.high - single.low)
+    assert wrong.high - wrong.low < 0.2 * (single.high - single.low)
 
 
 def test_a_model_that_knows_how_sure_it_is_has_no_calibration_error() -> None:

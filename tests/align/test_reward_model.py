@@ -90,7 +90,7 @@ def test_answers_do_not_see_each_other() -> None:
     assert shuffled == pytest.approx([kept[i] for i in order], abs=1e-5)
 
 
-def test_an_encoder_reads_two_texts_from_their_first_token() -> None:
+def test_an_encoder_reads_two_texts_as_one() -> None:
     tokenizer = word_pieces()
     vocabulary = tokenizer.vocab_size
     config = c.ModelConfig(

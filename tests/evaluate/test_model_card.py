@@ -10,7 +10,7 @@ from matura.core import artifact
 from matura.core.artifact import Artifact
 from matura.core.files import write_json
 from matura.core.peft_settings import LoraConfig, Tuning
-from matura.core.raw import raw_input
+from matura.core.raw import RawInput, raw_input
 from matura.core.records import write_conversations
 from matura.evaluate import card_usage, model_card
 from matura.model import config as c
@@ -48,7 +48,7 @@ def from_hub(root: Path, name: str) -> Artifact:
     return tiny_models.run(pull, root / name, reference=f"hf:some/{name}@main", files=raw_input(source))
 
 
-def learned(root: Path, name: str, **inputs: Artifact) -> Artifact:
+def learned(root: Path, name: str, **inputs: Artifact | RawInput) -> Artifact:
     """A model of a recipe that was tuned on whatever is given."""
     draft = artifact.begin(
         root / "runs" / "r" / f"{name}-0123456789ab", kind="model", stage="finetune", version=1,
@@ -90,21 +90,9 @@ def test_files_of_ones_own_that_were_learned_are_training_data(tmp_path: Path) -
     for name in ("mine", "measured"):
         (tmp_path / f"{name}.jsonl").write_text('{"prompt": "q", "completion": "a"}\n')
         files[name] = raw_input(tmp_path / f"{name}.jsonl")
-    draft = artifact.begin(
-        tmp_path / "taught",
-        kind="model",
-        stage="finetune",
-        version=1,
-        config={},
-        inputs={
-            "model": tiny_models.pulled(tmp_path),
-            "conversations": files["mine"],
-            "forgetting.text": files["measured"],
-        },
-    )
-    store.save(draft.path, tiny_models.network(seed=1))
-    tiny_models.chatml().save(draft.path)
-    told = model_card.text(draft.commit({"line": "lora"}), "F32", []).partition("## Training data")[2]
+    given = {"conversations": files["mine"], "forgetting.text": files["measured"]}
+    model = learned(tmp_path, "taught", model=tiny_models.pulled(tmp_path), **given)
+    told = model_card.text(model, "F32", []).partition("## Training data")[2]
     data = told.partition("## Training")[0]
     assert f"- **files** mine.jsonl (`{files['mine'].id[:12]}`): 35 bytes" in data
     assert "measured" not in data

@@ -101,12 +101,16 @@ def test_ranks_give_the_weights_of_one_process(case: str, results: Path) -> None
     trained_alike(case, results)
 
 
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return launched(tmp_path_factory.mktemp("more"), *MORE)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_ranks_give_the_weights_of_one_process_in_more_cases(tmp_path: Path) -> None:
-    folder = launched(tmp_path, *MORE)
-    for case in MORE:
-        trained_alike(case, folder)
+@pytest.mark.parametrize("case", MORE)
+def test_ranks_give_the_weights_of_one_process_in_more_cases(case: str, more: Path) -> None:
+    trained_alike(case, more)
 
 
 def trained_alike(case: str, results: Path) -> None:
